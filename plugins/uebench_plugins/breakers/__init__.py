@@ -1,0 +1,1 @@
+"""Built-in breakers, one method a module."""

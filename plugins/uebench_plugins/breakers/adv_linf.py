@@ -1,0 +1,32 @@
+"""Adversarial training in the L-inf ball."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import Module
+
+import uebench
+from uebench import Breaker, kit, parameter
+
+
+class AdvLinf(Breaker):
+    """Train on adversarial examples only; radius 0 is plain training exactly."""
+
+    name = "adv-linf"
+    paper = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018; settings of REM"
+
+    radius: float = parameter(
+        default=4 / 255, doc="L-inf radius of the attack", unit="pixel range [0, 1]", low=0, high=1
+    )
+    steps: int = parameter(default=10, doc="attack steps", low=0)
+    step: float = parameter(default=0.2, doc="size of a step", unit="radius", above=0)
+
+    def attack(self, model: Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the last iterate of PGD from a random start."""
+        return kit.pgd(model, images, targets, radius=self.radius, steps=self.steps, step=self.step * self.radius)
+
+
+@uebench.hookimpl
+def register_breakers() -> list[type[Breaker]]:
+    """Register this module's breaker."""
+    return [AdvLinf]

@@ -1,0 +1,1 @@
+"""Built-in noises, one method a module."""

@@ -1,0 +1,1 @@
+"""Built-in targets, one method a module."""

@@ -1,0 +1,213 @@
+"""What a plug-in author writes against: components and their parameters, data sets, recipes, and the lent context."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, dataclass_transform
+
+if TYPE_CHECKING:  # so that `uebench --help` loads no torch
+    import torch
+    from torch import Tensor
+    from torch.nn import Module
+
+
+class UserError(Exception):
+    """A mistake of the person at the keyboard; shown as one line, never with a traceback."""
+
+
+def parameter(
+    *,
+    default: Any = MISSING,
+    doc: str = "",
+    unit: str = "",
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    identity: bool = True,
+) -> Any:
+    """Declare a parameter of a component: its default, what it means, its unit and its allowed range.
+
+    `low` and `high` are inclusive, `above` is exclusive. `identity=False` says that the value changes no number
+    (a path, a title) and so stays out of the content key. A field annotated with a component class holds a
+    component of that kind; its default may be given as text, which the registry resolves.
+    """
+    return field(
+        default=default,
+        metadata={"doc": doc, "unit": unit, "low": low, "above": above, "high": high, "identity": identity},
+    )
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, parameter))
+class Component:
+    """A noise, breaker, target or data source; its annotated fields make it a frozen, keyword-only dataclass.
+
+    Field types are `int`, `float`, `bool`, `str`, `Literal[...]` of strings, or a component class.
+    """
+
+    name: ClassVar[str]
+    """What the command line calls it: lower-case letters, digits and hyphens."""
+    version: ClassVar[int] = 1
+    """Raised when the same parameters would give other numbers."""
+    paper: ClassVar[str] = ""
+    """Where the method is published: authors, title, venue, section."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__doc__ = cls.__doc__ or ""  # before dataclass() would put a signature there
+        dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        """Refuse a value outside its declared range; raises `UserError`."""
+        for one in fields(self):  # type: ignore[arg-type]
+            value, meta = getattr(self, one.name), one.metadata
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if not math.isfinite(value):
+                raise UserError(f"{self.name}: {one.name} must be a finite number, not {value}")
+            low, above, high = meta.get("low"), meta.get("above"), meta.get("high")
+            if low is not None and value < low:
+                raise UserError(f"{self.name}: {one.name} must be at least {low:g}, not {value:g}")
+            if above is not None and value <= above:
+                raise UserError(f"{self.name}: {one.name} must be above {above:g}, not {value:g}")
+            if high is not None and value > high:
+                raise UserError(f"{self.name}: {one.name} must be at most {high:g}, not {value:g}")
+
+    def alias(self) -> str:
+        """Return the name that labels show; a data source that wraps many sets says which one it holds."""
+        return self.name
+
+
+class Noise(Component):
+    """Makes training images unlearnable by an additive perturbation within a budget."""
+
+    radius: float = parameter(
+        default=8 / 255, doc="L-inf budget of the noise", unit="pixel range [0, 1]", above=0, high=1
+    )
+
+    def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        """Return the noise for every image.
+
+        images: float32 (n, c, h, w) in [0, 1]; labels: int64 (n,); both on `context.device` and not to be changed.
+        Returns a tensor of the images' shape with values in [-radius, radius]; the engine adds it, clips to [0, 1]
+        and rounds to 8 bits. Random numbers come from torch's default generator, which the engine seeds.
+        """
+        raise NotImplementedError
+
+
+class Breaker(Component):
+    """Learns from protected images all the same. Override what you need; all three methods leave images in [0, 1].
+
+    A breaker is blind: it never receives the noise, its name, clean images or test data.
+    """
+
+    def filter(self, images: Tensor) -> Tensor:
+        """Process the whole training set, float32 (n, c, h, w), once before training; the engine rounds to 8 bits."""
+        return images
+
+    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Change a batch (b, c, h, w) at random, each step; targets are labels (b,) or soft targets (b, classes)."""
+        return images, targets
+
+    def attack(self, model: Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Perturb a batch (b, c, h, w) against the model in training, each step, last; at most one in a chain."""
+        return images
+
+
+class Target(Component):
+    """A network architecture."""
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> Module:
+        """Return a freshly initialised network that maps images (b, *shape) in [0, 1] to logits (b, classes).
+
+        Normalisation is part of the network. Initial weights come from torch's default generator.
+        """
+        raise NotImplementedError
+
+
+class Source(Component):
+    """Where a data set comes from."""
+
+    def load(self, folder: Path) -> Dataset:
+        """Return the data set; `folder` is lent for downloads. Raises `UserError` where it cannot."""
+        raise NotImplementedError
+
+    def fingerprint(self, folder: Path) -> str:
+        """Return a text that changes with the content, for sources whose parameters do not determine it."""
+        return ""
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Apply the data set's training augmentation to (b, c, h, w): random per image, differentiable."""
+        return images
+
+
+class Recipe(Component):
+    """How a network is trained: stochastic gradient descent counted in steps (batches), as the papers count.
+
+    The defaults are the protocol of REM (Fu et al., ICLR 2022, section 5.1): 40 000 steps, learning rate divided by
+    ten after 40 % and 80 % of them.
+    """
+
+    name = "sgd"
+
+    steps: int = parameter(default=40_000, doc="training steps", unit="batches", low=1)
+    batch: int = parameter(default=128, doc="batch size", unit="images", low=1)
+    lr: float = parameter(default=0.1, doc="highest learning rate", above=0)
+    momentum: float = parameter(default=0.9, doc="momentum", low=0, high=1)
+    weight_decay: float = parameter(default=5e-4, doc="weight decay on all parameters", low=0)
+    schedule: Literal["step", "one-cycle", "constant"] = parameter(default="step", doc="learning-rate schedule")
+    precision: Literal["fp32", "bf16"] = parameter(default="fp32", doc="arithmetic of the networks; bf16 is autocast")
+    evaluations: int = parameter(default=10, doc="points of the accuracy curve", low=1)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images uint8 (n, c, h, w) and labels int64 (n,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test split of one shape, and the names of the classes in label order."""
+
+    train: Split
+    test: Split
+    classes: Sequence[str]
+
+
+class Context(Protocol):
+    """What the engine lends a noise while it is made."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device that images, labels and networks are on."""
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of this noise, for orders drawn once; random numbers within a step need no seed."""
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Apply the data set's training augmentation to float images (b, c, h, w): random per image, differentiable."""
+
+    def network(self, target: Target) -> Module:
+        """Return a freshly initialised surrogate network; its weights differ from those of every trained target."""
+
+    def steps(self, count: int) -> Iterator[int]:
+        """Yield 0 .. count-1, after an interruption only those behind the last kept step; shows progress.
+
+        Before each step the random generators are seeded from the seed and the step alone. Call once per `make`.
+        """
+
+    def keep(self, **state: Tensor) -> None:
+        """Offer the state at the end of a step; the engine writes it every few minutes."""
+
+    def kept(self) -> Mapping[str, Tensor]:
+        """Return the state last kept by an interrupted run, or an empty mapping."""

@@ -1,0 +1,240 @@
+"""Decides where jobs run: in this process, or in spawned processes, so many for each device; nothing else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from uebench import spec
+from uebench.api import UserError
+from uebench.journal import Report
+from uebench.plan import Cell, Job, Plan, Protect
+from uebench.result import Result
+from uebench.store import Busy, Store
+from uebench.work import Place, finished, perform
+
+PATIENCE = 0.5
+"""Seconds before a job that another process holds is tried again."""
+
+
+class Listener(Protocol):
+    """What a run tells the person who watches it."""
+
+    def started(self, job: Job) -> None:
+        """Tell that a job began."""
+
+    def stepped(self, job: Job, step: int, count: int) -> None:
+        """Tell how far a job is."""
+
+    def ended(self, job: Job, outcome: Result | bool) -> None:
+        """Tell that a job is finished."""
+
+    def failed(self, job: Job, reason: str, trace: str) -> None:
+        """Tell that a job failed; the trace is empty for a user's mistake."""
+
+    def said(self, line: str) -> None:
+        """Tell something worth knowing."""
+
+
+@dataclass
+class Queue:
+    """Jobs in order; a cell waits for its noise, a job held by another process for a moment."""
+
+    listener: Listener
+    jobs: list[Job] = field(default_factory=list)
+    results: dict[str, Result] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    _later: dict[str, float] = field(default_factory=dict)
+    _running: set[str] = field(default_factory=set)
+
+    def take(self) -> Job | None:
+        """Return the next job that can start now, or None."""
+        waiting = {job.key for job in self.jobs if isinstance(job, Protect)} | self._running
+        for job in self.jobs:
+            if self._later.get(job.key, 0) > time.monotonic() or (isinstance(job, Cell) and job.protect.key in waiting):
+                continue
+            self.jobs.remove(job)
+            self._running.add(job.key)
+            if job.key not in self._later:
+                self.listener.started(job)
+            return job
+        return None
+
+    def close(self, job: Job, kind: str, *content: Any) -> None:
+        """Take note of how a job ended: `done`, `busy` or `failed`; cells of a failed noise fail with it."""
+        self._running.discard(job.key)
+        if kind == "done":
+            (outcome,) = content
+            if isinstance(outcome, Result):
+                self.results[job.key] = outcome
+            self.listener.ended(job, outcome)
+        elif kind == "busy":
+            if job.key not in self._later:
+                self.listener.said("another process is at work on a job of this run; waiting for it")
+            self._later[job.key] = time.monotonic() + PATIENCE
+            self.jobs.append(job)
+        else:
+            reason, trace = content
+            self.failures[job.key] = reason
+            self.listener.failed(job, reason, trace)
+            orphans = [one for one in self.jobs if isinstance(one, Cell) and one.protect.key == job.key]
+            for orphan in orphans:
+                self.jobs.remove(orphan)
+                self.failures[orphan.key] = f"its noise failed: {reason}"
+
+
+def _attempt(job: Job, place: Place, report: Report) -> tuple[Any, ...]:
+    """Do a job and return how it ended, as `Queue.close` takes it."""
+    try:
+        return "done", perform(job, place, report)
+    except Busy:
+        return ("busy",)
+    except UserError as error:
+        return "failed", str(error), ""
+    except Exception as error:
+        return "failed", f"{type(error).__name__}: {error}", traceback.format_exc()
+
+
+def here(queue: Queue, place: Place) -> None:
+    """Run every job in this process, one after the other."""
+    while queue.jobs:
+        job = queue.take()
+        if job is None:
+            time.sleep(PATIENCE / 4)
+        else:
+            queue.close(job, *_attempt(job, place, partial(queue.listener.stepped, job)))
+
+
+def _serve(connection: Connection, root: Path, device: str, threads: int, every: float) -> None:
+    """Do the jobs that come through a connection, until it closes or the parent dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        if parent:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    torch.set_num_threads(threads)
+    place = Place(Store(root, lambda line: connection.send(("said", line))), torch.device(device), every)
+    told = 0.0
+
+    def report(step: int, count: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > 0.2 or step == count:
+            told = time.monotonic()
+            connection.send(("step", step, count))
+
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        connection.send(_attempt(job, place, report))
+
+
+@dataclass
+class _Worker:
+    """A spawned process, the way to it, and the job it is at."""
+
+    process: BaseProcess
+    connection: Connection
+    job: Job | None = None
+
+    @classmethod
+    def spawn(cls, *arguments: Any) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
+        process.start()
+        theirs.close()
+        return cls(process, ours)
+
+
+def spread(queue: Queue, root: Path, devices: Sequence[str], workers: int, threads: int, every: float) -> None:
+    """Run every job on `workers` spawned processes per device; a process that dies fails its job only."""
+    places = [(root, device, threads, every) for _ in range(workers) for device in devices]
+    crew = [_Worker.spawn(*place) for place in places[: len(queue.jobs)]]
+    try:
+        while queue.jobs or any(one.job for one in crew):
+            for one in crew:
+                if one.job is None and (job := queue.take()):
+                    one.job = job
+                    one.connection.send(job)
+            for place, one in enumerate(crew):
+                if one.connection in wait([one.connection for one in crew if one.job], timeout=PATIENCE / 4):
+                    _listen(queue, one)
+                    if one.job and not one.process.is_alive() and not one.connection.poll():
+                        code = one.process.exitcode
+                        queue.close(one.job, "failed", f"its process died (exit code {code}); out of memory?", "")
+                        crew[place] = _Worker.spawn(*places[place])
+    finally:
+        for one in crew:
+            one.process.kill()
+        for one in crew:
+            one.process.join()
+
+
+def _listen(queue: Queue, worker: _Worker) -> None:
+    """Take one message of a worker."""
+    assert worker.job
+    try:
+        kind, *content = worker.connection.recv()
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        return
+    if kind == "said":
+        queue.listener.said(*content)
+    elif kind == "step":
+        queue.listener.stepped(worker.job, *content)
+    else:
+        job, worker.job = worker.job, None
+        queue.close(job, kind, *content)
+
+
+def devices(wanted: str | None = None) -> list[str]:
+    """Return the devices to use: those named, separated by commas, else every visible GPU, else the processor.
+
+    Raises `UserError` for a device that is not there.
+    """
+    there = [f"cuda:{place}" for place in range(torch.cuda.device_count())] or ["cpu"]
+    if wanted is None:
+        return there
+    for name in wanted.split(","):
+        if name not in ("cpu", *there):
+            raise UserError(f"no device {name!r} here{spec.nearest(name, {'cpu', *there})}")
+    return wanted.split(",")
+
+
+def execute(
+    plan: Plan, queue: Queue, root: Path, *, devices: Sequence[str], workers: int, threads: int, every: float
+) -> None:
+    """Run what a plan still lacks; results and failures are in the queue, by key, also after an interruption."""
+    store = Store(root, queue.listener.said)
+    for job in plan.jobs:
+        outcome = finished(job, store)
+        if isinstance(outcome, Result):
+            queue.results[job.key] = outcome
+        if outcome:
+            queue.listener.ended(job, outcome)
+        else:
+            queue.jobs.append(job)
+    if queue.jobs and len(devices) * workers == 1:
+        torch.set_num_threads(threads)
+        here(queue, Place(store, torch.device(devices[0]), every))
+    elif queue.jobs:
+        spread(queue, root, devices, workers, threads, every)

@@ -1,0 +1,129 @@
+"""The cross product as jobs with content keys; pure: it reads no file, no clock and no device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from uebench import spec
+from uebench.api import Breaker, Noise, Recipe, Source, Target
+from uebench.suite import Selection
+
+NUMBERS = 1
+"""Raised when a change of the engine gives other numbers for the same components."""
+
+
+def _key(identity: Mapping[str, Any]) -> str:
+    text = json.dumps({"numbers": NUMBERS, **identity}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Protect:
+    """Make one noise for one data set and release the protected images; shared by all breakers and targets."""
+
+    source: Source
+    fingerprint: str
+    noise: Noise
+    precision: Literal["fp32", "bf16"]
+    seed: int
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the released images depend on."""
+        return {
+            "dataset": spec.canonical(self.source),
+            "content": self.fingerprint,
+            "noise": spec.canonical(self.noise),
+            "precision": self.precision,
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The content key."""
+        return _key(self.identity)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Train one network on released images and test it.
+
+    `protected` is the share of protected images; `kind` says whether the others are there, clean (`mixed`),
+    or left out together with the protected ones (`clean-only`).
+    """
+
+    protect: Protect
+    chain: tuple[Breaker, ...]
+    target: Target
+    recipe: Recipe
+    protected: float = 1.0
+    kind: Literal["mixed", "clean-only"] = "mixed"
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """The canonical text of each component, and the fingerprint of the data set's content."""
+        return {
+            "content": self.protect.fingerprint,
+            "dataset": spec.canonical(self.protect.source),
+            "noise": spec.canonical(self.protect.noise),
+            "breaker": "+".join(spec.canonical(one) for one in self.chain),
+            "target": spec.canonical(self.target),
+            "recipe": spec.canonical(self.recipe),
+        }
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the result depends on."""
+        return {
+            **self.parameters,
+            "protected": self.protected,
+            "kind": self.kind,
+            "seed": self.protect.seed,
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The content key."""
+        return _key(self.identity)
+
+
+Job = Protect | Cell
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in the order they are wanted, and the noises they need, each once."""
+
+    protects: Sequence[Protect]
+    cells: Sequence[Cell]
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job, a noise before its cells."""
+        return [*self.protects, *self.cells]
+
+
+def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], fingerprints: Sequence[str]) -> Plan:
+    """Return every job of a selection and its references.
+
+    The clean set (`nothing`) is trained under every breaker asked for, and every noise under no breaker (`plain`).
+    `fingerprints` are those of the selection's sources, in order.
+    """
+    noises = list(dict.fromkeys([nothing, *selection.noises]))
+    chains = list(dict.fromkeys([plain, *selection.chains]))
+    cells = [
+        Cell(Protect(source, content, noise, selection.recipe.precision, seed), chain, target, selection.recipe)
+        for source, content in zip(selection.sources, fingerprints, strict=True)
+        for seed in selection.seeds
+        for noise in noises
+        for target in selection.targets
+        for chain in chains
+    ]
+    unique = {cell.key: cell for cell in cells}
+    protects = {cell.protect.key: cell.protect for cell in unique.values()}
+    return Plan(list(protects.values()), list(unique.values()))

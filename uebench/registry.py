@@ -1,0 +1,200 @@
+"""Finds plug-ins through their entry points, looks components up by name, and reports what is broken."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from uebench import hookspecs, spec
+from uebench.api import Breaker, Component, Noise, Source, Target, UserError
+
+GROUP = "uebench"
+KINDS: dict[str, type[Component]] = {"noise": Noise, "breaker": Breaker, "target": Target, "dataset": Source}
+HOOKS = {"register_noises": "noise", "register_breakers": "breaker", "register_targets": "target"}
+HOOKS["register_datasets"] = "dataset"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered component class and where it comes from."""
+
+    cls: type[Component]
+    kind: str
+    distribution: str
+    release: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A plug-in, or a component of one, that was left out, and why."""
+
+    plugin: str
+    distribution: str
+    reason: str
+
+
+class Registry:
+    """Every component that could be loaded, by kind and name, and every problem met on the way."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+        self.problems: list[Problem] = []
+
+    def load(self, point: importlib.metadata.EntryPoint) -> None:
+        """Load one entry point; whatever is wrong with it becomes a problem and stops nothing else."""
+        name, release = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
+
+        def refuse(reason: str) -> None:
+            self.problems.append(Problem(f"{point.name} = {point.value}", name, reason))
+
+        manager = pluggy.PluginManager(GROUP)
+        manager.add_hookspecs(hookspecs)
+        try:
+            manager.register(point.load(), point.name)
+            implemented = {name for name in HOOKS if getattr(manager.hook, name).get_hookimpls()}
+            unknown = [name for name in vars(manager.hook) if not name.startswith("_") and name not in HOOKS]
+            for hook in unknown:
+                refuse(f"there is no hook {hook}{spec.nearest(hook, HOOKS)}")
+            if not implemented and not unknown:
+                refuse(f"it implements no hook: mark one of {', '.join(HOOKS)} with @uebench.hookimpl")
+            found = [
+                (HOOKS[hook], cls) for hook in HOOKS for classes in getattr(manager.hook, hook)() for cls in classes
+            ]
+        except (Exception, SystemExit) as error:  # a stranger's module may do anything
+            refuse(f"{type(error).__name__}: {error}")
+            return
+        for kind, cls in found:
+            reason = flaw(cls, kind)
+            if not reason and cls.name in self.entries[kind]:
+                other = self.entries[kind][cls.name]
+                reason = f"the {kind} name {cls.name} is taken by {other.distribution} {other.release}"
+            if reason:
+                refuse(reason)
+            else:
+                self.entries[kind][cls.name] = Entry(cls, kind, name, release)
+
+    def find(self, kind: str, name: str) -> Entry:
+        """Return the entry of a name; raises `UserError` with the nearest match."""
+        if name not in self.entries[kind]:
+            raise UserError(f"unknown {kind} {name!r}{spec.nearest(name, self.entries[kind])}")
+        return self.entries[kind][name]
+
+    def build(
+        self, kind: str, text: str, usual: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None
+    ) -> Component:
+        """Turn `name:key=value,...` into a component; raises `UserError`.
+
+        `usual` gives other defaults than the class's, as `{kind: {name or "*": {parameter: value}}}`.
+        """
+        name, given = spec.parse(text)
+        cls = self.find(kind, name).cls
+        types = spec.kinds(cls)
+        for key in given:
+            if key not in types:
+                raise UserError(f"{kind} {name} has no parameter {key!r}{spec.nearest(key, types)}")
+        values = {**self.usual(kind, name, usual), **given}
+        made: dict[str, Any] = {}
+        for one in fields(cls):  # type: ignore[arg-type]
+            if one.name not in values and one.default is MISSING:
+                raise UserError(f"{kind} {name} needs {one.name}=... ({one.metadata.get('doc', 'no default')})")
+            value = values.get(one.name, one.default)
+            inner = component_kind(types[one.name])
+            if inner and isinstance(value, str):
+                value = self.build(inner, value, usual)
+            elif one.name in values and not inner:
+                value = spec.convert(f"{kind} {name}", one.name, types[one.name], value)
+            made[one.name] = value
+        return cls(**made)
+
+    def usual(
+        self, kind: str, name: str, usual: Mapping[str, Mapping[str, Mapping[str, Any]]] | None
+    ) -> dict[str, Any]:
+        """Return the values that a suite sets for a component, converted; those under `*` only where it has them."""
+        types = spec.kinds(self.find(kind, name).cls)
+        tables = (usual or {}).get(kind, {})
+        common = {key: value for key, value in tables.get("*", {}).items() if key in types}
+        values = {**common, **tables.get(name, {})}
+        for key in values:
+            if key not in types:
+                raise UserError(f"{kind} {name} has no parameter {key!r}{spec.nearest(key, types)}")
+        return {
+            key: self.build(inner, value, usual)
+            if (inner := component_kind(types[key]))
+            else spec.convert(f"{kind} {name}", key, types[key], value)
+            for key, value in values.items()
+        }
+
+    def origin(self, component: Component) -> tuple[str, str]:
+        """Return distribution and release that a component's class came from."""
+        for table in self.entries.values():
+            for entry in table.values():
+                if entry.cls is type(component):
+                    return entry.distribution, entry.release
+        return "unregistered", "?"
+
+
+def component_kind(annotation: Any) -> str | None:
+    """Return the kind of component that a parameter of this type holds, or None where it is a plain value."""
+    if inspect.isclass(annotation):
+        for kind, basis in KINDS.items():
+            if issubclass(annotation, basis):
+                return kind
+    return None
+
+
+def flaw(cls: Any, kind: str) -> str:
+    """Return what disqualifies a class from being registered as this kind, or an empty text."""
+    basis = KINDS[kind]
+    if not (inspect.isclass(cls) and issubclass(cls, basis) and cls is not basis):
+        return f"{cls!r} is no subclass of uebench.{basis.__name__}"
+    if not spec.NAME.fullmatch(str(getattr(cls, "name", ""))):
+        return f"{cls.__name__} needs a name of lower-case letters, digits and hyphens"
+    try:
+        spec.kinds(cls)
+    except (NameError, TypeError) as error:
+        return f"{cls.__name__} has a parameter whose type cannot be read: {error}"
+    return ""
+
+
+def points() -> list[importlib.metadata.EntryPoint]:
+    """Return every entry point of the group, the engine's own distribution first, then by name."""
+    found = importlib.metadata.entry_points(group=GROUP)
+
+    def order(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
+        owner = point.dist.name if point.dist else ""
+        return owner != GROUP, owner, point.name
+
+    return sorted(found, key=order)
+
+
+def folders(name: str) -> list[Path]:
+    """Return the folders of that name in the plug-ins' top-level packages, without importing them."""
+    packages = dict.fromkeys(point.value.partition(":")[0].partition(".")[0] for point in points())
+    found = []
+    for package in packages:
+        try:
+            where = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            continue
+        found += [Path(place) / name for place in (where and where.submodule_search_locations) or []]
+    return [folder for folder in found if folder.is_dir()]
+
+
+@cache
+def registry() -> Registry:
+    """Return the registry of this process, loading every plug-in the first time."""
+    made = Registry()
+    seen = set()
+    for point in points():
+        if (point.name, point.value) not in seen:  # a stale copy of the metadata lists them twice
+            seen.add((point.name, point.value))
+            made.load(point)
+    return made

@@ -1,0 +1,81 @@
+"""The result record of one cell, schema 1, to and from a line of JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, get_type_hints
+
+from uebench.api import UserError
+
+SCHEMA = 1
+VARYING = ("noise_seconds", "train_seconds", "finished", "made_with", "peak_bytes")
+"""The fields that may differ between two equal runs: times, and where they ran."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One trained network's record. Accuracies are in [0, 1], over the whole clean test set; seconds are wall time."""
+
+    key: str
+    suite: str
+    dataset: str
+    noise: str
+    breaker: str
+    target: str
+    parameters: Mapping[str, str]
+    protected: float
+    kind: str
+    seed: int
+    recipe: str
+    test_accuracy: float
+    train_accuracy: float
+    best_test_accuracy: float
+    curve: Sequence[Mapping[str, float]]
+    noise_linf: float
+    noise_l2: float
+    psnr: float | None
+    ssim: float
+    noise_seconds: float
+    train_seconds: float
+    peak_bytes: int | None
+    flags: Sequence[str]
+    made_with: Mapping[str, Any]
+    finished: str
+    schema: int = SCHEMA
+
+    def line(self) -> str:
+        """Return the record as one line of JSON: sorted keys, no NaN."""
+        return json.dumps(asdict(self), sort_keys=True, allow_nan=False, ensure_ascii=False)
+
+    def same_numbers(self, other: Result) -> bool:
+        """Tell whether two records agree in everything that an equal run reproduces."""
+        mine, theirs = asdict(self), asdict(other)
+        return all(mine[name] == theirs[name] for name in mine if name not in VARYING)
+
+
+def parse(text: str, place: str = "result") -> Result:
+    """Read one record; raises `UserError` that names the place, the field and what is wrong."""
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{place} is no JSON: {error}") from None
+    if not isinstance(table, dict):
+        raise UserError(f"{place} is no record")
+    if table.get("schema") != SCHEMA:
+        raise UserError(f"{place} has schema {table.get('schema')!r}; this version reads {SCHEMA}")
+    names = {one.name for one in fields(Result)}
+    if names != set(table):
+        odd = sorted(names ^ set(table))
+        raise UserError(f"{place}: missing or unknown fields: {', '.join(odd)}")
+    hints = get_type_hints(Result)
+    for name, kind in ((name, hints[name]) for name in names):
+        value = table[name]
+        expected = (int, float) if kind is float else kind
+        if kind in (float, int, str) and (isinstance(value, bool) or not isinstance(value, expected)):
+            raise UserError(f"{place}: {name} must be {kind.__name__}, not {value!r}")
+        if name.endswith("accuracy") and not (math.isfinite(value) and 0 <= value <= 1):
+            raise UserError(f"{place}: {name} must lie in [0, 1], not {value!r}")
+    return Result(**table)

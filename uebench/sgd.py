@@ -1,0 +1,77 @@
+"""A network in training: the order of its batches, its learning rate, the one step, and its state on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn import functional as F
+
+from uebench.api import Recipe
+from uebench.seeds import derive, permutation
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Return the learning rate of a step.
+
+    `step` divides by ten after 40 % and after 80 % of the steps (REM: 16 000 and 32 000 of 40 000);
+    `one-cycle` rises linearly over the first fifth and falls linearly to zero; `constant` does neither.
+    """
+    if recipe.schedule == "step":
+        return recipe.lr * 0.1 ** (5 * step // (2 * recipe.steps))
+    if recipe.schedule == "one-cycle":
+        done = (step + 1) / (recipe.steps + 1)
+        return recipe.lr * min(done / 0.2, (1 - done) / 0.8)
+    return recipe.lr
+
+
+class Training:
+    """Stochastic gradient descent on a network by a recipe, over `count` images in an order drawn from `seed`."""
+
+    def __init__(self, network: Module, recipe: Recipe, count: int, seed: int) -> None:
+        self.network, self.recipe, self.count, self.seed = network, recipe, count, seed
+        self.size = min(recipe.batch, count)
+        self.parameters = {name: one for name, one in network.named_parameters() if one.requires_grad}
+        self.optimiser = torch.optim.SGD(
+            self.parameters.values(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def batch(self, step: int) -> Tensor:
+        """Return the image indices (b,) of a step: a fresh shuffle per epoch, its incomplete last batch dropped."""
+        epoch, place = divmod(step, self.count // self.size)
+        if self._order[0] != epoch:
+            device = next(iter(self.parameters.values())).device
+            self._order = epoch, permutation(self.count, derive(self.seed, "order", epoch)).to(device)
+        return self._order[1][place * self.size : (place + 1) * self.size]
+
+    def step(self, step: int, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Update the weights once, on cross-entropy; return the loss and the logits (b, classes), both detached."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.recipe, step)
+        logits = self.network(images)
+        loss = F.cross_entropy(logits, targets)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        return loss.detach(), logits.detach()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return weights, buffers and momenta, by reference."""
+        state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        for name, one in self.parameters.items():
+            momentum = self.optimiser.state[one].get("momentum_buffer")
+            if momentum is not None:
+                state[f"momentum.{name}"] = momentum
+        return state
+
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        """Take over a state that `state()` gave; other entries are passed over."""
+        weights = {name[8:]: value for name, value in state.items() if name.startswith("network.")}
+        self.network.load_state_dict(weights)
+        for name, one in self.parameters.items():
+            if f"momentum.{name}" in state:
+                momentum = torch.empty_like(one).copy_(state[f"momentum.{name}"])
+                self.optimiser.state[one]["momentum_buffer"] = momentum

@@ -1,0 +1,169 @@
+"""Turns `name:key=value+name` into components and components into text: canonical (hashed) and label (for people)."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from fractions import Fraction
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from uebench.api import Breaker, Component, UserError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_SPECIAL = re.compile(r"[,:+=()\s]")
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return '; did you mean X?' for the closest allowed word, or a list of all of them where none is close."""
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; known: {', '.join(allowed)}" if allowed else ""
+
+
+def split(text: str, separator: str) -> list[str]:
+    """Split at separators outside parentheses; raises `UserError` where parentheses do not match."""
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign == "(") - (sign == ")")
+        if depth < 0:
+            break
+        if sign == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    if depth != 0:
+        raise UserError(f"unbalanced parentheses in {text!r}")
+    return parts
+
+
+def parse(text: str) -> tuple[str, dict[str, str]]:
+    """Split `name:key=value,key=value` into the name and its parameters, both still text; raises `UserError`."""
+    name, colon, rest = text.strip().partition(":")
+    if not NAME.fullmatch(name):
+        raise UserError(f"{text!r} is no component: expected name or name:key=value,key=value")
+    parameters: dict[str, str] = {}
+    if colon and not rest.strip():
+        raise UserError(f"{text!r} ends after the colon: expected key=value")
+    for part in split(rest, ",") if colon else []:
+        key, equals, value = part.partition("=")
+        key, value = key.strip(), value.strip()
+        if not equals or not key or not value:
+            raise UserError(f"{part!r} in {text!r} is no parameter: expected key=value")
+        if key in parameters:
+            raise UserError(f"{key} is given twice in {text!r}")
+        parameters[key] = value[1:-1] if value[0] == "(" and value[-1] == ")" else value
+    return name, parameters
+
+
+def kinds(cls: type[Component]) -> dict[str, Any]:
+    """Return the annotated type of every parameter of a component class."""
+    hints = get_type_hints(cls)
+    return {one.name: hints[one.name] for one in fields(cls)}  # type: ignore[arg-type]
+
+
+def convert(owner: str, key: str, kind: Any, value: Any) -> Any:
+    """Convert a value, usually text, to the annotated type of a parameter; raises `UserError`. Fractions are exact."""
+
+    def refuse(expected: str) -> UserError:
+        return UserError(f"{owner}: {key} must be {expected}, not {value!r}")
+
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise UserError(f"{owner}: {key} cannot be {value!r}{nearest(str(value), get_args(kind))}")
+        return value
+    if kind is str:
+        if not isinstance(value, str):
+            raise refuse("text")
+        return value
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        if value not in ("true", "false"):
+            raise refuse("true or false")
+        return value == "true"
+    if isinstance(value, bool):
+        raise refuse("a number")
+    if kind is int:
+        try:
+            return int(value if isinstance(value, int) else str(value).replace("_", ""))
+        except ValueError:
+            raise refuse("a whole number") from None
+    if kind is float:
+        try:
+            upper, slash, lower = str(value).partition("/")
+            number = float(Fraction(upper.strip()) / Fraction(lower.strip())) if slash else float(value)
+        except ZeroDivisionError:
+            raise refuse("a number; it divides by zero") from None
+        except (ValueError, OverflowError):
+            raise refuse("a number or a fraction such as 8/255") from None
+        if not math.isfinite(number):
+            raise refuse("a finite number")
+        return number
+    raise TypeError(f"{owner}: parameter {key} has type {kind}, which the command line cannot read")
+
+
+def number(value: float) -> str:
+    """Write a float for people: as a multiple of 1/255 where it is exactly one, else as short as it can be."""
+    multiple = f"{value * 255:.4g}"
+    short = f"{value:g}"
+    if float(short) != value and float(Fraction(multiple) / 255) == value:
+        return f"{multiple}/255"
+    return short if float(short) == value else repr(value)
+
+
+def text(value: Any, exact: bool) -> str:
+    """Write a parameter's value: exactly, or for people."""
+    if isinstance(value, Component):
+        inner = canonical(value) if exact else label(value)
+        return f"({inner})" if _SPECIAL.search(inner) else inner
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value) if exact else number(value)
+    plain = str(value)
+    return f"({plain})" if _SPECIAL.search(plain) else plain
+
+
+def canonical(component: Component) -> str:
+    """Return name, version and every parameter that changes a number: equal texts mean equal results."""
+    texts = [
+        f"{one.name}={text(getattr(component, one.name), exact=True)}"
+        for one in fields(component)  # type: ignore[arg-type]
+        if one.metadata.get("identity", True)
+    ]
+    head = f"{component.name}@{component.version}"
+    return f"{head}:{','.join(texts)}" if texts else head
+
+
+def label(component: Component, usual: Mapping[str, Any] | None = None) -> str:
+    """Return the name and what differs from the usual values: the class's defaults, or those a suite sets."""
+
+    def standard(one: Field[Any]) -> Any:
+        return (usual or {}).get(one.name, None if one.default is MISSING else one.default)
+
+    texts = [
+        f"{one.name}={text(getattr(component, one.name), exact=False)}"
+        for one in fields(component)  # type: ignore[arg-type]
+        if one.metadata.get("identity", True) and not _same(getattr(component, one.name), standard(one))
+    ]
+    return f"{component.alias()}:{','.join(texts)}" if texts else component.alias()
+
+
+def _same(value: Any, standard: Any) -> bool:
+    if isinstance(value, Component) and isinstance(standard, str):
+        return label(value) == standard
+    return bool(value == standard)
+
+
+def chain(breakers: Sequence[Breaker]) -> tuple[Breaker, ...]:
+    """Return a chain without idle members; raises `UserError` where two members attack."""
+    attackers = [one.name for one in breakers if type(one).attack is not Breaker.attack]
+    if len(attackers) > 1:
+        raise UserError(f"a chain holds at most one attack, not {' and '.join(attackers)}")
+    busy = tuple(one for one in breakers if one.name != "none")
+    return busy or tuple(breakers[:1])

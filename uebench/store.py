@@ -1,0 +1,165 @@
+"""Finished and half-finished work on disk: a folder per key, written whole or not at all, checked when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from uebench.api import UserError
+
+MANIFEST = "manifest.json"
+
+
+class Busy(Exception):
+    """Another process is at work on this key."""
+
+
+class StoreError(UserError):
+    """The store or the board cannot be written."""
+
+
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Turn a failed write (full disk, no permission) into one clear line; raises `StoreError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot write {place}: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part; raises `StoreError`."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(scratch, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of some bytes in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def pack(value: Any) -> bytes:
+    """Return the one JSON text of a value: sorted keys, no spare space."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+class Store:
+    """A folder of content-addressed work: `done/<key>/` finished, `half/<key>` resumable, `locks/<key>`, `data/`.
+
+    `say` receives a line about everything found damaged.
+    """
+
+    def __init__(self, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
+        self.root, self.say = root, say
+
+    @property
+    def data(self) -> Path:
+        """The folder lent to data sources."""
+        return self.root / "data"
+
+    def prepare(self) -> None:
+        """Make the folder and try a write; raises `StoreError`."""
+        write_whole(self.root / ".gitignore", b"*\n")
+
+    def _done(self, key: str) -> Path:
+        return self.root / "done" / key[:2] / key
+
+    def _half(self, key: str) -> Path:
+        return self.root / "half" / key
+
+    @contextmanager
+    def lock(self, key: str, wait: bool = False) -> Iterator[None]:
+        """Hold a key against other processes; a killed one lets go. Raises `Busy` where it is held, unless `wait`."""
+        path = self.root / "locks" / key
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(path)
+            try:
+                lock.acquire(timeout=-1 if wait else 0)
+            except filelock.Timeout:
+                raise Busy(key) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def save(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Finish a key: write its files and their checksums to a scratch folder, then move it into place at once."""
+        final = self._done(key)
+        scratch = final.with_name(f".{key}")
+        manifest = pack({name: digest(content) for name, content in files.items()})
+        seal = f"\n{digest(manifest)}\n".encode()
+        with writing(final):
+            shutil.rmtree(scratch, ignore_errors=True)
+            try:
+                scratch.mkdir(parents=True)
+                for name, content in {**files, MANIFEST: manifest + seal}.items():
+                    write_whole(scratch / name, content)
+                if final.exists():
+                    shutil.rmtree(final)
+                os.replace(scratch, final)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+        self.forget(key)
+
+    def load(self, key: str) -> dict[str, bytes] | None:
+        """Return every file of a finished key, or None where it is not finished or, with a word, damaged."""
+        folder = self._done(key)
+        if not folder.is_dir():
+            return None
+        try:
+            manifest, seal = (folder / MANIFEST).read_bytes().rstrip(b"\n").rsplit(b"\n", 1)
+            if digest(manifest).encode() != seal:
+                raise ValueError(MANIFEST)
+            files = {}
+            for name, expected in json.loads(manifest).items():
+                files[name] = (folder / name).read_bytes()
+                if digest(files[name]) != expected:
+                    raise ValueError(name)
+        except (OSError, ValueError) as error:
+            what = error.filename if isinstance(error, OSError) else folder / str(error)
+            self.say(f"{what} does not match its checksum; it will be made again")
+            return None
+        return files
+
+    def keep(self, key: str, state: Mapping[str, Tensor]) -> None:
+        """Write the half-finished state of a key, with a checksum."""
+        content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in state.items()})
+        write_whole(self._half(key), digest(content).encode() + content)
+
+    def kept(self, key: str) -> dict[str, Tensor]:
+        """Return the half-finished state of a key; empty where there is none or, with a word, a damaged one."""
+        path = self._half(key)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        if digest(content[64:]).encode() != content[:64]:
+            self.say(f"{path} does not match its checksum; that job starts over")
+            return {}
+        return safetensors.torch.load(content[64:])
+
+    def forget(self, key: str) -> None:
+        """Remove the half-finished state of a key."""
+        with writing(self._half(key)):
+            self._half(key).unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""The one training loop and the one evaluation; every target is trained here, whatever the breaker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from uebench.api import Breaker, Recipe, Split, Target
+from uebench.kit import frozen, to_float
+from uebench.seeds import sow
+from uebench.sgd import Training
+
+EVALUATION_BATCH = 500
+
+
+class Journal(Protocol):
+    """Counts steps, seeds each, shows progress and keeps half-finished state; the part of `Context` that loops need."""
+
+    def steps(self, count: int) -> Iterator[int]:
+        """Yield the steps that are left."""
+
+    def keep(self, **state: Tensor) -> None:
+        """Offer the state at the end of a step."""
+
+    def kept(self) -> Mapping[str, Tensor]:
+        """Return the state last kept."""
+
+
+class Classifier(Module):
+    """A target's network in a recipe's precision: images (b, c, h, w) in [0, 1] to float32 logits (b, classes)."""
+
+    def __init__(self, network: Module, precision: str) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.autocast = precision == "bf16"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            logits: Tensor = self.network(images)
+        return logits.float() if self.autocast else logits
+
+
+def build(
+    target: Target, shape: Sequence[int], classes: int, precision: str, device: torch.device, seed: int
+) -> Classifier:
+    """Return a freshly initialised network; its weights are drawn on the host and so equal on every device."""
+    sow(seed)
+    channels, height, width = shape
+    return Classifier(target.build((channels, height, width), classes), precision).to(device)
+
+
+def evaluate(network: Module, images: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Return the confusion matrix (classes, classes), rows true and columns predicted, of uint8 images in eval mode."""
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=images.device)
+    with frozen(network), torch.no_grad():
+        for x, y in zip(torch.split(images, EVALUATION_BATCH), torch.split(labels, EVALUATION_BATCH), strict=True):
+            found = network(to_float(x)).argmax(1)
+            counts += torch.bincount(y * classes + found, minlength=classes * classes)
+    return counts.view(classes, classes)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Accuracy over training, in [0, 1]: rows (step, test, train) of `curve`; train is on the batches as trained."""
+
+    curve: Sequence[tuple[int, float, float]]
+    flags: Sequence[str]
+
+
+def train(
+    network: Module,
+    train: Split,
+    test: Split,
+    *,
+    classes: int,
+    recipe: Recipe,
+    chain: Sequence[Breaker],
+    augment: Callable[[Tensor], Tensor],
+    journal: Journal,
+    seed: int,
+) -> Outcome:
+    """Train a network on 8-bit images under a chain of breakers, and test it on clean images along the way.
+
+    Each step: draw a batch, augment, let the chain augment, let it attack, one step of gradient descent. Flags:
+    `diverged` (a loss that is no number), `constant-class` (the final network gives one class to every test image).
+    """
+    training = Training(network, recipe, len(train.labels), seed)
+    points = min(recipe.evaluations, recipe.steps)
+    marks = [recipe.steps * (place + 1) // points - 1 for place in range(points)]
+    curve = torch.zeros(points, 2, dtype=torch.float64)
+    tally = torch.zeros(3, dtype=torch.float64, device=train.images.device)  # right and seen since the mark; not finite
+    confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    kept = journal.kept()
+    if kept:
+        training.resume(kept)
+        curve.copy_(kept["curve"])
+        tally.copy_(kept["tally"])
+        confusion.copy_(kept["confusion"])
+    for step in journal.steps(recipe.steps):
+        index = training.batch(step)
+        labels = targets = train.labels[index]
+        images = augment(to_float(train.images[index]))
+        for breaker in chain:
+            images, targets = breaker.augment(images, targets)
+        for breaker in chain:
+            images = breaker.attack(network, images, targets)
+        loss, logits = training.step(step, images, targets)
+        tally[0] += (logits.argmax(1) == labels).sum()
+        tally[1] += len(labels)
+        tally[2] += ~loss.isfinite()
+        if step in marks:
+            confusion = evaluate(network, test.images, test.labels, classes).cpu()
+            right = int(confusion.diagonal().sum()) / int(confusion.sum())
+            curve[marks.index(step)] = torch.tensor([right, float(tally[0] / tally[1])], dtype=torch.float64)
+            tally[:2] = 0
+        journal.keep(curve=curve, tally=tally, confusion=confusion, **training.state())
+    flags = ["diverged"] if tally[2] else []
+    if int((confusion.sum(0) > 0).sum()) == 1:
+        flags.append("constant-class")
+    rows = [(mark + 1, float(row[0]), float(row[1])) for mark, row in zip(marks, curve, strict=True)]
+    return Outcome(curve=rows, flags=flags)
