@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from uebench.plan import Cell, Plan, Protect
-    from uebench.suite import Selection
+    from uebench.suite import Selection, Suite
 
 
 class Commands(click.Group):
@@ -107,13 +107,11 @@ def run(
     uebench run --noise rem --breaker adv-linf
     uebench run demo --noise sem:radius=24/255 --seed 0,1,2
     """
-    from rich.console import Console
-
     from uebench import display, executors, leaderboard
     from uebench.store import Store
     from uebench.suite import read, select
 
-    console = Console(stderr=False)
+    console = display.console()
     chosen = read(suite)
     selection = select(chosen, noises=noises, breakers=breakers, targets=targets, datasets=datasets, seeds=seeds)
     used = executors.devices(device)
@@ -136,7 +134,7 @@ def run(
         except KeyboardInterrupt:
             stopped = True
     finished = [_labelled(selection, cell, queue.results[cell.key]) for cell in plan.cells if cell.key in queue.results]
-    _publish(console, folder, chosen.name, finished, work)
+    _publish(console, folder, chosen, finished, work)
     for key, reason in queue.failures.items():
         click.echo(f"failed: {names[key]}: {reason}", err=True)
     missing = len(plan.cells) - len(finished)
@@ -204,22 +202,21 @@ def _show_plan(console: Console, selection: Selection, plan: Plan, store: Any) -
     console.print(f"{len(plan.protects)} noises and {len(plan.cells)} cells; {len(left)} of {len(jobs)} jobs to do")
 
 
-def _publish(console: Console, folder: Path, suite: str, fresh: Sequence[Any], store: Any) -> None:
+def _publish(console: Console, folder: Path, suite: Suite, fresh: Sequence[Any], store: Any) -> None:
     """Merge results into a board's record, rebuild its files and print its tables."""
     from uebench import display, leaderboard, pages
-    from uebench.suite import read
 
     path = folder / "results.jsonl"
-    with store.lock(f"board-{suite}", wait=True):
+    with store.lock(f"board-{suite.name}", wait=True):
         merged, conflicts = leaderboard.merge(leaderboard.read(path), fresh)
         if not merged:
             return
         leaderboard.write(path, merged)
-        boards = leaderboard.rank(read(suite), merged.values())
-        pages.publish(folder, read(suite), boards)
+        boards = leaderboard.rank(suite, merged.values())
+        pages.publish(folder, suite, boards)
     for board in boards:
-        display.show(console, board.title, *pages.table(board))
-        display.show(console, "breakers", *pages.breaker_table(board))
+        display.show(console, board.title, *pages.table(board, brief=True), numbers=True)
+        display.show(console, "breakers", *pages.breaker_table(board), numbers=True)
     for line in conflicts:
         click.echo(f"note: other numbers on record: {line}", err=True)
     console.print(f"Board: {folder / 'README.md'}", soft_wrap=True)
@@ -231,8 +228,6 @@ def _publish(console: Console, folder: Path, suite: str, fresh: Sequence[Any], s
 @boards_option
 def rank(suite: str, into: Path | None, boards: Path) -> None:
     """Rebuild the files of SUITE's board from its results.jsonl alone."""
-    from rich.console import Console
-
     from uebench import display, leaderboard, pages
     from uebench.suite import read
 
@@ -246,18 +241,16 @@ def rank(suite: str, into: Path | None, boards: Path) -> None:
     if into:
         pages.insert(into, chosen, made)
     for board in made:
-        display.show(Console(), board.title, *pages.table(board))
+        display.show(display.console(), board.title, *pages.table(board, brief=True), numbers=True)
 
 
 @main.command()
 @click.argument("name", required=False)
 def plugins(name: str | None) -> None:
     """List every component and what was left out and why, or all about the components called NAME."""
-    from rich.console import Console
+    from uebench import catalogue, display
 
-    from uebench import catalogue
-
-    console = Console()
+    console = display.console()
     if name:
         catalogue.describe(console, name)
     else:
@@ -269,15 +262,14 @@ def plugins(name: str | None) -> None:
 @click.option("--suite", default="demo", show_default=True, help="The suite whose defaults the check uses.")
 def check(name: str, suite: str) -> None:
     """Check that the components called NAME (or NAME:key=value) keep the contract; exit status 1 where one does not."""
-    from rich.console import Console
-
     from uebench import check as contract
+    from uebench import display
     from uebench.suite import read
 
     broken = False
     for kind, component in contract.find(name, read(suite)):
         findings = contract.check(kind, component)
-        contract.show(Console(), kind, component, findings)
+        contract.show(display.console(), kind, component, findings)
         broken = broken or not all(finding.kept for finding in findings)
     sys.exit(int(broken))
 

@@ -18,11 +18,20 @@ SILENCE = 30.0
 """Seconds between two lines about the same job in a log."""
 
 
-def show(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; on a narrow terminal cells wrap."""
+def console() -> Console:
+    """Return the console for standard output; a log is wide enough for every table."""
+    wide = Console()
+    return wide if wide.is_terminal else Console(width=160)
+
+
+def show(
+    console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False
+) -> None:
+    """Print a table; on a narrow terminal cells wrap. With `numbers`, all but the outer columns go to the right."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for place, name in enumerate(head):
-        table.add_column(escape(name), justify="left" if place < 2 else "right", overflow="fold")
+        right = numbers and 2 <= place < len(head) - 1
+        table.add_column(escape(name), justify="right" if right else "left", overflow="fold", no_wrap=place == 0)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)

@@ -34,16 +34,19 @@ def _number(value: object, digits: int) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table in markdown; the first two columns to the left, the others to the right."""
-    marks = ["---" if place < 2 else "---:" for place in range(len(head))]
+    """Return a table in markdown; the outer columns to the left, the numbers to the right."""
+    marks = ["---:" if 2 <= place < len(head) - 1 else "---" for place in range(len(head))]
     lines = [[cell.replace("|", "\\|") or " " for cell in row] for row in (head, marks, *rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def table(board: Board) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the table of noises, as people read it."""
+VISIBILITY = ["L-inf", "PSNR", "SSIM"]
+
+
+def table(board: Board, brief: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table of noises, as people read it; the brief one leaves out their visibility."""
     breakers = [name.removeprefix("accuracy ") for name in map(str, board.noises) if name.startswith("accuracy ")]
-    head = ["rank", "noise", "residual", "gap", *breakers, "seeds", "L-inf", "PSNR", "SSIM", "noise s", "remarks"]
+    head = ["rank", "noise", "residual", "gap", *breakers, "seeds", *VISIBILITY, "noise s", "remarks"]
     budgets = board.noises[board.noises["status"] != "reference"]["budget"].nunique()
     rows = []
     for row in board.noises.to_dict("records"):
@@ -66,7 +69,8 @@ def table(board: Board) -> tuple[list[str], list[list[str]]]:
                 ", ".join([*filter(None, remarks), *([row["budget"]] if budgets > 1 else [])]),
             ]
         )
-    return head, rows
+    kept = [place for place, name in enumerate(head) if not (brief and name in VISIBILITY)]
+    return [head[place] for place in kept], [[row[place] for place in kept] for row in rows]
 
 
 def breaker_table(board: Board) -> tuple[list[str], list[list[str]]]:

@@ -109,11 +109,12 @@ def convert(owner: str, key: str, kind: Any, value: Any) -> Any:
 
 def number(value: float) -> str:
     """Write a float for people: as a multiple of 1/255 where it is exactly one, else as short as it can be."""
-    multiple = f"{value * 255:.4g}"
-    short = f"{value:g}"
-    if float(short) != value and float(Fraction(multiple) / 255) == value:
+    short, multiple = f"{value:g}", f"{value * 255:.4g}"
+    if float(short) == value:
+        return short
+    if abs(value) < 1e6 and float(Fraction(multiple) / 255) == value:
         return f"{multiple}/255"
-    return short if float(short) == value else repr(value)
+    return repr(value)
 
 
 def text(value: Any, exact: bool) -> str:

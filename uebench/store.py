@@ -108,7 +108,7 @@ class Store:
         final = self._done(key)
         scratch = final.with_name(f".{key}")
         manifest = pack({name: digest(content) for name, content in files.items()})
-        seal = f"\n{digest(manifest)}\n".encode()
+        seal = f"\n{digest(manifest)}".encode()
         with writing(final):
             shutil.rmtree(scratch, ignore_errors=True)
             try:
@@ -127,20 +127,21 @@ class Store:
         folder = self._done(key)
         if not folder.is_dir():
             return None
+        path, files = folder / MANIFEST, dict[str, bytes]()
         try:
-            manifest, seal = (folder / MANIFEST).read_bytes().rstrip(b"\n").rsplit(b"\n", 1)
-            if digest(manifest).encode() != seal:
-                raise ValueError(MANIFEST)
-            files = {}
-            for name, expected in json.loads(manifest).items():
-                files[name] = (folder / name).read_bytes()
-                if digest(files[name]) != expected:
-                    raise ValueError(name)
-        except (OSError, ValueError) as error:
-            what = error.filename if isinstance(error, OSError) else folder / str(error)
-            self.say(f"{what} does not match its checksum; it will be made again")
-            return None
-        return files
+            manifest, _, seal = path.read_bytes().rpartition(b"\n")
+            sound = digest(manifest).encode() == seal
+            for name, expected in json.loads(manifest).items() if sound else ():
+                path = folder / name
+                files[name] = path.read_bytes()
+                sound = sound and digest(files[name]) == expected
+                if not sound:
+                    break
+        except OSError:
+            sound = False
+        if not sound:
+            self.say(f"{path} does not match its checksum; it will be made again")
+        return files if sound else None
 
     def keep(self, key: str, state: Mapping[str, Tensor]) -> None:
         """Write the half-finished state of a key, with a checksum."""

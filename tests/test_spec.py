@@ -1,0 +1,108 @@
+"""The grammar of the command line, and the two texts of a component."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uebench import Breaker, Component, Target, UserError, parameter, spec
+from uebench.registry import registry
+
+
+class Sample(Component):
+    """A component with a parameter of every type."""
+
+    name = "sample"
+    radius: float = parameter(default=8 / 255, low=0, high=1)
+    steps: int = parameter(default=10, low=1)
+    flip: bool = True
+    kind: Literal["soft", "hard"] = "soft"
+    path: str = parameter(default="", identity=False)
+    title: str = ""
+
+
+def test_a_fraction_is_exact() -> None:
+    assert spec.convert("x", "radius", float, "8/255") == 8 / 255
+    assert spec.convert("x", "radius", float, "2.5/255") == float(Fraction("2.5") / 255)
+
+
+@given(st.integers(0, 2000))
+def test_multiples_of_1_255_are_written_as_such_and_read_back(multiple: int) -> None:
+    value = multiple / 255
+    assert spec.convert("x", "radius", float, spec.number(value)) == value
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_survives_its_two_texts(value: float) -> None:
+    assert spec.convert("x", "radius", float, spec.number(value)) == value
+    assert spec.convert("x", "radius", float, spec.text(value, exact=True)) == value
+
+
+def test_writing_a_default_or_leaving_it_out_is_the_same() -> None:
+    build = registry().build
+    assert build("noise", "rem") == build("noise", "rem:radius=8/255,draws=5")
+    short, long = build("noise", "rem"), build("noise", "rem:surrogate=resnet18")
+    assert spec.canonical(short) == spec.canonical(long)
+
+
+def test_canonical_text_names_version_and_every_parameter_that_matters() -> None:
+    assert spec.canonical(Sample(path="/a")) == (
+        "sample@1:radius=0.03137254901960784,steps=10,flip=true,kind=soft,title="
+    )
+
+
+def test_label_shows_what_differs() -> None:
+    assert spec.label(Sample()) == "sample"
+    assert spec.label(Sample(radius=4 / 255, flip=False)) == "sample:radius=4/255,flip=false"
+    assert spec.label(Sample(steps=3), {"steps": 3}) == "sample"
+    assert spec.label(Sample(), {"steps": 3}) == "sample:steps=10"
+
+
+def test_a_component_in_a_parameter_is_resolved_and_part_of_the_identity() -> None:
+    narrow = registry().build("noise", "em:surrogate=(smallcnn:width=8)")
+    assert isinstance(narrow.surrogate, Target)  # type: ignore[attr-defined]
+    assert "surrogate=(smallcnn@1:width=8)" in spec.canonical(narrow)
+    assert spec.canonical(narrow) != spec.canonical(registry().build("noise", "em:surrogate=smallcnn"))
+
+
+@given(st.text(alphabet="ab():=,+", max_size=12))
+def test_any_text_parses_or_is_refused(text: str) -> None:
+    try:
+        name, parameters = spec.parse(text)
+    except UserError:
+        return
+    assert spec.NAME.fullmatch(name)
+    assert all((*parameters, *parameters.values()))
+
+
+def test_parentheses_protect_separators() -> None:
+    assert spec.parse("folder:path=(/a,b:c+d),size=8") == ("folder", {"path": "/a,b:c+d", "size": "8"})
+
+
+def test_a_chain_drops_idle_members_and_refuses_two_attacks() -> None:
+    build = registry().build
+    none, attack = build("breaker", "none"), build("breaker", "adv-linf")
+    assert isinstance(none, Breaker)
+    assert isinstance(attack, Breaker)
+    assert spec.chain([none, attack]) == (attack,)
+    assert spec.chain([none]) == (none,)
+    with pytest.raises(UserError, match="at most one attack, not adv-linf and adv-linf"):
+        spec.chain([attack, attack])
+
+
+def test_a_value_outside_its_range_is_refused_in_code_too() -> None:
+    with pytest.raises(UserError, match="steps must be at least 1, not 0"):
+        Sample(steps=0)
+    with pytest.raises(UserError, match="radius must be a finite number, not nan"):
+        Sample(radius=float("nan"))
+
+
+def test_components_are_values() -> None:
+    assert Sample(steps=3) == Sample(steps=3)
+    assert hash(Sample(steps=3)) == hash(Sample(steps=3))
+    with pytest.raises(AttributeError):
+        Sample().steps = 4  # type: ignore[misc]

@@ -1,0 +1,126 @@
+"""Work on disk: whole or not at all, checked when read, safe with other processes."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from uebench.store import Busy, Store, StoreError, write_whole
+
+FILES = {"one.bin": bytes(range(256)), "two.json": b"{}"}
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store(tmp_path: Path, said: list[str]) -> Store:
+    return Store(tmp_path / "store", said.append)
+
+
+def files(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file() and "locks" not in path.parts]
+
+
+def test_what_is_saved_is_loaded(store: Store, said: list[str]) -> None:
+    assert store.load("ab12") is None
+    store.save("ab12", FILES)
+    assert store.load("ab12") == FILES
+    assert not said
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "empty", "remove"])
+@pytest.mark.parametrize("which", ["one.bin", "two.json", "manifest.json"])
+def test_any_damage_is_noticed_said_and_mended(store: Store, said: list[str], which: str, how: str) -> None:
+    store.save("ab12", FILES)
+    (path,) = store.root.rglob(which)
+    content = path.read_bytes()
+    match how:
+        case "flip":
+            path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        case "truncate":
+            path.write_bytes(content[:-1])
+        case "empty":
+            path.write_bytes(b"")
+        case "remove":
+            path.unlink()
+    assert store.load("ab12") is None
+    assert len(said) == 1
+    assert which in said[0]
+    assert "made again" in said[0]
+    store.save("ab12", FILES)
+    assert store.load("ab12") == FILES
+
+
+def test_every_single_byte_of_the_half_finished_state_is_covered(store: Store, said: list[str]) -> None:
+    state = {"weights": torch.arange(6.0).view(2, 3), "step": torch.tensor(3)}
+    store.keep("ab12", state)
+    kept = store.kept("ab12")
+    assert all(torch.equal(kept[name], state[name]) for name in state)
+    path = store.root / "half" / "ab12"
+    content = path.read_bytes()
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert store.kept("ab12") == {}
+    path.write_bytes(content[:30])
+    assert store.kept("ab12") == {}
+    assert "starts over" in said[-1]
+
+
+def test_finishing_removes_the_half_finished_state(store: Store) -> None:
+    store.keep("ab12", {"step": torch.tensor(3)})
+    store.save("ab12", FILES)
+    assert store.kept("ab12") == {}
+
+
+def test_a_full_disk_leaves_nothing_half_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.save("ab12", FILES)
+    before = files(store.root)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    for attempt in (
+        lambda: store.save("cd34", FILES),
+        lambda: store.save("ab12", {"one.bin": b"other"}),
+        lambda: store.keep("cd34", {"step": torch.tensor(1)}),
+        lambda: write_whole(store.root / "results.jsonl", b"line"),
+    ):
+        with pytest.raises(StoreError, match="No space left on device"):
+            attempt()
+    assert files(store.root) == before
+    assert store.load("ab12") == FILES
+
+
+def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot write .*file"):
+        Store(tmp_path / "file").prepare()
+
+
+def hold(root: Path, held: multiprocessing.synchronize.Event) -> None:
+    with Store(root).lock("ab12"):
+        held.set()
+        multiprocessing.Event().wait(60)
+
+
+def test_a_held_key_is_busy_until_its_holder_dies(store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    process = context.Process(target=hold, args=(store.root, held))
+    process.start()
+    assert held.wait(60)
+    with pytest.raises(Busy), store.lock("ab12"):
+        pass
+    process.kill()
+    process.join()
+    with store.lock("ab12"):
+        pass
