@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # so that `uebench --help` loads no torch
 class UserError(Exception):
     """A mistake of the person at the keyboard; shown as one line, never with a traceback."""
 
+    status = 2
+    """The exit status of the command line."""
+
 
 def parameter(
     *,

@@ -28,11 +28,12 @@ class Commands(click.Group):
         """Run a command."""
         try:
             return super().invoke(context)
+        except click.UsageError as error:
+            click.echo(f"Error: {error.format_message()}", err=True)
+            sys.exit(2)
         except UserError as error:
-            from uebench.store import StoreError
-
             click.echo(f"Error: {error}", err=True)
-            sys.exit(1 if isinstance(error, StoreError) else 2)
+            sys.exit(error.status)
 
 
 def seeds(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[int]:
@@ -121,9 +122,9 @@ def run(
     if dry_run:
         _show_plan(console, selection, plan, work)
         return
-    work.prepare()
     folder = boards / chosen.name
     leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
+    work.prepare()
     names = {job.key: _name(selection, job) for job in plan.jobs}
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     stopped = False

@@ -96,6 +96,8 @@ def convert(owner: str, key: str, kind: Any, value: Any) -> Any:
     if kind is float:
         try:
             upper, slash, lower = str(value).partition("/")
+            if "/" in lower:
+                raise ValueError
             number = float(Fraction(upper.strip()) / Fraction(lower.strip())) if slash else float(value)
         except ZeroDivisionError:
             raise refuse("a number; it divides by zero") from None

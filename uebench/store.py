@@ -28,6 +28,8 @@ class Busy(Exception):
 class StoreError(UserError):
     """The store or the board cannot be written."""
 
+    status = 1
+
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:

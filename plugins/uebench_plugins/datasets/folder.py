@@ -42,11 +42,7 @@ class Folder(Source):
 
     def load(self, folder: Path) -> Dataset:
         """Return the decoded images; the engine caches them under their fingerprint."""
-        train, classes = self._files("train", self.train_limit)
-        test, others = self._files("test", self.test_limit)
-        if classes != others:
-            odd = sorted(set(classes) ^ set(others))
-            raise UserError(f"dataset folder: train/ and test/ of {self.path} differ in classes: {', '.join(odd)}")
+        train, test, classes = self._files()
         return Dataset(
             train=Split(self._decode(train), torch.tensor([label for _, label in train])),
             test=Split(self._decode(test), torch.tensor([label for _, label in test])),
@@ -56,8 +52,9 @@ class Folder(Source):
     def fingerprint(self, folder: Path) -> str:
         """Return a hash of every file that is used, with its name: the same images are the same data set anywhere."""
         whole = hashlib.sha256()
-        for part, limit in (("train", self.train_limit), ("test", self.test_limit)):
-            for path, label in self._files(part, limit)[0]:
+        train, test, _ = self._files()
+        for part, files in (("train", train), ("test", test)):
+            for path, label in files:
                 whole.update(f"{part}/{label}/{path.name}/".encode())
                 whole.update(hashlib.sha256(path.read_bytes()).digest())
         return whole.hexdigest()
@@ -66,7 +63,16 @@ class Folder(Source):
         """Crop at random after padding with black, and flip."""
         return kit.crop_and_flip(images, self.pad, self.flip)
 
-    def _files(self, part: str, limit: int) -> tuple[list[tuple[Path, int]], list[str]]:
+    def _files(self) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]], list[str]]:
+        """Return the image files of both parts with their labels, and the class names."""
+        train, classes = self._part("train", self.train_limit)
+        test, others = self._part("test", self.test_limit)
+        if classes != others:
+            odd = sorted(set(classes) ^ set(others))
+            raise UserError(f"dataset folder: train/ and test/ of {self.path} differ in classes: {', '.join(odd)}")
+        return train, test, classes
+
+    def _part(self, part: str, limit: int) -> tuple[list[tuple[Path, int]], list[str]]:
         """Return image files with their labels, alternating between the classes, and the class names."""
         root = Path(self.path).expanduser() / part
         try:

@@ -1,0 +1,105 @@
+"""Imports run one way, the engine knows no plug-in, and help costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import uebench
+from tests.conftest import ROOT
+from uebench.registry import registry
+
+LAYERS = [
+    {"api"},
+    {"spec", "result", "seeds"},
+    {"store", "sgd", "hookspecs"},
+    {"journal", "kit", "registry"},
+    {"audit", "suite", "train"},
+    {"plan"},
+    {"work"},
+    {"executors", "leaderboard"},
+    {"display", "pages"},
+    {"catalogue", "check"},
+    {"cli"},
+]
+ENGINE, BUILT_INS = ROOT / "uebench", ROOT / "plugins" / "uebench_plugins"
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full name of everything that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def level(module: str) -> int:
+    return next(place for place, layer in enumerate(LAYERS) if module in layer)
+
+
+def test_every_module_has_a_layer_and_opens_with_a_sentence() -> None:
+    modules = {path.stem for path in ENGINE.glob("*.py")} - {"__init__"}
+    assert modules == set.union(*LAYERS)
+    for path in [*ENGINE.rglob("*.py"), *BUILT_INS.rglob("*.py")]:
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+@pytest.mark.parametrize("path", sorted(ENGINE.glob("*.py")), ids=lambda path: path.stem)
+def test_imports_run_one_way(path: Path) -> None:
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        assert package != "uebench_plugins"
+        module = rest.partition(".")[0]
+        if package == "uebench" and (ENGINE / f"{module}.py").exists() and path.stem != "__init__":
+            assert level(module) < level(path.stem), f"{path.stem} imports {module}"
+
+
+@pytest.mark.parametrize("path", sorted(BUILT_INS.rglob("*.py")), ids=lambda path: f"{path.parent.stem}-{path.stem}")
+def test_built_ins_use_the_engine_as_a_stranger_would(path: Path) -> None:
+    for name in imports(path):
+        if name.split(".")[0] == "uebench":
+            public = name.removeprefix("uebench.").partition(".")[0]
+            assert name == "uebench" or public == "kit" or public in uebench.__all__, f"{path} imports {name}"
+
+
+def test_the_engine_names_no_component() -> None:
+    names = {name for entries in registry().entries.values() for name in entries} - {"none"}
+    own = {entry.cls.__name__ for entries in registry().entries.values() for entry in entries.values()}
+    for path in sorted(ENGINE.rglob("*")):
+        if path.suffix not in {".py", ".toml", ".html"}:
+            continue
+        text = path.read_text()
+        assert "uebench_plugins" not in text, path
+        if path.suffix != ".py":
+            assert not re.findall(rf"\b({'|'.join(names)})\b", text), path
+            continue
+        for node in ast.walk(ast.parse(text)):
+            documented = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and not documented:
+                assert node.value not in names, f"{path}:{node.lineno} names {node.value}"
+            if isinstance(node, ast.Name | ast.Attribute):
+                name = node.id if isinstance(node, ast.Name) else node.attr
+                assert name not in own, f"{path}:{node.lineno} names {name}"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"], ["run", "--seed", "x"]])
+def test_help_loads_no_torch(words: list[str]) -> None:
+    code = f"""
+import sys
+from uebench.cli import main
+try:
+    main({words!r})
+except SystemExit:
+    pass
+print("loaded", sorted({{"torch", "pandas", "rich", "numpy"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded []"
