@@ -176,7 +176,7 @@ def filtered(chain: tuple[Breaker, ...], images: Tensor, seed: int) -> Tensor:
     return images
 
 
-def _trained_on(cell: Cell, released: Tensor, data: Dataset) -> Split:
+def trained_on(cell: Cell, released: Tensor, data: Dataset) -> Split:
     """Return the training set of a cell; the protected share is one draw per data set, share and seed."""
     count = len(data.train.labels)
     seed = derive(cell.protect.seed, "share", spec.number(cell.protected))
@@ -199,7 +199,7 @@ def run(cell: Cell, place: Place, report: Report) -> Mapping[str, bytes]:
     seed = derive(cell.protect.seed, "train")
     journal = StoredJournal(place.store, cell.key, seed, report, place.every)
     data = load(cell.protect.source, cell.protect.fingerprint, place.store)
-    chosen = _trained_on(cell, released, data)
+    chosen = trained_on(cell, released, data)
     images = filtered(cell.chain, chosen.images.to(place.device), derive(cell.protect.seed, "filter"))
     target, recipe, classes = cell.target, cell.recipe, len(data.classes)
     outcome = train(

@@ -1,0 +1,237 @@
+"""Ranks and tables from results made up for the purpose, for which the right answer is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import TINY
+from uebench import UserError, leaderboard, pages, spec, suite
+from uebench.registry import registry
+from uebench.result import Result, parse
+from uebench.suite import Suite
+
+DEMO = suite.read("demo")
+
+
+def text(kind: str, name: str) -> str:
+    return spec.canonical(registry().build(kind, name, DEMO.defaults))
+
+
+def made(noise: str, breaker: str, seed: int, accuracy: float, **other: Any) -> Result:
+    """Return a record of the demo suite with this accuracy."""
+    linf = 0.0 if noise == "none" else 32 / 255
+    values = {
+        "key": f"{noise}-{breaker}-{seed}-{other.get('recipe', '')}",
+        "suite": "demo",
+        "dataset": "digits",
+        "noise": noise,
+        "breaker": breaker,
+        "target": "smallcnn",
+        "parameters": {
+            "content": "",
+            "dataset": "digits@1",
+            "noise": text("noise", noise),
+            "breaker": text("breaker", breaker),
+            "target": text("target", "smallcnn"),
+            "recipe": other.get("recipe", "sgd@1"),
+        },
+        "protected": 1.0,
+        "kind": "mixed",
+        "seed": seed,
+        "recipe": "sgd",
+        "test_accuracy": accuracy,
+        "train_accuracy": accuracy,
+        "best_test_accuracy": accuracy,
+        "curve": [],
+        "noise_linf": linf,
+        "noise_l2": 1.0,
+        "psnr": 20.0,
+        "ssim": 0.9,
+        "noise_seconds": 1.0,
+        "train_seconds": 2.0,
+        "peak_bytes": None,
+        "flags": [],
+        "made_with": {"device": "x"},
+        "finished": "2026-01-01T00:00:00+00:00",
+    }
+    return Result(**{**values, **other})  # type: ignore[arg-type]
+
+
+def board(results: list[Result], chosen: Suite = DEMO) -> leaderboard.Board:
+    (found,) = leaderboard.rank(chosen, results)
+    return found
+
+
+def row(found: leaderboard.Board, noise: str) -> Mapping[str, Any]:
+    table = found.noises.set_index("noise").astype(object)
+    return dict(table.where(table.notna(), None).loc[noise])
+
+
+def full(seeds: int = 3) -> list[Result]:
+    """Return a complete board: rem protects best, em not at all under attack."""
+    accuracies = {"none": (0.98, 0.90), "em": (0.10, 0.88), "rem": (0.20, 0.50), "sem": (0.30, 0.60)}
+    return [
+        made(noise, breaker, seed, accuracy + 0.01 * seed)
+        for noise, pair in accuracies.items()
+        for breaker, accuracy in zip(("none", "adv-linf"), pair, strict=True)
+        for seed in range(seeds)
+    ]
+
+
+def test_noises_rank_by_residual_protection() -> None:
+    found = board(full())
+    ranked = found.noises[found.noises["status"] == "ranked"]
+    assert list(ranked["noise"]) == ["rem", "sem", "em"]
+    assert list(ranked["rank"]) == [1, 2, 3]
+    rem = row(found, "rem")
+    assert rem["residual_protection"] == pytest.approx(0.98 - 0.50)
+    assert rem["same_breaker_gap"] == pytest.approx(min(0.98 - 0.20, 0.90 - 0.50))
+    assert rem["worst_breaker"] == "adv-linf"
+    assert rem["accuracy adv-linf"] == pytest.approx(0.51)
+    assert rem["deviation adv-linf"] == pytest.approx(0.01)
+    assert row(found, "none")["status"] == "reference"
+    assert row(found, "none")["rank"] is None
+
+
+def test_means_come_before_the_worst_breaker() -> None:
+    """Per seed the worst breaker differs; the mean of the worst would be 0.6, the worst of the means is 0.4."""
+    pairs = {0: (0.6, 0.2), 1: (0.2, 0.6), 2: (0.4, 0.4)}
+    results = [one for one in full() if one.noise == "none"]
+    results += [made("em", b, s, pair[b != "none"]) for s, pair in pairs.items() for b in ("none", "adv-linf")]
+    assert row(board(results), "em")["residual_protection"] == pytest.approx(0.99 - 0.4)
+
+
+def test_a_breaker_that_ruins_clean_images_does_not_count_for_the_gap() -> None:
+    results = [one for one in full() if one.noise in ("em",)]
+    results += [made("none", b, s, a) for s in range(3) for b, a in (("none", 0.98), ("adv-linf", 0.30))]
+    found = row(board(results), "em")
+    assert found["same_breaker_gap"] == pytest.approx(0.98 - 0.11)
+    assert found["residual_protection"] == pytest.approx(0.98 - 0.89)
+
+
+def test_fewer_than_three_seeds_are_provisional() -> None:
+    assert row(board(full(2)), "rem")["status"] == "provisional"
+    assert row(board(full(1)), "rem")["deviation adv-linf"] is None
+
+
+def test_an_entry_that_lacks_a_required_cell_is_unranked_and_says_what() -> None:
+    results = [one for one in full() if (one.noise, one.breaker) != ("rem", "adv-linf")]
+    found = row(board(results), "rem")
+    assert found["status"] == "unranked"
+    assert found["rank"] is None
+    assert found["residual_protection"] is None
+    assert found["lacks"] == "rem / adv-linf / smallcnn"
+    assert row(board(results), "sem")["rank"] == 1
+
+
+def test_without_the_clean_reference_nothing_is_ranked() -> None:
+    found = board([one for one in full() if one.noise != "none"])
+    assert set(found.noises["status"]) == {"unranked"}
+    assert "none / adv-linf / smallcnn" in row(found, "em")["lacks"]
+
+
+def test_only_seeds_that_all_required_cells_share_count() -> None:
+    results = [one for one in full() if (one.noise, one.breaker, one.seed) != ("rem", "adv-linf", 0)]
+    results += [made("rem", "none", 7, 0.99)]
+    found = row(board(results), "rem")
+    assert found["seeds"] == 2
+    assert found["residual_protection"] == pytest.approx((0.99 + 1.0) / 2 - (0.51 + 0.52) / 2)
+
+
+def test_recipes_are_never_mixed() -> None:
+    other = [made(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in full()]
+    assert len(leaderboard.rank(DEMO, full() + other)) == 2
+
+
+def test_breakers_rank_by_what_they_recover() -> None:
+    table = board(full()).breakers
+    assert list(table["breaker"]) == ["adv-linf", "none"]
+    assert list(table["recovered"]) == pytest.approx([0.01 + (0.88 + 0.50 + 0.60) / 3, 0.01 + (0.1 + 0.2 + 0.3) / 3])
+    assert list(table["clean_accuracy"]) == pytest.approx([0.91, 0.99])
+
+
+def test_a_breaker_without_every_ranked_noise_is_unranked() -> None:
+    extra = [made("rem", "adv-linf:radius=8/255", seed, 0.99) for seed in range(3)]
+    table = board(full() + extra).breakers.set_index("breaker")
+    assert table.loc["adv-linf:radius=8/255", "lacks"] == "em / smallcnn; sem / smallcnn"
+    assert table["recovered"].isna().sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("linf", "expected"),
+    [(8 / 255, "L-inf 8/255"), (8.5 / 255, "L-inf 16/255"), (32 / 255, "L-inf 32/255"), (0.2, "unbounded")],
+)
+def test_budget_classes_go_by_what_was_measured(linf: float, expected: str) -> None:
+    assert leaderboard.budget(linf) == expected
+
+
+def test_budget_classes_are_ranked_apart() -> None:
+    results = full()
+    results += [made("em:radius=8/255", b, s, 0.97, noise_linf=8 / 255) for b in ("none", "adv-linf") for s in range(3)]
+    found = board(results)
+    assert row(found, "em:radius=8/255")["rank"] == 1
+    assert row(found, "rem")["rank"] == 1
+
+
+def test_records_survive_their_line() -> None:
+    one = full()[0]
+    assert parse(one.line()) == one
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("test_accuracy", 1.5, r"test_accuracy must lie in \[0, 1\]"),
+        ("test_accuracy", "high", "test_accuracy must be float"),
+        ("seed", True, "seed must be int"),
+        ("noise", 3, "noise must be str"),
+    ],
+)
+def test_a_record_with_a_wrong_value_is_refused(field: str, value: Any, expected: str) -> None:
+    table = {**json.loads(full()[0].line()), field: value}
+    with pytest.raises(UserError, match=expected):
+        parse(json.dumps(table))
+
+
+def test_merging_adds_keeps_and_reports() -> None:
+    old = {one.key: one for one in full()[:2]}
+    same = made("none", "none", 0, 0.98, train_seconds=9.0)
+    other = made("none", "none", 1, 0.5)
+    merged, conflicts = leaderboard.merge(old, [same, other, full()[5]])
+    assert len(merged) == 3
+    assert merged[same.key].train_seconds == 2.0, "an equal run changes no line"
+    assert merged[other.key].test_accuracy == pytest.approx(0.99)
+    assert len(conflicts) == 1
+    assert "none / none / smallcnn seed 1: 0.5000 here" in conflicts[0]
+    assert "0.9900 on record" in conflicts[0]
+
+
+def test_files_follow_from_the_record_alone_and_are_the_same_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    leaderboard.write(path, {one.key: one for one in full()})
+    written = []
+    for place in ("one", "two"):
+        results = leaderboard.read(path)
+        pages.publish(tmp_path / place, DEMO, leaderboard.rank(DEMO, reversed(list(results.values()))))
+        written.append({file.name: file.read_bytes() for file in (tmp_path / place).iterdir()})
+    assert written[0] == written[1]
+    assert set(written[0]) == {"noises.csv", "breakers.csv", "README.md"}
+    head = written[0]["noises.csv"].decode().splitlines()[0].split(",")
+    assert {"rank", "band", "residual_low", "residual_high", "same_breaker_gap"} <= set(head)
+    assert "| 1 | rem | 48.0 | 40.0 | 21.0 ± 1.0 | 51.0 ± 1.0 | 3 |" in written[0]["README.md"].decode()
+
+
+def test_the_table_goes_into_a_document(tmp_path: Path) -> None:
+    document = tmp_path / "README.md"
+    document.write_text("before\n<!-- board: demo -->\nold\n<!-- end -->\nafter\n")
+    pages.insert(document, DEMO, leaderboard.rank(DEMO, full()))
+    text = document.read_text()
+    assert text.startswith("before\n<!-- board: demo -->\n| rank | noise |")
+    assert text.endswith("|\n<!-- end -->\nafter\n")
+    with pytest.raises(UserError, match="has no block <!-- board: tiny -->"):
+        pages.insert(document, suite.read(str(TINY)), [])

@@ -1,0 +1,96 @@
+"""Distributions of other people, installed into a fresh environment: the good one works, the bad are named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, TINY
+
+STRANGERS = ROOT / "tests" / "strangers"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def uebench(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return the command line of an environment of its own, which sees the libraries of this one."""
+    folder = tmp_path_factory.mktemp("stranger")
+    venv.create(folder / "env", with_pip=False)
+    python = folder / "env" / "bin" / "python"
+    (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
+    ours = [sysconfig.get_path("purelib"), str(ROOT), str(ROOT / "plugins")]
+    (packages / "ours.pth").write_text("".join(f"import site; site.addsitedir({place!r})\n" for place in ours))
+    built = folder / "source"
+    subprocess.run(["cp", "-r", str(STRANGERS), str(built)], check=True)
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-build-isolation"]
+    for name in ("good", "crashes", "misspelt", "taken"):
+        done = subprocess.run([*install, str(built / name)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(python), "-m", "uebench.cli", *words]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+    return run
+
+
+def test_all_are_listed_with_where_they_come_from_and_what_was_left_out(uebench: Run) -> None:
+    done = uebench("plugins")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+
+    def line(*words: str) -> bool:
+        return any(all(word in one for word in words) for one in lines)
+
+    assert line("stamp", "Add one random pattern per class.", "stranger-good 1.2.0")
+    assert line("blur", "stranger-good 1.2.0")
+    assert line("upside-down", "stranger-taken 1.2.0")
+    assert line("adv-linf", "uebench ")
+    assert line("crashes = stranger_crashes", "No module named 'a_package_that_nobody_has'")
+    assert line("misspelt = stranger_misspelt", "there is no hook register_noise; did you mean register_noises?")
+    assert line("taken = stranger_taken", "the breaker name adv-linf is taken by uebench ")
+
+
+def test_its_parameters_are_shown(uebench: Run) -> None:
+    done = uebench("plugins", "stamp")
+    assert "share of the radius that is used" in done.stdout
+    assert "> 0, <= 1" in done.stdout
+
+
+def test_it_is_checked(uebench: Run) -> None:
+    for name in ("stamp", "blur"):
+        done = uebench("check", name)
+        assert done.returncode == 0, done.stdout
+        assert "FAIL" not in done.stdout
+    done = uebench("check", "loud")
+    assert done.returncode == 1
+    assert "noise loud returned 64/255, over its budget 32/255" in done.stdout
+
+
+def test_it_is_run_in_worker_processes_and_put_on_record_with_its_version(uebench: Run) -> None:
+    done = uebench("run", str(TINY), "--noise", "stamp", "--breaker", "blur+adv-linf", "--workers", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    path = Path(str(done.args[0])).parents[2] / "leaderboards" / "tiny" / "results.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {one["noise"] for one in records} == {"none", "stamp"}
+    assert {one["breaker"] for one in records} == {"none", "blur+adv-linf"}
+    ours = next(one for one in records if one["noise"] == "stamp")
+    assert ours["made_with"]["plugins"]["stranger-good"] == "1.2.0"
+    assert ours["parameters"]["noise"].startswith("stamp@1:radius=")
+    assert ours["noise_linf"] == pytest.approx(32 / 255)
+
+
+def test_one_that_breaks_the_contract_fails_its_cells_only(uebench: Run) -> None:
+    done = uebench("run", str(TINY), "--noise", "loud", "--noise", "stamp", "--breaker", "none", "--seed", "1")
+    assert done.returncode == 1
+    assert "noise loud returned 64/255, over its budget 32/255" in done.stdout
+    assert "stamp / none on smallcnn, seed 1: " in done.stdout
+    assert "1 of 3 cells are missing" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
