@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -116,7 +115,7 @@ def run(
     chosen = read(suite)
     selection = select(chosen, noises=noises, breakers=breakers, targets=targets, datasets=datasets, seeds=seeds)
     used = executors.devices(device)
-    crew = workers or (1 if used != ["cpu"] else max(1, len(os.sched_getaffinity(0)) // threads))
+    crew = workers or (1 if used != ["cpu"] else max(1, executors.cores() // threads))
     work = Store(store, lambda line: click.echo(f"note: {line}", err=True))
     plan = _plan(selection, work)
     if dry_run:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -147,41 +146,63 @@ def _serve(connection: Connection, root: Path, device: str, threads: int, every:
         connection.send(_attempt(job, place, report))
 
 
-@dataclass
 class _Worker:
-    """A spawned process, the way to it, and the job it is at."""
+    """A spawned process, the way to it, and the job it is at; replaced by a fresh process where it dies."""
 
-    process: BaseProcess
-    connection: Connection
-    job: Job | None = None
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+        self.job: Job | None = None
+        self.spawn()
 
-    @classmethod
-    def spawn(cls, *arguments: Any) -> _Worker:
+    def spawn(self) -> None:
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, *arguments), daemon=True)
-        process.start()
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, *self.arguments), daemon=True)
+        self.process.start()
         theirs.close()
-        return cls(process, ours)
+
+    def give(self, job: Job) -> None:
+        """Send a job, to a fresh process where the old one died idle."""
+        self.job = job
+        try:
+            self.connection.send(job)
+        except OSError:
+            self.spawn()
+            self.connection.send(job)
+
+    def listen(self, queue: Queue) -> None:
+        """Take one message, or note that the process died."""
+        job = self.job
+        assert job
+        try:
+            kind, *content = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            kind, content = "failed", [f"its process died (exit code {self.process.exitcode}); out of memory?", ""]
+            self.spawn()
+        if kind == "said":
+            queue.listener.said(*content)
+        elif kind == "step":
+            queue.listener.stepped(job, *content)
+        else:
+            self.job = None
+            queue.close(job, kind, *content)
 
 
 def spread(queue: Queue, root: Path, devices: Sequence[str], workers: int, threads: int, every: float) -> None:
     """Run every job on `workers` spawned processes per device; a process that dies fails its job only."""
     places = [(root, device, threads, every) for _ in range(workers) for device in devices]
-    crew = [_Worker.spawn(*place) for place in places[: len(queue.jobs)]]
+    crew = [_Worker(*place) for place in places[: len(queue.jobs)]]
     try:
         while queue.jobs or any(one.job for one in crew):
             for one in crew:
                 if one.job is None and (job := queue.take()):
-                    one.job = job
-                    one.connection.send(job)
-            for place, one in enumerate(crew):
-                if one.connection in wait([one.connection for one in crew if one.job], timeout=PATIENCE / 4):
-                    _listen(queue, one)
-                    if one.job and not one.process.is_alive() and not one.connection.poll():
-                        code = one.process.exitcode
-                        queue.close(one.job, "failed", f"its process died (exit code {code}); out of memory?", "")
-                        crew[place] = _Worker.spawn(*places[place])
+                    one.give(job)
+            busy = {one.connection: one for one in crew if one.job}
+            for connection in wait(list(busy), timeout=PATIENCE / 4) if busy else ():
+                busy[connection].listen(queue)  # type: ignore[index]
+            if not busy:
+                time.sleep(PATIENCE / 4)
     finally:
         for one in crew:
             one.process.kill()
@@ -189,21 +210,9 @@ def spread(queue: Queue, root: Path, devices: Sequence[str], workers: int, threa
             one.process.join()
 
 
-def _listen(queue: Queue, worker: _Worker) -> None:
-    """Take one message of a worker."""
-    assert worker.job
-    try:
-        kind, *content = worker.connection.recv()
-    except (EOFError, ConnectionResetError):
-        worker.process.join()
-        return
-    if kind == "said":
-        queue.listener.said(*content)
-    elif kind == "step":
-        queue.listener.stepped(worker.job, *content)
-    else:
-        job, worker.job = worker.job, None
-        queue.close(job, kind, *content)
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def devices(wanted: str | None = None) -> list[str]:

@@ -1,0 +1,121 @@
+"""Where jobs run: what a dying process, a failing job or a busy neighbour does to the rest of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import TINY
+from uebench import Breaker, Context, Noise, UserError, executors, plan, suite
+from uebench.executors import Queue, execute
+from uebench.plan import Job, Plan
+from uebench.registry import registry
+from uebench.result import Result
+from uebench.store import Store
+
+
+class Dies(Breaker):
+    """Kill the process it runs in."""
+
+    name = "dies"
+
+    def filter(self, images: Tensor) -> Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return images
+
+
+class Bug(Noise):
+    """Fail as code fails."""
+
+    name = "bug"
+
+    def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        return {}["key"]
+
+
+class Watcher:
+    """A listener that takes notes."""
+
+    def __init__(self) -> None:
+        self.begun: list[Job] = []
+        self.reasons: list[tuple[str, str]] = []
+        self.lines: list[str] = []
+        self.counts: list[tuple[int, int]] = []
+
+    def started(self, job: Job) -> None:
+        self.begun.append(job)
+
+    def stepped(self, job: Job, step: int, count: int) -> None:
+        self.counts.append((step, count))
+
+    def ended(self, job: Job, outcome: Result | bool) -> None:
+        assert outcome
+
+    def failed(self, job: Job, reason: str, trace: str) -> None:
+        self.reasons.append((reason, trace))
+
+    def said(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def planned(noises: list[Noise], breakers: list[Breaker]) -> Plan:
+    selection = suite.select(suite.read(str(TINY)))
+    nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
+    chosen = suite.Selection(
+        selection.suite,
+        selection.sources,
+        noises,
+        [(one,) for one in breakers],
+        selection.targets,
+        selection.recipe,
+        [0],
+    )
+    return plan.plan(chosen, nothing, (plain,), [""])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bug_shows_its_trace_and_fails_its_cells_only(tmp_path: Path, workers: int) -> None:
+    watcher = Watcher()
+    queue = Queue(watcher)
+    execute(planned([Bug()], []), queue, tmp_path, devices=["cpu"], workers=workers, threads=1, every=60)
+    assert [one.noise for one in queue.results.values()] == ["none"]
+    ((reason, trace),) = watcher.reasons
+    assert reason == "KeyError: 'key'"
+    assert 'return {}["key"]' in trace
+    assert sorted(queue.failures.values()) == ["KeyError: 'key'", "its noise failed: KeyError: 'key'"]
+    assert watcher.counts[-1][0] == watcher.counts[-1][1]
+
+
+def test_a_process_that_dies_fails_its_cell_and_is_replaced(tmp_path: Path) -> None:
+    watcher = Watcher()
+    queue = Queue(watcher)
+    both = [Dies(), registry().build("breaker", "adv-linf:steps=1")]
+    execute(planned([], both), queue, tmp_path, devices=["cpu"], workers=2, threads=1, every=60)  # type: ignore[arg-type]
+    assert {one.breaker for one in queue.results.values()} == {"none", "adv-linf:steps=1"}
+    assert watcher.reasons == [("its process died (exit code -9); out of memory?", "")]
+
+
+def test_a_job_held_by_another_process_is_put_off_and_said(tmp_path: Path) -> None:
+    made = planned([], [])
+    (cell,) = made.cells
+    watcher = Watcher()
+    queue = Queue(watcher, [cell])
+    with Store(tmp_path).lock(cell.key):
+        job = queue.take()
+        assert job
+        queue.close(job, *executors._attempt(job, executors.Place(Store(tmp_path), torch.device("cpu")), print))
+    assert queue.jobs == [cell]
+    assert watcher.lines == ["another process is at work on a job of this run; waiting for it"]
+    assert queue.take() is None, "not before a moment has passed"
+
+
+def test_devices_are_those_that_are_there() -> None:
+    assert executors.devices("cpu") == ["cpu"]
+    assert executors.devices()
+    with pytest.raises(UserError, match="no device 'cuda:99' here"):
+        executors.devices("cuda:99")
