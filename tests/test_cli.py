@@ -1,0 +1,88 @@
+"""The command line as a person meets it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.conftest import TINY
+from uebench.cli import main
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: str) -> Result:
+        done = CliRunner().invoke(main, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done
+
+    return command
+
+
+SMALL = ("run", str(TINY), "--noise", "em", "--breaker", "adv-linf", "--workers", "1")
+
+
+def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
+    output = call(*SMALL).output
+    assert re.search(r"^\d\d:\d\d:\d\d start  making em for digits, seed 0$", output, re.MULTILINE)
+    assert re.search(r"done   em / adv-linf on smallcnn, seed 0: [\d.]+ %  \[4 of 4 cells\]", output)
+    assert output.rstrip().endswith("Board: leaderboards/tiny/README.md")
+    folder = tmp_path / "leaderboards" / "tiny"
+    assert {path.name for path in folder.iterdir()} == {"results.jsonl", "noises.csv", "breakers.csv", "README.md"}
+    rows = list(csv.DictReader((folder / "noises.csv").open()))
+    em = next(row for row in rows if row["noise"] == "em")
+    assert (em["rank"], em["status"], em["seeds"]) == ("1", "provisional", "1")
+    assert float(em["noise_linf"]) == pytest.approx(32 / 255, abs=1e-6)
+
+
+def test_ranking_again_rebuilds_the_same_files(call: Call, tmp_path: Path) -> None:
+    call(*SMALL)
+    folder = tmp_path / "leaderboards" / "tiny"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in ("noises.csv", "breakers.csv", "README.md"):
+        (folder / name).unlink()
+    call("rank", str(TINY))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_dry_run_shows_every_job_and_writes_nothing(call: Call, tmp_path: Path) -> None:
+    output = call(*SMALL, "--dry-run").output
+    assert "2 noises and 4 cells; 6 of 6 jobs to do" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_finished_is_not_done_again_when_the_product_grows(call: Call) -> None:
+    call(*SMALL)
+    output = call(*SMALL, "--noise", "none", "--breaker", "adv-linf:radius=1/255").output
+    started = re.findall(r"start  (.*)", output)
+    assert started == [f"{noise} / adv-linf:radius=1/255 on smallcnn, seed 0" for noise in ("none", "em")]
+
+
+def test_plugins_lists_everything_with_its_origin(call: Call) -> None:
+    output = call("plugins").output
+    for name in ("em", "rem", "sem", "adv-linf", "smallcnn", "resnet18", "digits", "folder"):
+        assert re.search(rf"│ {name} +│ .*│ uebench ", output), name
+
+
+def test_plugins_describes_one_with_units_and_paper(call: Call) -> None:
+    output = call("plugins", "rem").output
+    assert "Fu et al., Robust Unlearnable Examples" in output
+    assert re.search(
+        r"adv_radius +│ L-inf radius of the inner attack +│ +float +│ +4/255 +│ +pixel range \[0, 1\]", output
+    )
+
+
+def test_check_reports_rule_by_rule(call: Call) -> None:
+    output = call("check", "none", "--suite", str(TINY)).output
+    assert "noise none" in output
+    assert "breaker none" in output
+    assert re.search(r"pass │ same seed, same bytes", output)

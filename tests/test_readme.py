@@ -1,0 +1,70 @@
+"""What the README says is so: its tables follow from the committed record, its commands parse, its plug-in works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.conftest import ROOT
+from uebench import check, leaderboard, pages, suite
+from uebench.cli import main
+
+README = (ROOT / "README.md").read_text()
+BOARDS = [path.parent.name for path in sorted((ROOT / "leaderboards").glob("*/results.jsonl"))]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_there_are_two_set_up_commands_and_ci_runs_the_second() -> None:
+    first, second = (block.strip() for block in blocks("sh")[:2])
+    assert first.startswith("python3 -m venv ")
+    assert first.endswith("uebench run --noise rem --breaker adv-linf")
+    assert second.endswith("python -m pytest")
+    assert re.findall(r"^.*python -m pytest$", README, re.MULTILINE) == [second]
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_committed_boards_and_the_readmes_tables_follow_from_the_record(name: str, tmp_path: Path) -> None:
+    chosen, folder = suite.read(name), ROOT / "leaderboards" / name
+    boards = leaderboard.rank(chosen, leaderboard.read(folder / "results.jsonl").values())
+    pages.publish(tmp_path, chosen, boards)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (folder / path.name).read_bytes(), f"run `uebench rank {name}`"
+    copy = tmp_path / "copy.md"
+    copy.write_text(README)
+    pages.insert(copy, chosen, boards)
+    assert copy.read_text() == README, f"run `uebench rank {name} --into README.md`"
+
+
+@pytest.mark.parametrize(
+    "line", [line for block in blocks("sh") for line in block.splitlines() if line[:7] == "uebench"]
+)
+def test_the_readmes_commands_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(line)[1:]
+    monkeypatch.chdir(ROOT if words[0] == "rank" else tmp_path)
+    if words[0] == "run" and "--dry-run" not in words:
+        words.append("--dry-run")
+    if words[0] == "rank":
+        words += ["--boards", str(tmp_path)]
+    done = CliRunner().invoke(main, words)
+    expected = {"DIR": "is missing or has no folder per class", "rank": "holds no results"}
+    refused = [text for word, text in expected.items() if word in line]
+    assert done.exit_code == (2 if refused else 0), done.output
+    assert all(text in done.output for text in refused)
+
+
+def test_the_readmes_plug_in_keeps_the_contract() -> None:
+    (code,) = blocks("python")
+    names: dict[str, type] = {}
+    exec(code, names)
+    findings = check.check("noise", names["Stamp"]())
+    assert [one.rule for one in findings if not one.kept] == ["can be sent to a worker"], "it has no module here"
+    (table,) = blocks("toml")
+    assert tomllib.loads(table)["project"]["entry-points"]["uebench"] == {"stamp": "my_noise"}
