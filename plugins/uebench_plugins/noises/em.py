@@ -14,7 +14,9 @@ class EM(Noise):
     """Minimise the surrogate's loss on x + noise, alternating with the surrogate's own training.
 
     The loop and the step sizes are those of the REM code base's generator, which made the published EM columns, but
-    without its augmentation: there the noise of a cropped and flipped view is later added to the whole image.
+    the noise is made on the image itself; there it is made on a cropped and flipped view and later added to the whole.
+    The surrogate learns from augmented images. With `augment=false` it does not, as in the official EM code; the noise
+    then fits one position of the image, and a short run's is undone by the target's own cropping and flipping.
     """
 
     name = "em"
@@ -23,6 +25,7 @@ class EM(Noise):
     )
 
     surrogate: Target = parameter(default="resnet18", doc="surrogate network")
+    augment: bool = parameter(default=True, doc="the surrogate learns from augmented images")
     noise_steps: int = parameter(default=10, doc="descent steps on the noise, each time", low=1)
     noise_step: float = parameter(default=0.2, doc="size of such a step", unit="radius", above=0)
     steps: int = parameter(default=5000, doc="surrogate training steps", unit="batches", low=1)
@@ -48,7 +51,7 @@ class EM(Noise):
             recipe=Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule=self.schedule),
             radius=self.radius,
             make=descend,
-            view=lambda x, y: x,
+            view=lambda x, y: context.augment(x) if self.augment else x,
         )
 
 
