@@ -13,10 +13,10 @@ from PIL import Image
 
 from tests.conftest import TINY
 from uebench import Source, Target, check, suite
+from uebench.data import fingerprint, load
 from uebench.plan import Cell, Protect
 from uebench.registry import registry
 from uebench.store import Store
-from uebench.work import fingerprint, load
 
 EVERYTHING = [(kind, name) for kind, entries in registry().entries.items() for name in entries]
 ARCHIVE = Path(os.environ.get("UEBENCH_CIFAR10_JPEG", "cifar10-jpeg.tar.xz"))

@@ -31,7 +31,8 @@ class Sink:
     def augment(self, images: Tensor) -> Tensor:
         return kit.crop_and_flip(images, 1)
 
-    def network(self, target: Target) -> nn.Module:
+    def network(self, target: Target | str) -> nn.Module:
+        assert isinstance(target, Target)
         return self.lent or build(target, (3, 6, 6), self.classes, "fp32", self.device, derive(self.seed, "surrogate"))
 
     def steps(self, count: int) -> Iterator[int]:

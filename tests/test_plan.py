@@ -9,6 +9,7 @@ import torch
 
 from tests.conftest import TINY
 from uebench import Noise, Recipe, Target, plan, suite, work
+from uebench.data import load
 from uebench.plan import Cell, Plan, Protect
 from uebench.registry import registry
 from uebench.seeds import derive
@@ -102,7 +103,7 @@ def test_a_version_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 1.0])
 def test_the_protected_share_is_one_draw_for_all_noises_and_not_nested(share: float, store: Store) -> None:
     (cell,) = planned(noises=["none"], breakers=["none"]).cells
-    data = work.load(cell.protect.source, "", store)
+    data = load(cell.protect.source, "", store)
     released = 255 - data.train.images
     chosen = [
         work.trained_on(

@@ -200,8 +200,8 @@ class Context(Protocol):
     def augment(self, images: Tensor) -> Tensor:
         """Apply the data set's training augmentation to float images (b, c, h, w): random per image, differentiable."""
 
-    def network(self, target: Target) -> Module:
-        """Return a freshly initialised surrogate network; its weights differ from those of every trained target."""
+    def network(self, target: Target | str) -> Module:
+        """Return a freshly initialised surrogate, of a component or its name; no trained target starts as it does."""
 
     def steps(self, count: int) -> Iterator[int]:
         """Yield 0 .. count-1, after an interruption only those behind the last kept step; shows progress.

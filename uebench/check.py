@@ -16,6 +16,7 @@ from torch import Tensor
 
 from uebench import audit, display, spec
 from uebench.api import Breaker, Component, Dataset, Noise, Source, Split, Target, UserError
+from uebench.data import validate
 from uebench.journal import StoredJournal
 from uebench.plan import Protect
 from uebench.registry import registry
@@ -23,7 +24,7 @@ from uebench.seeds import sow
 from uebench.store import Store
 from uebench.suite import Suite
 from uebench.train import build
-from uebench.work import LentContext, Place, filtered, validate
+from uebench.work import LentContext, Place, filtered
 
 SHAPE, CLASSES, IMAGES = (3, 16, 16), 4, 24
 

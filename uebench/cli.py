@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from uebench.api import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from uebench.plan import Cell, Plan, Protect
+    from uebench.plan import Plan
     from uebench.suite import Selection, Suite
 
 
@@ -107,7 +106,7 @@ def run(
     uebench run --noise rem --breaker adv-linf
     uebench run demo --noise sem:radius=24/255 --seed 0,1,2
     """
-    from uebench import display, executors, leaderboard
+    from uebench import display, executors, leaderboard, naming
     from uebench.store import Store
     from uebench.suite import read, select
 
@@ -124,7 +123,7 @@ def run(
     folder = boards / chosen.name
     leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
     work.prepare()
-    names = {job.key: _name(selection, job) for job in plan.jobs}
+    names = {job.key: naming.name(selection, job) for job in plan.jobs}
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     stopped = False
     with display.listener(console, names, len(plan.cells)) as watching:
@@ -133,7 +132,9 @@ def run(
             executors.execute(plan, queue, store, devices=used, workers=crew, threads=threads, every=keep_every)
         except KeyboardInterrupt:
             stopped = True
-    finished = [_labelled(selection, cell, queue.results[cell.key]) for cell in plan.cells if cell.key in queue.results]
+    finished = [
+        naming.labelled(selection, cell, queue.results[cell.key]) for cell in plan.cells if cell.key in queue.results
+    ]
     _publish(console, folder, chosen, finished, work)
     for key, reason in queue.failures.items():
         click.echo(f"failed: {names[key]}: {reason}", err=True)
@@ -152,52 +153,22 @@ def run(
 def _plan(selection: Selection, store: Any) -> Plan:
     from typing import cast
 
-    from uebench import work
     from uebench.api import Breaker, Noise
+    from uebench.data import fingerprint
     from uebench.plan import plan
     from uebench.registry import registry
 
     nothing, plain = cast(Noise, registry().build("noise", "none")), cast(Breaker, registry().build("breaker", "none"))
-    return plan(selection, nothing, (plain,), [work.fingerprint(source, store) for source in selection.sources])
-
-
-def _name(selection: Selection, job: Protect | Cell) -> str:
-    """Return a job's name for people."""
-    from uebench.plan import Cell
-    from uebench.suite import describe, describe_chain
-
-    suite = selection.suite
-    if isinstance(job, Cell):
-        inner = f"{describe_chain(suite, job.chain)} on {describe(suite, 'target', job.target)}"
-        return f"{describe(suite, 'noise', job.protect.noise)} / {inner}, seed {job.protect.seed}"
-    return f"making {describe(suite, 'noise', job.noise)} for {describe(suite, 'dataset', job.source)}, seed {job.seed}"
-
-
-def _labelled(selection: Selection, cell: Cell, result: Any) -> Any:
-    """Return a result with the names that this suite gives its parts."""
-    from uebench import spec
-    from uebench.suite import describe, describe_chain
-
-    suite = selection.suite
-    return replace(
-        result,
-        suite=suite.name,
-        dataset=describe(suite, "dataset", cell.protect.source),
-        noise=describe(suite, "noise", cell.protect.noise),
-        breaker=describe_chain(suite, cell.chain),
-        target=describe(suite, "target", cell.target),
-        recipe=spec.label(cell.recipe),
-        parameters=cell.parameters,
-    )
+    return plan(selection, nothing, (plain,), [fingerprint(source, store) for source in selection.sources])
 
 
 def _show_plan(console: Console, selection: Selection, plan: Plan, store: Any) -> None:
-    from uebench import display
+    from uebench import display, naming
     from uebench.work import finished
 
     jobs = plan.jobs
     left = [job for job in jobs if not finished(job, store)]
-    rows = [[_name(selection, job), job.key, "to do" if job in left else "done"] for job in jobs]
+    rows = [[naming.name(selection, job), job.key, "to do" if job in left else "done"] for job in jobs]
     display.show(console, f"suite {selection.suite.name}", ["job", "key", "state"], rows)
     console.print(f"{len(plan.protects)} noises and {len(plan.cells)} cells; {len(left)} of {len(jobs)} jobs to do")
 

@@ -1,0 +1,34 @@
+"""The names that a suite gives to jobs and results, for people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from uebench import spec
+from uebench.plan import Cell, Job
+from uebench.result import Result
+from uebench.suite import Selection, describe, describe_chain
+
+
+def name(selection: Selection, job: Job) -> str:
+    """Return a job's name for people."""
+    suite = selection.suite
+    if isinstance(job, Cell):
+        inner = f"{describe_chain(suite, job.chain)} on {describe(suite, 'target', job.target)}"
+        return f"{describe(suite, 'noise', job.protect.noise)} / {inner}, seed {job.protect.seed}"
+    return f"making {describe(suite, 'noise', job.noise)} for {describe(suite, 'dataset', job.source)}, seed {job.seed}"
+
+
+def labelled(selection: Selection, cell: Cell, result: Result) -> Result:
+    """Return a result with the names that this suite gives its parts."""
+    suite = selection.suite
+    return replace(
+        result,
+        suite=suite.name,
+        dataset=describe(suite, "dataset", cell.protect.source),
+        noise=describe(suite, "noise", cell.protect.noise),
+        breaker=describe_chain(suite, cell.chain),
+        target=describe(suite, "target", cell.target),
+        recipe=spec.label(cell.recipe),
+        parameters=cell.parameters,
+    )
