@@ -84,7 +84,7 @@ def protect(job: Protect, place: Place, report: Report) -> Mapping[str, bytes]:
     _measure_from_here(place.device)
     journal = StoredJournal(place.store, job.key, derive(job.seed, "noise"), report, place.every)
     data = load(job.source, job.fingerprint, place.store)
-    clean, labels = data.train.images.to(place.device), data.train.labels.to(place.device)
+    clean, labels = data.train.images.to(place.device), data.train.labels.to(place.device, copy=True)
     sow(derive(job.seed, "noise"))
     delta = job.noise.make(to_float(clean), labels, LentContext(job, data, place, journal))
     released = audit.release(job.noise, clean, delta)
