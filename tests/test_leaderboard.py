@@ -220,7 +220,7 @@ def test_files_follow_from_the_record_alone_and_are_the_same_each_time(tmp_path:
         pages.publish(tmp_path / place, DEMO, leaderboard.rank(DEMO, reversed(list(results.values()))))
         written.append({file.name: file.read_bytes() for file in (tmp_path / place).iterdir()})
     assert written[0] == written[1]
-    assert set(written[0]) == {"noises.csv", "breakers.csv", "README.md"}
+    assert set(written[0]) == set(pages.FILES)
     head = written[0]["noises.csv"].decode().splitlines()[0].split(",")
     assert {"rank", "band", "residual_low", "residual_high", "same_breaker_gap"} <= set(head)
     assert "| 1 | rem | 48.0 | 40.0 | 21.0 ± 1.0 | 51.0 ± 1.0 | 3 |" in written[0]["README.md"].decode()

@@ -100,6 +100,14 @@ def test_a_full_disk_leaves_nothing_half_written(store: Store, monkeypatch: pyte
     assert store.load("ab12") == FILES
 
 
+def test_what_a_killed_write_left_is_swept_up(store: Store) -> None:
+    store.keep("ab12", {"step": torch.tensor(3)})
+    left = store.root / "half" / ".ab12.999"
+    left.write_bytes(b"a part")
+    store.save("ab12", FILES)
+    assert not left.exists()
+
+
 def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*file"):

@@ -176,12 +176,15 @@ def _show_plan(console: Console, selection: Selection, plan: Plan, store: Any) -
 def _publish(console: Console, folder: Path, suite: Suite, fresh: Sequence[Any], store: Any) -> None:
     """Merge results into a board's record, rebuild its files and print its tables."""
     from uebench import display, leaderboard, pages
+    from uebench.store import sweep
 
     path = folder / "results.jsonl"
     with store.lock(f"board-{suite.name}", wait=True):
         merged, conflicts = leaderboard.merge(leaderboard.read(path), fresh)
         if not merged:
             return
+        for name in (path.name, *pages.FILES):
+            sweep(folder / name)
         leaderboard.write(path, merged)
         boards = leaderboard.rank(suite, merged.values())
         pages.publish(folder, suite, boards)

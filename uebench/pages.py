@@ -40,6 +40,8 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+FILES = ("noises.csv", "breakers.csv", "README.md")
+"""What `publish` writes."""
 VISIBILITY = ["L-inf", "PSNR", "SSIM"]
 
 

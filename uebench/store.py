@@ -55,6 +55,13 @@ def write_whole(path: Path, content: bytes) -> None:
             scratch.unlink(missing_ok=True)
 
 
+def sweep(path: Path) -> None:
+    """Remove what killed processes left of their writes to a file; for the holder of a lock on it."""
+    with writing(path):
+        for scratch in path.parent.glob(f".{path.name}.*"):
+            scratch.unlink(missing_ok=True)
+
+
 def digest(content: bytes) -> str:
     """Return the SHA-256 of some bytes in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
@@ -166,3 +173,4 @@ class Store:
         """Remove the half-finished state of a key."""
         with writing(self._half(key)):
             self._half(key).unlink(missing_ok=True)
+        sweep(self._half(key))
