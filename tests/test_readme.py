@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
-from uebench import check, leaderboard, pages, suite
+from uebench import check, leaderboard, pages, plan, suite
 from uebench.cli import main
+from uebench.registry import registry
 
 README = (ROOT / "README.md").read_text()
 BOARDS = [path.parent.name for path in sorted((ROOT / "leaderboards").glob("*/results.jsonl"))]
@@ -41,6 +42,17 @@ def test_committed_boards_and_the_readmes_tables_follow_from_the_record(name: st
     copy.write_text(README)
     pages.insert(copy, chosen, boards)
     assert copy.read_text() == README, f"run `uebench rank {name} --into README.md`"
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_committed_records_are_the_cells_that_the_suite_plans_today(name: str) -> None:
+    records = leaderboard.read(ROOT / "leaderboards" / name / "results.jsonl")
+    (content,) = {one.parameters["content"] for one in records.values()}
+    datasets = [f"{text}:path=." if text == "folder" else text for text in suite.read(name).datasets]
+    selection = suite.select(suite.read(name), datasets=datasets, seeds=sorted({one.seed for one in records.values()}))
+    nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
+    cells = plan.plan(selection, nothing, (plain,), [content]).cells  # type: ignore[arg-type]
+    assert {cell.key: cell.parameters for cell in cells} == {key: one.parameters for key, one in records.items()}
 
 
 @pytest.mark.parametrize(
