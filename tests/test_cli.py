@@ -37,6 +37,7 @@ def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
     assert re.search(r"done   em / adv-linf on smallcnn, seed 0: [\d.]+ %  \[4 of 4 cells\]", output)
     assert output.rstrip().endswith("Board: leaderboards/tiny/README.md")
     folder = tmp_path / "leaderboards" / "tiny"
+    assert "| [tiny](tiny/README.md) | A suite that runs in seconds |" in (folder.parent / "README.md").read_text()
     assert {path.name for path in folder.iterdir()} == {"results.jsonl", "noises.csv", "breakers.csv", "README.md"}
     rows = list(csv.DictReader((folder / "noises.csv").open()))
     em = next(row for row in rows if row["noise"] == "em")

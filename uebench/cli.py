@@ -188,6 +188,7 @@ def _publish(console: Console, folder: Path, suite: Suite, fresh: Sequence[Any],
         leaderboard.write(path, merged)
         boards = leaderboard.rank(suite, merged.values())
         pages.publish(folder, suite, boards)
+        pages.index(folder.parent)
     for board in boards:
         display.show(console, board.title, *pages.table(board, brief=True), numbers=True)
         display.show(console, "breakers", *pages.breaker_table(board), numbers=True)
@@ -212,6 +213,7 @@ def rank(suite: str, into: Path | None, boards: Path) -> None:
         raise UserError(f"{folder / 'results.jsonl'} holds no results; run `uebench run {suite}` first")
     made = leaderboard.rank(chosen, results.values())
     pages.publish(folder, chosen, made)
+    pages.index(boards)
     if into:
         pages.insert(into, chosen, made)
     for board in made:

@@ -114,6 +114,16 @@ def publish(folder: Path, suite: Suite, boards: Sequence[Board]) -> None:
     write_whole(folder / "README.md", "\n".join(parts).encode())
 
 
+def index(boards: Path) -> None:
+    """Write the list of every board in a folder of boards."""
+    pages = sorted(boards.glob("*/README.md"))
+    titles = [page.read_text("utf-8").partition("\n")[0].removeprefix("# ") for page in pages]
+    names = [page.parent.name for page in pages]
+    rows = [[f"[{name}]({name}/README.md)", title] for name, title in zip(names, titles, strict=True)]
+    head = "# Leaderboards\n\nGenerated; one folder a suite, each with its record, `results.jsonl`.\n\n"
+    write_whole(boards / "README.md", (head + markdown(["suite", "what it is"], rows)).encode())
+
+
 def insert(document: Path, suite: Suite, boards: Sequence[Board]) -> None:
     """Replace the block between `<!-- board: SUITE -->` and `<!-- end -->` in a document; raises `UserError`."""
     try:
