@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,13 @@ def test_without_the_clean_reference_nothing_is_ranked() -> None:
     found = board([one for one in full() if one.noise != "none"])
     assert set(found.noises["status"]) == {"unranked"}
     assert "none / adv-linf / smallcnn" in row(found, "em")["lacks"]
+
+
+def test_the_plain_clean_reference_is_needed_even_where_plain_training_is_not_required() -> None:
+    chosen = replace(DEMO, required_breakers=["adv-linf"])
+    assert row(board(full(), chosen), "em")["residual_protection"] == pytest.approx(0.98 - 0.88)
+    lacking = [one for one in full() if (one.noise, one.breaker) != ("none", "none")]
+    assert row(board(lacking, chosen), "em")["lacks"] == "none / none / smallcnn"
 
 
 def test_only_seeds_that_all_required_cells_share_count() -> None:

@@ -21,7 +21,6 @@ SEEDS = 3
 """Fewer seeds make an entry provisional."""
 BUDGETS = (8, 16, 32)
 """L-inf budget classes, in 1/255, each a table of its own."""
-CLEAN = "none"
 COSTS = ("noise_l2", "psnr", "ssim", "noise_seconds", "train_seconds")
 
 
@@ -106,8 +105,8 @@ class _Ranking:
             self.names |= {noise: one.noise, breaker: one.breaker, target: one.target}
             self.scores.setdefault((noise, breaker, target), {})[one.seed] = one.test_accuracy
         self.names |= {**breakers, **targets}
-        self.clean = next((text for text, *_ in self.scores if self.names[text] == CLEAN), CLEAN)
-        self.plain = next((text for text in breakers if breakers[text] == CLEAN), CLEAN)
+        self.clean, self.plain = (spec.canonical(registry().build(kind, "none")) for kind in ("noise", "breaker"))
+        self.names |= {self.clean: "none", self.plain: "none"}
 
     def board(self) -> Board:
         noises = pd.DataFrame([self.noise(noise) for noise in sorted({noise for noise, *_ in self.scores})])
@@ -126,10 +125,9 @@ class _Ranking:
         """Return a noise's row: means over the seeds that all its required cells share, the worst breaker after."""
         pairs = [(breaker, target) for breaker in self.breakers for target in self.targets]
         needed = [(one, *pair) for one in {noise, self.clean} for pair in pairs]
+        needed += [(self.clean, self.plain, target) for target in self.targets]
         seeds = set.intersection(*(set(self.scores.get(cell, {})) for cell in needed))
-        lacking = sorted(
-            " / ".join(self.names.get(text, text) for text in cell) for cell in needed if cell not in self.scores
-        )
+        lacking = sorted({" / ".join(self.names[text] for text in cell) for cell in needed if cell not in self.scores})
         own = [one for one in self.records if one.parameters["noise"] == noise]
         linf = max(one.noise_linf for one in own)
         return {
