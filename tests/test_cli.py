@@ -38,7 +38,8 @@ def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
     assert output.rstrip().endswith("Board: leaderboards/tiny/README.md")
     folder = tmp_path / "leaderboards" / "tiny"
     assert "| [tiny](tiny/README.md) | A suite that runs in seconds |" in (folder.parent / "README.md").read_text()
-    assert {path.name for path in folder.iterdir()} == {"results.jsonl", "noises.csv", "breakers.csv", "README.md"}
+    written = {path.name for path in folder.iterdir()}
+    assert written == {"results.jsonl", "noises.csv", "breakers.csv", "README.md", "gallery"}
     rows = list(csv.DictReader((folder / "noises.csv").open()))
     em = next(row for row in rows if row["noise"] == "em")
     assert (em["rank"], em["status"], em["seeds"]) == ("1", "provisional", "1")
@@ -48,11 +49,11 @@ def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
 def test_ranking_again_rebuilds_the_same_files(call: Call, tmp_path: Path) -> None:
     call(*SMALL)
     folder = tmp_path / "leaderboards" / "tiny"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     for name in ("noises.csv", "breakers.csv", "README.md"):
         (folder / name).unlink()
     call("rank", str(TINY))
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
 
 
 def test_a_dry_run_shows_every_job_and_writes_nothing(call: Call, tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_plugins_describes_one_with_units_and_paper(call: Call) -> None:
     output = call("plugins", "rem").output
     assert "Fu et al., Robust Unlearnable Examples" in output
     assert re.search(
-        r"adv_radius +│ L-inf radius of the inner attack +│ +float +│ +4/255 +│ +pixel range \[0, 1\]", output
+        r"adv_radius +│ L-inf radius of the perturbations +│ +float +│ +4/255 +│ +pixel range \[0, 1\]", output
     )
 
 

@@ -7,11 +7,13 @@ import tarfile
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from tests.conftest import TINY
+from tests.test_datasets import offline, tiny_imagenet
 from uebench import Source, Target, check, suite
 from uebench.data import fingerprint, load
 from uebench.plan import Cell, Protect
@@ -37,8 +39,16 @@ def test_no_built_in_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERYTHING)
-def test_every_component_keeps_the_contract(kind: str, name: str, tmp_path: Path) -> None:
-    text = f"folder:path={pictures(tmp_path)},size=8" if name == "folder" else name
+def test_every_component_keeps_the_contract(
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline(monkeypatch, tmp_path / "served")
+    np.save(tmp_path / "noise.npy", np.full((check.IMAGES, *check.SHAPE), 3 / 255))
+    text = {
+        "folder": f"folder:path={pictures(tmp_path / 'set')},size=8",
+        "imagenet100": f"imagenet100:path={tiny_imagenet(tmp_path / 'net')},size=16,crop=7",
+        "file": f"file:path={tmp_path / 'noise.npy'}",
+    }.get(name, name)
     component = registry().build(kind, text, suite.read(str(TINY)).defaults)
     findings = check.check(kind, component)
     assert len(findings) >= 6

@@ -50,7 +50,7 @@ class Watcher:
     def started(self, job: Job) -> None:
         self.begun.append(job)
 
-    def stepped(self, job: Job, step: int, count: int) -> None:
+    def stepped(self, job: Job, step: int, count: int, loss: float | None) -> None:
         self.counts.append((step, count))
 
     def ended(self, job: Job, outcome: Result | bool) -> None:
@@ -87,7 +87,7 @@ def test_a_bug_shows_its_trace_and_fails_its_cells_only(tmp_path: Path, workers:
     ((reason, trace),) = watcher.reasons
     assert reason == "KeyError: 'key'"
     assert 'return {}["key"]' in trace
-    assert sorted(queue.failures.values()) == ["KeyError: 'key'", "its noise failed: KeyError: 'key'"]
+    assert sorted(queue.failures.values()) == ["KeyError: 'key'", "what it needs failed: KeyError: 'key'"]
     assert watcher.counts[-1][0] == watcher.counts[-1][1]
 
 

@@ -18,14 +18,14 @@ from uebench.registry import registry
 LAYERS = [
     {"api"},
     {"spec", "result", "seeds"},
-    {"store", "sgd", "hookspecs"},
-    {"journal", "kit", "registry"},
-    {"audit", "suite", "train"},
+    {"store", "sgd", "hookspecs", "pixels", "attacks"},
+    {"journal", "kit", "registry", "audit", "gallery"},
+    {"suite", "train"},
     {"data", "plan"},
     {"work"},
-    {"executors", "leaderboard", "naming"},
+    {"executors", "leaderboard", "naming", "export"},
     {"display", "pages"},
-    {"catalogue", "check"},
+    {"catalogue", "check", "commands"},
     {"cli"},
 ]
 ENGINE, BUILT_INS = ROOT / "uebench", ROOT / "plugins" / "uebench_plugins"

@@ -171,11 +171,47 @@ def test_a_breaker_without_every_ranked_noise_is_unranked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("linf", "expected"),
-    [(8 / 255, "L-inf 8/255"), (8.5 / 255, "L-inf 16/255"), (32 / 255, "L-inf 32/255"), (0.2, "unbounded")],
+    ("norm", "linf", "expected"),
+    [
+        ("linf", 8 / 255, "L-inf 8/255"),
+        ("linf", 9 / 255, "L-inf 16/255"),
+        ("linf", 32 / 255 + 1e-7, "L-inf 32/255"),
+        ("linf", 0.2, "unbounded"),
+        ("l2", 8 / 255, "L2"),
+        ("l0", 1.0, "L0"),
+        ("none", 1 / 255, "unbounded"),
+    ],
 )
-def test_budget_classes_go_by_what_was_measured(linf: float, expected: str) -> None:
-    assert leaderboard.budget(linf) == expected
+def test_budget_classes_go_by_the_norm_and_by_what_was_measured(norm: str, linf: float, expected: str) -> None:
+    assert leaderboard.budget(norm, linf) == expected
+
+
+def test_a_noise_of_another_norm_is_ranked_apart() -> None:
+    results = full() + [
+        made("sc", breaker, seed, 0.97, noise_norm="l2") for breaker in ("none", "adv-linf") for seed in range(3)
+    ]
+    assert row(board(results), "sc")["rank"] == 1
+    assert row(board(results), "sc")["budget"] == "L2"
+
+
+def test_breakers_that_no_rank_needs_are_shown_in_parentheses_and_change_nothing() -> None:
+    extra = "adv-linf:radius=8/255"
+    found = board(full() + [made("rem", extra, seed, 0.99) for seed in range(3)])
+    assert row(found, "rem")[f"accuracy {extra}"] == pytest.approx(0.99)
+    for name in ("residual_protection", "same_breaker_gap", "worst_breaker", "rank"):
+        assert row(found, "rem")[name] == row(board(full()), "rem")[name]
+    head, rows = pages.table(found)
+    place = head.index(f"({extra})")
+    assert place > head.index("adv-linf")
+    cells = {one[1]: one[place] for one in rows}
+    assert cells["rem"].startswith("99.0")
+    assert cells["em"] == "–"
+
+
+def test_a_record_from_before_other_norms_is_of_an_l_inf_noise() -> None:
+    table = json.loads(full()[0].line())
+    assert table.pop("noise_norm") == "linf"
+    assert parse(json.dumps(table)) == full()[0]
 
 
 def test_budget_classes_are_ranked_apart() -> None:

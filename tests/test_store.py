@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from uebench.store import Busy, Store, StoreError, write_whole
@@ -29,10 +30,29 @@ def files(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file() and "locks" not in path.parts]
 
 
+def load(store: Store, key: str) -> dict[str, bytes] | None:
+    found = store.find(key)
+    return found and {name: path.read_bytes() for name, path in found.items()}
+
+
+def test_tensors_become_a_safetensors_file_that_is_checked_like_any_other(store: Store, said: list[str]) -> None:
+    tensors = {"a": torch.arange(6).view(2, 3).t(), "b": torch.ones(2, dtype=torch.uint8)}
+    store.save("ab12", {**FILES, "some.safetensors": tensors})
+    found = store.find("ab12")
+    assert found
+    assert sorted(found) == ["one.bin", "some.safetensors", "two.json"]
+    back = safetensors.torch.load_file(found["some.safetensors"])
+    assert all(torch.equal(back[name], tensor) for name, tensor in tensors.items())
+    content = found["some.safetensors"].read_bytes()
+    found["some.safetensors"].write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert store.find("ab12") is None
+    assert "some.safetensors" in said[0]
+
+
 def test_what_is_saved_is_loaded(store: Store, said: list[str]) -> None:
-    assert store.load("ab12") is None
+    assert load(store, "ab12") is None
     store.save("ab12", FILES)
-    assert store.load("ab12") == FILES
+    assert load(store, "ab12") == FILES
     assert not said
 
 
@@ -51,12 +71,12 @@ def test_any_damage_is_noticed_said_and_mended(store: Store, said: list[str], wh
             path.write_bytes(b"")
         case "remove":
             path.unlink()
-    assert store.load("ab12") is None
+    assert load(store, "ab12") is None
     assert len(said) == 1
     assert which in said[0]
     assert "made again" in said[0]
     store.save("ab12", FILES)
-    assert store.load("ab12") == FILES
+    assert load(store, "ab12") == FILES
 
 
 def test_every_single_byte_of_the_half_finished_state_is_covered(store: Store, said: list[str]) -> None:
@@ -97,7 +117,7 @@ def test_a_full_disk_leaves_nothing_half_written(store: Store, monkeypatch: pyte
         with pytest.raises(StoreError, match="No space left on device"):
             attempt()
     assert files(store.root) == before
-    assert store.load("ab12") == FILES
+    assert load(store, "ab12") == FILES
 
 
 def test_what_a_killed_write_left_is_swept_up(store: Store) -> None:

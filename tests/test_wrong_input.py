@@ -23,7 +23,7 @@ MISTAKES = {
     "unknown breaker": ([*BREAKER, "adv-linff"], "unknown breaker 'adv-linff'; did you mean adv-linf?"),
     "unknown target": ([*TARGET, "resnet19"], "unknown target 'resnet19'; did you mean resnet18?"),
     "unknown data set": ([*DATASET, "digit"], "unknown dataset 'digit'; did you mean digits?"),
-    "nothing near": ([*NOISE, "zzz"], "unknown noise 'zzz'; known: em, none, rem, sem"),
+    "nothing near": ([*NOISE, "zzz"], "unknown noise 'zzz'; known: em, em-classwise, em-rem, file, none, ntga,"),
     "unknown suite": (["run", "demoo"], "unknown suite 'demoo'; did you mean demo?"),
     "unknown parameter": ([*NOISE, "rem:raduis=8/255"], "noise rem has no parameter 'raduis'; did you mean radius?"),
     "unknown surrogate": ([*NOISE, "rem:surrogate=smalcnn"], "unknown target 'smalcnn'; did you mean smallcnn?"),

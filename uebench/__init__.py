@@ -2,9 +2,11 @@
 
 from uebench.api import (
     Breaker,
+    Budget,
     Component,
     Context,
     Dataset,
+    Images,
     Noise,
     Recipe,
     Source,
@@ -19,9 +21,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Breaker",
+    "Budget",
     "Component",
     "Context",
     "Dataset",
+    "Images",
     "Noise",
     "Recipe",
     "Source",

@@ -83,8 +83,36 @@ class Component:
         return self.name
 
 
+@dataclass(frozen=True)
+class Budget:
+    """How far a released 8-bit image may be from the clean one, and in which norm of one image.
+
+    `linf` and `l2` are in pixel range [0, 1]; `l0` counts changed pixels; `none` is no bound.
+    """
+
+    norm: Literal["linf", "l2", "l0", "none"]
+    radius: float = math.inf
+
+
+class Images(Protocol):
+    """Images (n, c, h, w) that come as float32 in [0, 1] on the device, batch by batch; a tensor is one such."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape (n, c, h, w)."""
+
+    def __len__(self) -> int:
+        """Return n."""
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """Return the images of an index tensor or a slice, float32 (b, c, h, w)."""
+
+
 class Noise(Component):
     """Makes training images unlearnable by an additive perturbation within a budget."""
+
+    streams: ClassVar[bool] = False
+    """Whether `make` takes its images as `Images`, batch by batch, and so works on sets larger than the device."""
 
     radius: float = parameter(
         default=8 / 255, doc="L-inf budget of the noise", unit="pixel range [0, 1]", above=0, high=1
@@ -93,11 +121,20 @@ class Noise(Component):
     def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         """Return the noise for every image.
 
-        images: float32 (n, c, h, w) in [0, 1]; labels: int64 (n,); both on `context.device` and not to be changed.
-        Returns a tensor of the images' shape with values in [-radius, radius]; the engine adds it, clips to [0, 1]
-        and rounds to 8 bits. Random numbers come from torch's default generator, which the engine seeds.
+        images: float32 (n, c, h, w) in [0, 1], a tensor, or only `Images` where `streams` is set; labels: int64 (n,);
+        both on `context.device` and not to be changed. Returns a tensor of the images' shape within the budget: floats
+        in pixel range, or int8 or int16 in units of 1/255; the engine adds it, clips to [0, 1] and rounds to 8 bits.
+        Random numbers come from torch's default generator, which the engine seeds.
         """
         raise NotImplementedError
+
+    def budget(self, shape: Sequence[int]) -> Budget:
+        """Return the budget for images of a shape (c, h, w), audited on the released images; L-inf `radius`."""
+        return Budget("linf", self.radius)
+
+    def victims(self) -> Sequence[Target]:
+        """Return the networks that `make` asks for trained on the clean set; the engine trains and keeps them."""
+        return ()
 
 
 class Breaker(Component):
@@ -134,8 +171,15 @@ class Source(Component):
     """Where a data set comes from."""
 
     def load(self, folder: Path) -> Dataset:
-        """Return the data set; `folder` is lent for downloads. Raises `UserError` where it cannot."""
+        """Return the data set; `folder` is lent for downloads and large files. Raises `UserError` where it cannot."""
         raise NotImplementedError
+
+    def photo(self, name: str) -> Tensor | None:
+        """Return the training image called `name` at its own size, uint8 (3 or 4, h, w), the fourth channel alpha.
+
+        None where images have no size but the data set's. The image resized to that size is the one that `load` gave.
+        """
+        return None
 
     def fingerprint(self, folder: Path) -> str:
         """Return a text that changes with the content, for sources whose parameters do not determine it."""
@@ -175,11 +219,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split of one shape, and the names of the classes in label order."""
+    """A training and a test split, and the names of the classes in label order.
+
+    Test images have the shape that `Source.augment` gives training images. The test split may be empty where images
+    are only to be protected. `names` calls each training image `class/name`, without suffix; left empty, images go
+    by number. `skipped` has a line about everything that could not be read: nothing is trained on such a set.
+    """
 
     train: Split
     test: Split
     classes: Sequence[str]
+    names: Sequence[str] = ()
+    skipped: Sequence[str] = ()
 
 
 class Context(Protocol):
@@ -194,20 +245,30 @@ class Context(Protocol):
         """The number of classes."""
 
     @property
+    def names(self) -> Sequence[str]:
+        """What the data set calls each training image, `class/name`; by number where it has no names."""
+
+    @property
     def seed(self) -> int:
         """The seed of this noise, for orders drawn once; random numbers within a step need no seed."""
 
     def augment(self, images: Tensor) -> Tensor:
         """Apply the data set's training augmentation to float images (b, c, h, w): random per image, differentiable."""
 
-    def network(self, target: Target | str) -> Module:
-        """Return a freshly initialised surrogate, of a component or its name; no trained target starts as it does."""
+    def network(self, target: Target | str, trained: bool = False) -> Module:
+        """Return a freshly initialised surrogate, of a component or its name; no trained target starts as it does.
+
+        With `trained`, one of `Noise.victims` as the recipe of the run trains it, plainly, on the clean training set.
+        """
 
     def steps(self, count: int) -> Iterator[int]:
         """Yield 0 .. count-1, after an interruption only those behind the last kept step; shows progress.
 
         Before each step the random generators are seeded from the seed and the step alone. Call once per `make`.
         """
+
+    def tell(self, loss: Tensor) -> None:
+        """Show a loss, a tensor of one value, beside the progress; read only when something is shown."""
 
     def keep(self, **state: Tensor) -> None:
         """Offer the state at the end of a step; the engine writes it every few minutes."""

@@ -8,42 +8,83 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from uebench.api import Noise, UserError
-from uebench.kit import quantise, to_float
+from uebench.api import Budget, Noise, UserError
+from uebench.pixels import to_float, to_steps
 
 TOLERANCE = 1e-6
-"""What float32 arithmetic may add to a noise's radius."""
-CHUNK = 1000  # images measured at once
+"""What float32 arithmetic may add to the L-inf norm of a noise."""
+SHARE = 1e-5
+"""What it may add to the L2 norm, as a share of the radius: a factor in float32 is off by a little for every value."""
+CHUNK = 1000 * 3 * 32 * 32
+"""Values worked on at once."""
 
 
 class ContractError(UserError):
     """A component broke the contract it is written against; says which, and how."""
 
 
+def parts(count: int, values: int) -> list[slice]:
+    """Return slices that cover `count` images of so many values each, a few million values at a time."""
+    size = max(1, CHUNK // values)
+    return [slice(first, first + size) for first in range(0, count, size)]
+
+
+def excess(budget: Budget, change: Tensor) -> float:
+    """Return the largest of some noises (b, c, h, w), in pixel range, as a multiple of its budget."""
+    size = _size(budget, change)
+    if budget.radius == 0:
+        return math.inf if size else 0.0
+    return size / budget.radius
+
+
+def _size(budget: Budget, change: Tensor) -> float:
+    """Return the norm of the largest of some noises (b, c, h, w), in the unit of the budget's radius."""
+    if budget.norm == "none" or not change.numel():
+        return 0.0
+    if budget.norm == "linf":
+        return float(change.abs().max())
+    if budget.norm == "l2":
+        return float(change.flatten(1).double().norm(dim=1).max())
+    return float((change != 0).any(1).flatten(1).sum(1).max())
+
+
 def release(noise: Noise, images: Tensor, delta: Any) -> Tensor:
     """Add a noise to uint8 images (n, c, h, w) and return the uint8 images that would be published.
 
-    The noise is rounded to the nearest 8-bit value within its radius, the sum clipped to [0, 255]. Raises
+    The noise is rounded to whole steps of 1/255 within its budget, the sum clipped to [0, 255]. Raises
     `ContractError` for a wrong type, shape, a value that is no number, or a noise over its budget.
     """
     if not isinstance(delta, Tensor):
         raise ContractError(f"noise {noise.name} returned {type(delta).__name__}, not a tensor")
     if delta.shape != images.shape:
         raise ContractError(f"noise {noise.name} returned shape {tuple(delta.shape)}, not {tuple(images.shape)}")
-    if not delta.is_floating_point():
-        raise ContractError(f"noise {noise.name} returned {delta.dtype}, not floating point")
-    if not bool(delta.isfinite().all()):
-        raise ContractError(f"noise {noise.name} returned values that are no numbers (NaN or infinite)")
-    most = float(delta.abs().max())
-    if most > noise.radius + TOLERANCE:
-        raise ContractError(
-            f"noise {noise.name} returned {most * 255:.4g}/255, over its budget {noise.radius * 255:.4g}/255"
-        )
-    steps = (quantise(delta.detach().to(images.device, torch.float32), noise.radius) * 255).round().to(torch.int16)
-    return (images.to(torch.int16) + steps).clamp(0, 255).to(torch.uint8)
+    if not delta.is_floating_point() and delta.dtype not in (torch.int8, torch.int16):
+        raise ContractError(f"noise {noise.name} returned {delta.dtype}, not floating point, int8 or int16")
+    budget = noise.budget(images.shape[1:])
+    released = torch.empty_like(images)
+    for part in parts(len(images), images[0].numel()):
+        found = delta[part].detach()
+        found = found.float() if delta.is_floating_point() else found.float() / 255
+        if not bool(found.isfinite().all()):
+            raise ContractError(f"noise {noise.name} returned values that are no numbers (NaN or infinite)")
+        size, slack = _size(budget, found), {"linf": TOLERANCE, "l2": SHARE * budget.radius}.get(budget.norm, 0.0)
+        if size > budget.radius + slack:
+            raise ContractError(f"noise {noise.name} returned {_compared(budget, size)}")
+        steps = to_steps(found, budget).to(images.device, torch.int16)
+        released[part] = (images[part].to(torch.int16) + steps).clamp(0, 255).to(torch.uint8)
+    return released
 
 
-def visibility(clean: Tensor, released: Tensor) -> dict[str, float | None]:
+def _compared(budget: Budget, size: float) -> str:
+    """Return a size over its budget and that budget in words, with digits enough to tell them apart."""
+    scale, unit = {"linf": (255, "/255"), "l0": (1, " pixels")}.get(budget.norm, (1, f" ({budget.norm})"))
+    found, allowed = (f"{value * scale:.4g}" for value in (size, budget.radius))
+    if found == allowed or budget.norm == "l0":
+        found, allowed = (f"{value * scale:.9g}" for value in (size, budget.radius))
+    return f"{found}{unit}, over its budget {allowed}{unit}"
+
+
+def visibility(clean: Tensor, released: Tensor, device: torch.device) -> dict[str, float | None]:
     """Measure the noise on the 8-bit images: largest L-inf, mean L2 per image (both in [0, 1] pixels), PSNR, SSIM.
 
     PSNR in dB over the whole set, None where nothing changed. SSIM after Wang et al., IEEE TIP 2004, with the Gaussian
@@ -59,8 +100,8 @@ def visibility(clean: Tensor, released: Tensor) -> dict[str, float | None]:
         "kernel_size": min(7, *clean.shape[-2:]) // 2 * 2 - 1 if flat else 11,
     }
     linf, l2, squares, likeness = 0.0, 0.0, 0.0, 0.0
-    for before, after in zip(torch.split(clean, CHUNK), torch.split(released, CHUNK), strict=True):
-        x, z = to_float(before), to_float(after)
+    for part in parts(len(clean), clean[0].numel()):
+        x, z = to_float(clean[part].to(device)), to_float(released[part].to(device))
         change = (z - x).flatten(1).double()
         linf = max(linf, float(change.abs().max()))
         l2 += float(change.norm(dim=1).sum())

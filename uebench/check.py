@@ -14,11 +14,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from uebench import audit, display, spec
-from uebench.api import Breaker, Component, Dataset, Noise, Source, Split, Target, UserError
+from uebench import audit, display, plan, spec
+from uebench.api import Breaker, Component, Dataset, Noise, Recipe, Source, Split, Target, UserError
 from uebench.data import validate
 from uebench.journal import StoredJournal
-from uebench.plan import Protect
+from uebench.pixels import Pixels, to_float
 from uebench.registry import registry
 from uebench.seeds import sow
 from uebench.store import Store
@@ -129,12 +129,14 @@ def _anything(component: Component) -> Iterator[Finding]:
 def _make(noise: Noise, store: Store, data: Dataset, dies_after: int | None = None) -> tuple[Any, Tensor, Tensor]:
     """Make a noise in a few steps; returns it, and the images and labels it was given."""
     place = Place(store, torch.device("cpu"), every=0)
-    job = Protect(Sample(), "", noise, "fp32", seed=0)
-    journal = ShortJournal(store, "check", 0, lambda step, count: None, every=0)
+    job = plan.protect(Sample(), "", noise, Recipe(steps=3), seed=0)
+    journal = ShortJournal(store, "check", 0, lambda step, count, loss: None, every=0)
     journal.dies_after = dies_after
-    images, labels = data.train.images.float() / 255, data.train.labels.clone()
+    images, labels = to_float(data.train.images), data.train.labels.clone()
+    given: Any = Pixels(data.train.images.clone(), place.device) if noise.streams else images
     sow(0)
-    return noise.make(images, labels, LentContext(job, data, place, journal)), images, labels
+    delta = noise.make(given, labels, LentContext(job, data, place, journal))
+    return delta, given[:], labels
 
 
 def _noise(noise: Noise) -> Iterator[Finding]:
@@ -151,9 +153,8 @@ def _noise(noise: Noise) -> Iterator[Finding]:
         yield Finding("keeps shape, type and budget", released is not None, reason)
         if released is None:
             return
-        most = int((released.int() - data.train.images.int()).abs().max())
-        inside = most <= noise.radius * 255 + 1e-6
-        yield Finding("keeps the budget in 8 bits", inside, f"{most}/255 on the released images")
+        over = audit.excess(noise.budget(SHAPE), (released.float() - data.train.images.float()) / 255)
+        yield Finding("keeps the budget in 8 bits", over <= 1 + 1e-5, f"{over:.3g} of it on the released images")
         store.forget("check")
         again, *_ = _make(noise, store, data)
         yield Finding("same seed, same bytes", torch.equal(delta, again), "draw from torch's default generator only")

@@ -1,22 +1,15 @@
-"""The command line: reads what the user wants, calls the engine, prints; loads torch only where a command needs it."""
+"""The command line: reads what the user wants and calls the engine; loads torch only where a command needs it."""
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from uebench.api import UserError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from uebench.plan import Plan
-    from uebench.suite import Selection, Suite
 
 
 class Commands(click.Group):
@@ -47,15 +40,32 @@ def seeds(context: click.Context, option: click.Parameter, values: Sequence[str]
     return found
 
 
-def boards_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option that says where boards are."""
-    return click.option(
-        "--boards",
-        type=click.Path(path_type=Path),
-        default=Path("leaderboards"),
-        show_default=True,
-        help="Folder of boards.",
-    )(command)
+def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
+    """Bundle options that several commands share."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+place = click.Path(path_type=Path)
+boards_option = click.option(
+    "--boards", type=place, default=Path("leaderboards"), show_default=True, help="Folder of boards."
+)
+seed_option = click.option(
+    "--seed", "seeds", multiple=True, callback=seeds, metavar="N,N", help="Seeds in place of the suite's."
+)
+machine_options = options(
+    click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads a process."),
+    click.option("--device", help="Devices, as cuda:0,cuda:1 or cpu; default every GPU, else the CPU."),
+    click.option("--store", type=place, default=Path(".uebench"), show_default=True, help="Work folder."),
+    click.option(
+        "--keep-every", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds between states."
+    ),
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -70,32 +80,21 @@ def main() -> None:
 @click.option("--breaker", "breakers", multiple=True, metavar="SPEC", help="A breaker, or a chain a+b; repeatable.")
 @click.option("--target", "targets", multiple=True, metavar="SPEC", help="A target network; repeatable.")
 @click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="A data set; repeatable.")
-@click.option("--seed", "seeds", multiple=True, callback=seeds, metavar="N,N", help="Seeds in place of the suite's.")
+@seed_option
 @click.option("--workers", type=click.IntRange(min=1), help="Processes per device; default 1 a GPU, on a CPU 1 a core.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of a process.")
-@click.option("--device", help="Devices, as cuda:0,cuda:1 or cpu; default every GPU, else the CPU.")
-@click.option(
-    "--store", type=click.Path(path_type=Path), default=Path(".uebench"), show_default=True, help="Work folder."
-)
-@click.option(
-    "--keep-every", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds between states kept."
-)
-@click.option("--dry-run", is_flag=True, help="Show the cells and what is left to do, and stop.")
+@machine_options
+@click.option("--dry-run", "dry", is_flag=True, help="Show the cells and what is left to do, and stop.")
 @boards_option
 def run(
     suite: str,
-    noises: Sequence[str],
-    breakers: Sequence[str],
-    targets: Sequence[str],
-    datasets: Sequence[str],
-    seeds: list[int],
     workers: int | None,
     threads: int,
     device: str | None,
     store: Path,
     keep_every: float,
-    dry_run: bool,
+    dry: bool,
     boards: Path,
+    **lists: Any,
 ) -> None:
     """Run SUITE (a name, or the path of a TOML file), or the part of it that the options name, and rank the results.
 
@@ -106,118 +105,56 @@ def run(
     uebench run --noise rem --breaker adv-linf
     uebench run demo --noise sem:radius=24/255 --seed 0,1,2
     """
-    from uebench import display, executors, leaderboard, naming
-    from uebench.store import Store
-    from uebench.suite import read, select
+    from uebench import commands
 
-    console = display.console()
-    chosen = read(suite)
-    selection = select(chosen, noises=noises, breakers=breakers, targets=targets, datasets=datasets, seeds=seeds)
-    used = executors.devices(device)
-    crew = workers or (1 if used != ["cpu"] else max(1, executors.cores() // threads))
-    work = Store(store, lambda line: click.echo(f"note: {line}", err=True))
-    plan = _plan(selection, work)
-    if dry_run:
-        _show_plan(console, selection, plan, work)
-        return
-    folder = boards / chosen.name
-    leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
-    work.prepare()
-    names = {job.key: naming.name(selection, job) for job in plan.jobs}
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    stopped = False
-    with display.listener(console, names, len(plan.cells)) as watching:
-        queue = executors.Queue(watching)
-        try:
-            executors.execute(plan, queue, store, devices=used, workers=crew, threads=threads, every=keep_every)
-        except KeyboardInterrupt:
-            stopped = True
-    finished = [
-        naming.labelled(selection, cell, queue.results[cell.key]) for cell in plan.cells if cell.key in queue.results
-    ]
-    _publish(console, folder, chosen, finished, work)
-    for key, reason in queue.failures.items():
-        click.echo(f"failed: {names[key]}: {reason}", err=True)
-    missing = len(plan.cells) - len(finished)
-    if stopped:
-        click.echo(
-            f"Stopped with {len(finished)} of {len(plan.cells)} cells done. The same command goes on from here.",
-            err=True,
-        )
-        sys.exit(130)
-    if missing:
-        click.echo(f"{missing} of {len(plan.cells)} cells are missing. The same command tries them again.", err=True)
-        sys.exit(1)
+    sys.exit(commands.run(suite, lists, commands.Machine(store, device, workers, threads, keep_every), boards, dry))
 
 
-def _plan(selection: Selection, store: Any) -> Plan:
-    from typing import cast
+@main.command()
+@click.argument("out", type=place)
+@click.option("--noise", "noises", multiple=True, metavar="SPEC", help="The noise.")
+@click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="The data set, as folder:path=photos.")
+@click.option("--suite", help="A suite whose settings the noise takes; default the noise's own, the papers'.")
+@seed_option
+@click.option(
+    "--array",
+    type=click.Choice(["safetensors", "npy", "none"]),
+    default="safetensors",
+    show_default=True,
+    help="Format of the array beside the pictures.",
+)
+@machine_options
+def export(
+    out: Path,
+    suite: str | None,
+    array: Any,
+    threads: int,
+    device: str | None,
+    store: Path,
+    keep_every: float,
+    **lists: Any,
+) -> None:
+    """Protect a data set and write it into OUT: pictures in one folder per class, an array, and a manifest.
 
-    from uebench.api import Breaker, Noise
-    from uebench.data import fingerprint
-    from uebench.plan import plan
-    from uebench.registry import registry
+    Photos keep their names and sizes. What cannot be read is left out and named, and the exit status is then 1.
 
-    nothing, plain = cast(Noise, registry().build("noise", "none")), cast(Breaker, registry().build("breaker", "none"))
-    return plan(selection, nothing, (plain,), [fingerprint(source, store) for source in selection.sources])
+    \b
+    uebench export protected --noise em --dataset folder:path=photos,size=64
+    """
+    from uebench import commands
 
-
-def _show_plan(console: Console, selection: Selection, plan: Plan, store: Any) -> None:
-    from uebench import display, naming
-    from uebench.work import finished
-
-    jobs = plan.jobs
-    left = [job for job in jobs if not finished(job, store)]
-    rows = [[naming.name(selection, job), job.key, "to do" if job in left else "done"] for job in jobs]
-    display.show(console, f"suite {selection.suite.name}", ["job", "key", "state"], rows)
-    console.print(f"{len(plan.protects)} noises and {len(plan.cells)} cells; {len(left)} of {len(jobs)} jobs to do")
-
-
-def _publish(console: Console, folder: Path, suite: Suite, fresh: Sequence[Any], store: Any) -> None:
-    """Merge results into a board's record, rebuild its files and print its tables."""
-    from uebench import display, leaderboard, pages
-    from uebench.store import sweep
-
-    path = folder / "results.jsonl"
-    with store.lock(f"board-{suite.name}", wait=True):
-        merged, conflicts = leaderboard.merge(leaderboard.read(path), fresh)
-        if not merged:
-            return
-        for name in (path.name, *pages.FILES):
-            sweep(folder / name)
-        leaderboard.write(path, merged)
-        boards = leaderboard.rank(suite, merged.values())
-        pages.publish(folder, suite, boards)
-        pages.index(folder.parent)
-    for board in boards:
-        display.show(console, board.title, *pages.table(board, brief=True), numbers=True)
-        display.show(console, "breakers", *pages.breaker_table(board), numbers=True)
-    for line in conflicts:
-        click.echo(f"note: other numbers on record: {line}", err=True)
-    console.print(f"Board: {folder / 'README.md'}", soft_wrap=True)
+    sys.exit(commands.export(suite, lists, commands.Machine(store, device, 1, threads, keep_every), out, array))
 
 
 @main.command()
 @click.argument("suite", default="demo")
-@click.option("--into", type=click.Path(path_type=Path), help="Also replace this suite's table in a document.")
+@click.option("--into", type=place, help="Also replace this suite's table in a document.")
 @boards_option
 def rank(suite: str, into: Path | None, boards: Path) -> None:
     """Rebuild the files of SUITE's board from its results.jsonl alone."""
-    from uebench import display, leaderboard, pages
-    from uebench.suite import read
+    from uebench import commands
 
-    chosen = read(suite)
-    folder = boards / chosen.name
-    results = leaderboard.read(folder / "results.jsonl")
-    if not results:
-        raise UserError(f"{folder / 'results.jsonl'} holds no results; run `uebench run {suite}` first")
-    made = leaderboard.rank(chosen, results.values())
-    pages.publish(folder, chosen, made)
-    pages.index(boards)
-    if into:
-        pages.insert(into, chosen, made)
-    for board in made:
-        display.show(display.console(), board.title, *pages.table(board, brief=True), numbers=True)
+    commands.rank(suite, into, boards)
 
 
 @main.command()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from uebench import spec
 from uebench.api import Dataset, Source, Split, UserError
 from uebench.audit import ContractError
+from uebench.pixels import to_float
 from uebench.store import Store, pack
 
 
@@ -27,16 +30,22 @@ def validate(source: Source, data: Dataset) -> None:
         where = f"dataset {source.name}, {name} split"
         if images.dtype != torch.uint8 or images.ndim != 4 or labels.dtype != torch.int64:
             raise ContractError(f"{where}: images must be uint8 (n, c, h, w) and labels int64 (n,)")
-        if len(images) != len(labels) or not len(labels):
+        if len(images) != len(labels) or (name == "train" and not len(labels)):
             raise ContractError(f"{where}: {len(images)} images and {len(labels)} labels")
-        if int(labels.min()) < 0 or int(labels.max()) >= len(data.classes):
+        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= len(data.classes)):
             raise ContractError(f"{where}: a label lies outside 0 .. {len(data.classes) - 1}")
-    if data.train.images.shape[1:] != data.test.images.shape[1:]:
-        raise ContractError(f"dataset {source.name}: training and test images differ in shape")
+    seen, tested = source.augment(to_float(data.train.images[:1])).shape[1:], data.test.images.shape[1:]
+    if seen != tested:
+        raise ContractError(
+            f"dataset {source.name}: augmented training images are {tuple(seen)}, test images {tuple(tested)}"
+        )
+    if data.names and len(set(data.names)) != len(data.train.labels):
+        raise ContractError(f"dataset {source.name}: names must be one for each training image, none twice")
     if len(data.classes) < 2:
         raise UserError(f"dataset {source.name} has one class only; there is nothing to learn")
 
 
+TEXTS = ("classes", "names", "skipped")
 _LOADED: dict[tuple[Source, str], Dataset] = {}  # the data set that this process used last
 
 
@@ -46,27 +55,47 @@ def load(source: Source, content: str, store: Store) -> Dataset:
         return _LOADED[source, content]
     key = hashlib.sha256(f"{spec.canonical(source)}/{content}".encode()).hexdigest()[:32]
     with store.lock(key, wait=True):
-        files = store.load(key) if content else None
+        files = store.find(key) if content else None
         if files is None:
             data = source.load(store.data)
             validate(source, data)
             if content:
                 store.save(key, _packed(data))
-        else:
+                files = store.find(key)
+        if files is not None:
             data = _unpacked(files)
     _LOADED.clear()
     _LOADED[source, content] = data
     return data
 
 
-def _packed(data: Dataset) -> dict[str, bytes]:
+def complete(source: Source, data: Dataset) -> Dataset:
+    """Return a data set that networks can be trained and tested on; raises `UserError`."""
+    if data.skipped:
+        more = f" (and {len(data.skipped) - 1} more)" if len(data.skipped) > 1 else ""
+        raise UserError(f"dataset {source.name}: cannot read {data.skipped[0]}{more}")
+    if not len(data.test.labels):
+        raise UserError(f"dataset {source.name} has no test images; it can be protected, not run")
+    return data
+
+
+def names(data: Dataset) -> Sequence[str]:
+    """Return what each training image is called, `class/name`; by number where the data set has no names."""
+    if data.names:
+        return data.names
+    width = len(str(len(data.train.labels) - 1))
+    return [f"{data.classes[label]}/{place:0{width}d}" for place, label in enumerate(data.train.labels.tolist())]
+
+
+def _packed(data: Dataset) -> dict[str, bytes | Mapping[str, Tensor]]:
     splits = {"train": data.train, "test": data.test}
     tensors = {f"{name}.images": split.images.contiguous() for name, split in splits.items()}
     tensors |= {f"{name}.labels": split.labels for name, split in splits.items()}
-    return {"data.safetensors": safetensors.torch.save(tensors), "classes.json": pack(list(data.classes))}
+    texts = {name: list(getattr(data, name)) for name in TEXTS}
+    return {"data.safetensors": tensors, "texts.json": pack(texts)}
 
 
-def _unpacked(files: Mapping[str, bytes]) -> Dataset:
-    tensors = safetensors.torch.load(files["data.safetensors"])
+def _unpacked(files: Mapping[str, Path]) -> Dataset:
+    tensors = safetensors.torch.load_file(files["data.safetensors"])  # stays on disk until it is read
     train, test = (Split(tensors[f"{name}.images"], tensors[f"{name}.labels"]) for name in ("train", "test"))
-    return Dataset(train, test, json.loads(files["classes.json"]))
+    return Dataset(train, test, **json.loads(files["texts.json"].read_bytes()))

@@ -8,8 +8,18 @@ from datetime import timedelta
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from uebench.plan import Cell, Job
 from uebench.result import Result
@@ -59,14 +69,17 @@ class Lines:
         self._told[job.key] = time.monotonic()
         self._print(f"start  {self.names[job.key]}")
 
-    def stepped(self, job: Job, step: int, count: int) -> None:
-        """Tell how far a job is, with the time left at its rate so far."""
+    def stepped(self, job: Job, step: int, count: int, loss: float | None) -> None:
+        """Tell how far a job is, with its loss, its rate so far, and the time left at it."""
         now = time.monotonic()
         began, first = self._began.setdefault(job.key, (now, step))
         if now - self._told[job.key] > SILENCE and step > first:
             self._told[job.key] = now
-            left = timedelta(seconds=round((now - began) / (step - first) * (count - step)))
-            self._print(f"step   {self.names[job.key]}: {step} of {count}, {left} left")
+            rate = (step - first) / (now - began)
+            left = timedelta(seconds=round((count - step) / rate))
+            self._print(
+                f"step   {self.names[job.key]}: {step} of {count}{_loss(loss)}, {rate:.3g} steps/s, {left} left"
+            )
 
     def ended(self, job: Job, outcome: Result | bool) -> None:
         """Tell that a job is finished, unless it was so before this run."""
@@ -86,14 +99,28 @@ class Lines:
         self._print(f"note   {line}")
 
 
+class _Rate(ProgressColumn):
+    """The speed of a task."""
+
+    def render(self, task: Task) -> Text:
+        """Return the steps a second, once they are known."""
+        return Text(f"{task.speed:.3g}/s" if task.speed else "", style="progress.data.speed")
+
+
 class Bars(Lines):
     """A listener that shows a bar for all cells and one for each running job, with the time left."""
 
     def __init__(self, console: Console, names: Mapping[str, str], cells: int) -> None:
         super().__init__(console, names, cells)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}{task.fields[loss]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
         self.progress = Progress(*columns, console=console)
-        self._all = self.progress.add_task("cells", total=cells)
+        self._all = self.progress.add_task("cells", total=cells, loss="")
         self._bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:
@@ -108,11 +135,11 @@ class Bars(Lines):
 
     def started(self, job: Job) -> None:
         """Add a bar."""
-        self._bars[job.key] = self.progress.add_task(escape(self.names[job.key]), total=None)
+        self._bars[job.key] = self.progress.add_task(escape(self.names[job.key]), total=None, loss="")
 
-    def stepped(self, job: Job, step: int, count: int) -> None:
+    def stepped(self, job: Job, step: int, count: int, loss: float | None) -> None:
         """Move a bar."""
-        self.progress.update(self._bars[job.key], completed=step, total=count)
+        self.progress.update(self._bars[job.key], completed=step, total=count, loss=_loss(loss))
 
     def ended(self, job: Job, outcome: Result | bool) -> None:
         """Replace a bar by a line."""
@@ -127,6 +154,10 @@ class Bars(Lines):
         if job.key in self._bars:
             self.progress.remove_task(self._bars.pop(job.key))
         super().failed(job, reason, trace)
+
+
+def _loss(loss: float | None) -> str:
+    return "" if loss is None else f", loss {loss:.3f}"
 
 
 def _accuracy(outcome: Result | bool) -> str:

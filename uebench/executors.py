@@ -20,7 +20,7 @@ import torch
 from uebench import spec
 from uebench.api import UserError
 from uebench.journal import Report
-from uebench.plan import Cell, Job, Plan, Protect
+from uebench.plan import Job, Plan
 from uebench.result import Result
 from uebench.store import Busy, Store
 from uebench.work import Place, finished, perform
@@ -35,8 +35,8 @@ class Listener(Protocol):
     def started(self, job: Job) -> None:
         """Tell that a job began."""
 
-    def stepped(self, job: Job, step: int, count: int) -> None:
-        """Tell how far a job is."""
+    def stepped(self, job: Job, step: int, count: int, loss: float | None) -> None:
+        """Tell how far a job is, and its loss if it has one."""
 
     def ended(self, job: Job, outcome: Result | bool) -> None:
         """Tell that a job is finished."""
@@ -50,7 +50,7 @@ class Listener(Protocol):
 
 @dataclass
 class Queue:
-    """Jobs in order; a cell waits for its noise, a job held by another process for a moment."""
+    """Jobs in order; a job waits for those it needs, one held by another process for a moment."""
 
     listener: Listener
     jobs: list[Job] = field(default_factory=list)
@@ -61,9 +61,9 @@ class Queue:
 
     def take(self) -> Job | None:
         """Return the next job that can start now, or None."""
-        waiting = {job.key for job in self.jobs if isinstance(job, Protect)} | self._running
+        waiting = {job.key for job in self.jobs} | self._running
         for job in self.jobs:
-            if self._later.get(job.key, 0) > time.monotonic() or (isinstance(job, Cell) and job.protect.key in waiting):
+            if self._later.get(job.key, 0) > time.monotonic() or any(one.key in waiting for one in job.needs):
                 continue
             self.jobs.remove(job)
             self._running.add(job.key)
@@ -73,7 +73,7 @@ class Queue:
         return None
 
     def close(self, job: Job, kind: str, *content: Any) -> None:
-        """Take note of how a job ended: `done`, `busy` or `failed`; cells of a failed noise fail with it."""
+        """Take note of how a job ended: `done`, `busy` or `failed`; those that need a failed job fail with it."""
         self._running.discard(job.key)
         if kind == "done":
             (outcome,) = content
@@ -89,10 +89,10 @@ class Queue:
             reason, trace = content
             self.failures[job.key] = reason
             self.listener.failed(job, reason, trace)
-            orphans = [one for one in self.jobs if isinstance(one, Cell) and one.protect.key == job.key]
-            for orphan in orphans:
-                self.jobs.remove(orphan)
-                self.failures[orphan.key] = f"its noise failed: {reason}"
+            for one in list(self.jobs):  # a job stands behind those it needs
+                if any(need.key in self.failures for need in one.needs):
+                    self.jobs.remove(one)
+                    self.failures[one.key] = f"what it needs failed: {reason}"
 
 
 def _attempt(job: Job, place: Place, report: Report) -> tuple[Any, ...]:
@@ -130,13 +130,9 @@ def _serve(connection: Connection, root: Path, device: str, threads: int, every:
     threading.Thread(target=follow, daemon=True).start()
     torch.set_num_threads(threads)
     place = Place(Store(root, lambda line: connection.send(("said", line))), torch.device(device), every)
-    told = 0.0
 
-    def report(step: int, count: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > 0.2 or step == count:
-            told = time.monotonic()
-            connection.send(("step", step, count))
+    def report(step: int, count: int, loss: float | None) -> None:
+        connection.send(("step", step, count, loss))
 
     while True:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -11,8 +12,8 @@ from torch import Tensor
 from uebench.seeds import derive, sow
 from uebench.store import Store
 
-Report = Callable[[int, int], None]
-"""Called with the number of finished steps and of all steps."""
+Report = Callable[[int, int, float | None], None]
+"""Called now and then with the number of finished steps, of all steps, and the loss told last."""
 
 
 class StoredJournal:
@@ -28,6 +29,10 @@ class StoredJournal:
         self._before = float(state.pop("journal.seconds", torch.tensor(0.0)))
         self._state = state
         self._began = self._saved = time.monotonic()
+        self.period = 0.2
+        """Seconds between two reports."""
+        self._reported = -math.inf
+        self._loss: Tensor | None = None
 
     @property
     def seconds(self) -> float:
@@ -37,11 +42,20 @@ class StoredJournal:
     def steps(self, count: int) -> Iterator[int]:
         """Yield the steps that are left of 0 .. count-1, each with all random generators seeded."""
         for step in range(self._next, count):
-            self.report(step, count)
+            self._report(step, count)
             self._next = step + 1
             sow(derive(self.seed, "step", step))
             yield step
-        self.report(count, count)
+        self._report(count, count)
+
+    def _report(self, step: int, count: int) -> None:
+        if time.monotonic() - self._reported > self.period or step == count:
+            self._reported = time.monotonic()
+            self.report(step, count, None if self._loss is None else float(self._loss))
+
+    def tell(self, loss: Tensor) -> None:
+        """Note a loss for the next report; it is read only then, so that a device need not be waited for."""
+        self._loss = loss
 
     def keep(self, **state: Tensor) -> None:
         """Write the state if the last write is long enough ago; call at the end of a step."""

@@ -20,7 +20,9 @@ from uebench.suite import Suite, chain, describe, describe_chain
 SEEDS = 3
 """Fewer seeds make an entry provisional."""
 BUDGETS = (8, 16, 32)
-"""L-inf budget classes, in 1/255, each a table of its own."""
+"""L-inf budget classes, in 1/255."""
+CLASSES = (*(f"L-inf {bound}/255" for bound in BUDGETS), "L2", "L0", "unbounded")
+"""Budget classes, in the order in which they are shown; each is ranked by itself."""
 COSTS = ("noise_l2", "psnr", "ssim", "noise_seconds", "train_seconds")
 
 
@@ -59,12 +61,14 @@ def write(path: Path, results: Mapping[str, Result]) -> None:
     write_whole(path, "".join(results[key].line() + "\n" for key in sorted(results)).encode())
 
 
-def budget(linf: float) -> str:
-    """Return the budget class of a noise from the largest change measured on the 8-bit images."""
-    for bound in BUDGETS:
-        if linf <= (bound + 1e-6) / 255:
-            return f"L-inf {bound}/255"
-    return "unbounded"
+def budget(norm: str, linf: float) -> str:
+    """Return the budget class of a noise: its norm, and for L-inf the largest change measured on the 8-bit images."""
+    if norm in ("l2", "l0"):
+        return norm.upper()
+    for bound, name in zip(BUDGETS, CLASSES, strict=False):
+        if norm == "linf" and round(linf * 255) <= bound:  # 8-bit images differ by whole steps
+            return name
+    return CLASSES[-1]
 
 
 @dataclass(frozen=True)
@@ -107,15 +111,18 @@ class _Ranking:
         self.names |= {**breakers, **targets}
         self.clean, self.plain = (spec.canonical(registry().build(kind, "none")) for kind in ("noise", "breaker"))
         self.names |= {self.clean: "none", self.plain: "none"}
+        self.others = sorted({chain for _, chain, _ in self.scores} - set(breakers), key=lambda text: self.names[text])
 
     def board(self) -> Board:
         noises = pd.DataFrame([self.noise(noise) for noise in sorted({noise for noise, *_ in self.scores})])
-        noises = noises.sort_values(["budget", "residual_protection", "noise"], ascending=[True, False, True])
+        noises = noises.assign(
+            first=noises["status"] != "reference", place=noises["budget"].map(CLASSES.index)
+        ).sort_values(["first", "place", "residual_protection", "noise"], ascending=[True, True, False, True])
+        noises = noises.drop(columns=["first", "place"])
         placed = noises["status"].isin(["ranked", "provisional"])
         noises.loc[placed, "rank"] = noises[placed].groupby("budget").cumcount() + 1
         ranked = list(noises[placed]["parameters"])
-        chains = sorted({chain for _, chain, _ in self.scores} | set(self.breakers))
-        breakers = pd.DataFrame([self.breaker(chain, ranked) for chain in chains])
+        breakers = pd.DataFrame([self.breaker(chain, ranked) for chain in sorted([*self.breakers, *self.others])])
         breakers = breakers.sort_values(["recovered", "breaker"], ascending=[False, True])
         placed = breakers["recovered"].notna()
         breakers.loc[placed, "rank"] = range(1, int(placed.sum()) + 1)
@@ -143,7 +150,7 @@ class _Ranking:
             "seeds": len(seeds),
             **(self.protection(noise, seeds) if seeds else {}),
             **({"status": "reference"} if noise == self.clean else {}),
-            "budget": budget(linf),
+            "budget": budget(own[0].noise_norm, linf),
             "noise_linf": linf,
             **{name: _mean([getattr(one, name) for one in own]) for name in COSTS},
             "device": ", ".join(sorted({one.made_with["device"] for one in own})),
@@ -168,10 +175,15 @@ class _Ranking:
                 reference = mean(scores(self.clean, breaker, target))
                 if reference >= self.suite.floor * top:
                     gaps.append(reference - found[breaker])
-        for breaker, name in self.breakers.items():
-            highest = max((scores(noise, breaker, target) for target in self.targets), key=mean)
-            row[f"accuracy {name}"] = mean(highest)
-            row[f"deviation {name}"] = stdev(highest) if len(highest) > 1 else None
+        for breaker in [*self.breakers, *self.others]:
+            name, there = (
+                self.names[breaker],
+                [self.scores.get((noise, breaker, target), {}) for target in self.targets],
+            )
+            if all(seeds <= set(found) for found in there):  # always so for a required one
+                highest = max((scores(noise, breaker, target) for target in self.targets), key=mean)
+                row[f"accuracy {name}"] = mean(highest)
+                row[f"deviation {name}"] = stdev(highest) if len(highest) > 1 else None
         protection, worst = min(residuals)
         return {
             "status": "ranked" if len(seeds) >= SEEDS else "provisional",

@@ -5,14 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from uebench import spec
-from uebench.plan import Cell, Job
+from uebench.plan import Cell, Job, Protect, Victim
 from uebench.result import Result
 from uebench.suite import Selection, describe, describe_chain
+
+
+def noise(selection: Selection, job: Protect) -> str:
+    """Return the name of the noise that a job makes."""
+    return describe(selection.suite, "noise", job.noise)
 
 
 def name(selection: Selection, job: Job) -> str:
     """Return a job's name for people."""
     suite = selection.suite
+    if isinstance(job, Victim):
+        return f"training {describe(suite, 'target', job.target)} on clean images for noises, seed {job.seed}"
     if isinstance(job, Cell):
         inner = f"{describe_chain(suite, job.chain)} on {describe(suite, 'target', job.target)}"
         return f"{describe(suite, 'noise', job.protect.noise)} / {inner}, seed {job.protect.seed}"

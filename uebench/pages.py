@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -42,13 +42,21 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 FILES = ("noises.csv", "breakers.csv", "README.md")
 """What `publish` writes."""
+GALLERY = "gallery"
+"""The folder of pictures; they come with the noises and are no part of the record."""
 VISIBILITY = ["L-inf", "PSNR", "SSIM"]
 
 
 def table(board: Board, brief: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the table of noises, as people read it; the brief one leaves out their visibility."""
+    """Return head and rows of the table of noises, as people read it; the brief one leaves out their visibility.
+
+    Breakers that a rank does not need stand in parentheses.
+    """
+    required = set(board.breakers[board.breakers["required"]]["breaker"])
     breakers = [name.removeprefix("accuracy ") for name in map(str, board.noises) if name.startswith("accuracy ")]
-    head = ["rank", "noise", "residual", "gap", *breakers, "seeds", *VISIBILITY, "noise s", "remarks"]
+    breakers.sort(key=lambda name: name not in required)
+    shown = [name if name in required else f"({name})" for name in breakers]
+    head = ["rank", "noise", "residual", "gap", *shown, "seeds", *VISIBILITY, "noise s", "remarks"]
     budgets = board.noises[board.noises["status"] != "reference"]["budget"].nunique()
     rows = []
     for row in board.noises.to_dict("records"):
@@ -68,7 +76,7 @@ def table(board: Board, brief: bool = False) -> tuple[list[str], list[list[str]]
                 _number(row["psnr"], 1),
                 _number(row["ssim"], 3),
                 _number(row["noise_seconds"], 0),
-                ", ".join([*filter(None, remarks), *([row["budget"]] if budgets > 1 else [])]),
+                ", ".join([*filter(None, remarks), *([row["budget"]] if budgets > 1 and not reference else [])]),
             ]
         )
     kept = [place for place, name in enumerate(head) if not (brief and name in VISIBILITY)]
@@ -95,8 +103,14 @@ def breaker_table(board: Board) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
+def hang(folder: Path, galleries: Mapping[str, bytes]) -> None:
+    """Write pictures of noises, by name, into a board's gallery."""
+    for name, content in galleries.items():
+        write_whole(folder / GALLERY / f"{re.sub(r'[^a-z0-9.=-]+', '_', name)}.png", content)
+
+
 def publish(folder: Path, suite: Suite, boards: Sequence[Board]) -> None:
-    """Write every generated file of a board's folder."""
+    """Write every generated file of a board's folder; its page shows the pictures that hang in its gallery."""
     for name in ("noises", "breakers"):
         tables = [getattr(board, name).assign(board=board.title) for board in boards]
         text = pd.concat(tables).to_csv(index=False, float_format="%.6f") if tables else ""
@@ -111,6 +125,12 @@ def publish(folder: Path, suite: Suite, boards: Sequence[Board]) -> None:
             "Breakers, by the mean accuracy they recover over all ranked noises:\n",
             markdown(*breaker_table(board)),
         ]
+    pictures = sorted((folder / GALLERY).glob("*.png"))
+    if pictures:
+        parts.append(
+            "## Gallery\n\nAn image of each class, clean and protected, and the noise, amplified to the full range.\n"
+        )
+        parts += [f"{path.stem}\n\n![{path.stem}]({GALLERY}/{path.name})\n" for path in pictures]
     write_whole(folder / "README.md", "\n".join(parts).encode())
 
 

@@ -23,6 +23,35 @@ def _key(identity: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
+class Victim:
+    """Train one network on the clean set, plainly, for noises that are made against it; no target starts as it does."""
+
+    source: Source
+    fingerprint: str
+    target: Target
+    recipe: Recipe
+    seed: int
+
+    @cached_property
+    def key(self) -> str:
+        """The content key."""
+        return _key(
+            {
+                "dataset": spec.canonical(self.source),
+                "content": self.fingerprint,
+                "victim": spec.canonical(self.target),
+                "recipe": spec.canonical(self.recipe),
+                "seed": self.seed,
+            }
+        )
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """Nothing."""
+        return ()
+
+
+@dataclass(frozen=True)
 class Protect:
     """Make one noise for one data set and release the protected images; shared by all breakers and targets."""
 
@@ -31,6 +60,7 @@ class Protect:
     noise: Noise
     precision: Literal["fp32", "bf16"]
     seed: int
+    victims: tuple[Victim, ...] = ()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -41,12 +71,18 @@ class Protect:
             "noise": spec.canonical(self.noise),
             "precision": self.precision,
             "seed": self.seed,
+            **({"victims": [victim.key for victim in self.victims]} if self.victims else {}),
         }
 
     @cached_property
     def key(self) -> str:
         """The content key."""
         return _key(self.identity)
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """The jobs that must be finished first."""
+        return self.victims
 
 
 @dataclass(frozen=True)
@@ -91,21 +127,33 @@ class Cell:
         """The content key."""
         return _key(self.identity)
 
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """The job that must be finished first."""
+        return (self.protect,)
 
-Job = Protect | Cell
+
+Job = Victim | Protect | Cell
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in the order they are wanted, and the noises they need, each once."""
+    """Cells in the order they are wanted, the noises they need, and the victims of those, each once."""
 
+    victims: Sequence[Victim]
     protects: Sequence[Protect]
     cells: Sequence[Cell]
 
     @property
     def jobs(self) -> list[Job]:
-        """Every job, a noise before its cells."""
-        return [*self.protects, *self.cells]
+        """Every job, after those it needs."""
+        return [*self.victims, *self.protects, *self.cells]
+
+
+def protect(source: Source, content: str, noise: Noise, recipe: Recipe, seed: int) -> Protect:
+    """Return the job that makes a noise, with the victims that it declares, trained by the recipe."""
+    victims = tuple(Victim(source, content, target, recipe, seed) for target in noise.victims())
+    return Protect(source, content, noise, recipe.precision, seed, victims)
 
 
 def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], fingerprints: Sequence[str]) -> Plan:
@@ -117,7 +165,7 @@ def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], finge
     noises = list(dict.fromkeys([nothing, *selection.noises]))
     chains = list(dict.fromkeys([plain, *selection.chains]))
     cells = [
-        Cell(Protect(source, content, noise, selection.recipe.precision, seed), chain, target, selection.recipe)
+        Cell(protect(source, content, noise, selection.recipe, seed), chain, target, selection.recipe)
         for source, content in zip(selection.sources, fingerprints, strict=True)
         for seed in selection.seeds
         for noise in noises
@@ -126,4 +174,5 @@ def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], finge
     ]
     unique = {cell.key: cell for cell in cells}
     protects = {cell.protect.key: cell.protect for cell in unique.values()}
-    return Plan(list(protects.values()), list(unique.values()))
+    victims = {victim.key: victim for one in protects.values() for victim in one.victims}
+    return Plan(list(victims.values()), list(protects.values()), list(unique.values()))

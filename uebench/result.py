@@ -44,6 +44,7 @@ class Result:
     flags: Sequence[str]
     made_with: Mapping[str, Any]
     finished: str
+    noise_norm: str = "linf"
     schema: int = SCHEMA
 
     def line(self) -> str:
@@ -67,6 +68,7 @@ def parse(text: str, place: str = "result") -> Result:
     if table.get("schema") != SCHEMA:
         raise UserError(f"{place} has schema {table.get('schema')!r}; this version reads {SCHEMA}")
     names = {one.name for one in fields(Result)}
+    table.setdefault("noise_norm", "linf")  # records older than other norms
     if names != set(table):
         odd = sorted(names ^ set(table))
         raise UserError(f"{place}: missing or unknown fields: {', '.join(odd)}")

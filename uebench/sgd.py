@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -28,10 +29,13 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 class Training:
-    """Stochastic gradient descent on a network by a recipe, over `count` images in an order drawn from `seed`."""
+    """Stochastic gradient descent on a network by a recipe, over `count` images in an order drawn from `seed`.
 
-    def __init__(self, network: Module, recipe: Recipe, count: int, seed: int) -> None:
-        self.network, self.recipe, self.count, self.seed = network, recipe, count, seed
+    `clip` bounds the L2 norm of the whole gradient.
+    """
+
+    def __init__(self, network: Module, recipe: Recipe, count: int, seed: int, clip: float = math.inf) -> None:
+        self.network, self.recipe, self.count, self.seed, self.clip = network, recipe, count, seed, clip
         self.size = min(recipe.batch, count)
         self.parameters = {name: one for name, one in network.named_parameters() if one.requires_grad}
         self.optimiser = torch.optim.SGD(
@@ -55,6 +59,8 @@ class Training:
         loss = F.cross_entropy(logits, targets)
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.clip < math.inf:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         self.optimiser.step()
         return loss.detach(), logits.detach()
 

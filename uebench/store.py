@@ -67,6 +67,20 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _digest_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    try:
+        safetensors.torch.save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
+    except safetensors.SafetensorError as error:
+        raise OSError(str(error)) from error
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
 def pack(value: Any) -> bytes:
     """Return the one JSON text of a value: sorted keys, no spare space."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
@@ -112,18 +126,24 @@ class Store:
         finally:
             lock.release()
 
-    def save(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Finish a key: write its files and their checksums to a scratch folder, then move it into place at once."""
+    def save(self, key: str, files: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:
+        """Finish a key: write its files and their checksums to a scratch folder, then move it into place at once.
+
+        A file is bytes, or tensors by name, which become a safetensors file.
+        """
         final = self._done(key)
         scratch = final.with_name(f".{key}")
-        manifest = pack({name: digest(content) for name, content in files.items()})
-        seal = f"\n{digest(manifest)}".encode()
         with writing(final):
             shutil.rmtree(scratch, ignore_errors=True)
             try:
                 scratch.mkdir(parents=True)
-                for name, content in {**files, MANIFEST: manifest + seal}.items():
-                    write_whole(scratch / name, content)
+                for name, content in files.items():
+                    if isinstance(content, bytes):
+                        write_whole(scratch / name, content)
+                    else:
+                        _write_tensors(scratch / name, content)
+                manifest = pack({name: _digest_file(scratch / name) for name in files})
+                write_whole(scratch / MANIFEST, manifest + f"\n{digest(manifest)}".encode())
                 if final.exists():
                     shutil.rmtree(final)
                 os.replace(scratch, final)
@@ -131,19 +151,18 @@ class Store:
                 shutil.rmtree(scratch, ignore_errors=True)
         self.forget(key)
 
-    def load(self, key: str) -> dict[str, bytes] | None:
+    def find(self, key: str) -> dict[str, Path] | None:
         """Return every file of a finished key, or None where it is not finished or, with a word, damaged."""
         folder = self._done(key)
         if not folder.is_dir():
             return None
-        path, files = folder / MANIFEST, dict[str, bytes]()
+        path, files = folder / MANIFEST, dict[str, Path]()
         try:
             manifest, _, seal = path.read_bytes().rpartition(b"\n")
             sound = digest(manifest).encode() == seal
             for name, expected in json.loads(manifest).items() if sound else ():
-                path = folder / name
-                files[name] = path.read_bytes()
-                sound = sound and digest(files[name]) == expected
+                path = files[name] = folder / name
+                sound = sound and _digest_file(path) == expected
                 if not sound:
                     break
         except OSError:

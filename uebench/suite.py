@@ -38,6 +38,11 @@ class Suite:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
+    @classmethod
+    def bare(cls) -> Suite:
+        """Return a suite of nothing, in which every name has the component's own defaults."""
+        return cls("", "", (), (), (), ())
+
 
 @dataclass(frozen=True)
 class Selection:

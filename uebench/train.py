@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from uebench.api import Breaker, Recipe, Split, Target
-from uebench.kit import frozen, to_float
+from uebench.attacks import frozen
+from uebench.pixels import Pixels, to_float
 from uebench.seeds import sow
 from uebench.sgd import Training
 
@@ -23,6 +24,9 @@ class Journal(Protocol):
 
     def steps(self, count: int) -> Iterator[int]:
         """Yield the steps that are left."""
+
+    def tell(self, loss: Tensor) -> None:
+        """Note a loss for whoever watches."""
 
     def keep(self, **state: Tensor) -> None:
         """Offer the state at the end of a step."""
@@ -58,10 +62,10 @@ def build(
 
 def evaluate(network: Module, images: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Return the confusion matrix (classes, classes), rows true and columns predicted, of uint8 images in eval mode."""
-    counts = torch.zeros(classes * classes, dtype=torch.int64, device=images.device)
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=labels.device)
     with frozen(network), torch.no_grad():
         for x, y in zip(torch.split(images, EVALUATION_BATCH), torch.split(labels, EVALUATION_BATCH), strict=True):
-            found = network(to_float(x)).argmax(1)
+            found = network(to_float(x.to(labels.device))).argmax(1)
             counts += torch.bincount(y * classes + found, minlength=classes * classes)
     return counts.view(classes, classes)
 
@@ -88,6 +92,8 @@ def train(
 ) -> Outcome:
     """Train a network on 8-bit images under a chain of breakers, and test it on clean images along the way.
 
+    Labels are on the device, images there or on the host.
+
     Each step: draw a batch, augment, let the chain augment, let it attack, one step of gradient descent. Flags:
     `diverged` (a loss that is no number), `constant-class` (the final network gives one class to every test image).
     """
@@ -95,8 +101,9 @@ def train(
     points = min(recipe.evaluations, recipe.steps)
     marks = [recipe.steps * (place + 1) // points - 1 for place in range(points)]
     curve = torch.zeros(points, 2, dtype=torch.float64)
-    tally = torch.zeros(3, dtype=torch.float64, device=train.images.device)  # right and seen since the mark; not finite
+    tally = torch.zeros(3, dtype=torch.float64, device=train.labels.device)  # right and seen since the mark; not finite
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
+    pixels = Pixels(train.images, train.labels.device)
     kept = journal.kept()
     if kept:
         training.resume(kept)
@@ -106,18 +113,19 @@ def train(
     for step in journal.steps(recipe.steps):
         index = training.batch(step)
         labels = targets = train.labels[index]
-        images = augment(to_float(train.images[index]))
+        images = augment(pixels[index])
         for breaker in chain:
             images, targets = breaker.augment(images, targets)
         for breaker in chain:
             images = breaker.attack(network, images, targets)
         loss, logits = training.step(step, images, targets)
+        journal.tell(loss)
         tally[0] += (logits.argmax(1) == labels).sum()
         tally[1] += len(labels)
         tally[2] += ~loss.isfinite()
         if step in marks:
             confusion = evaluate(network, test.images, test.labels, classes).cpu()
-            right = int(confusion.diagonal().sum()) / int(confusion.sum())
+            right = int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
             curve[marks.index(step)] = torch.tensor([right, float(tally[0] / tally[1])], dtype=torch.float64)
             tally[:2] = 0
         journal.keep(curve=curve, tally=tally, confusion=confusion, **training.state())

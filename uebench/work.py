@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import safetensors.torch
@@ -17,11 +18,12 @@ from torch.nn import Module
 
 import uebench
 from uebench import audit, result, spec
-from uebench.api import Breaker, Component, Dataset, Split, Target
-from uebench.data import load
+from uebench.api import Breaker, Component, Dataset, Split, Target, UserError
+from uebench.data import complete, load, names
+from uebench.gallery import sheet
 from uebench.journal import Report, StoredJournal
-from uebench.kit import to_bytes, to_float
-from uebench.plan import Cell, Job, Protect
+from uebench.pixels import Pixels, to_bytes, to_float
+from uebench.plan import Cell, Job, Protect, Victim
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.seeds import derive, sow
@@ -37,37 +39,66 @@ class Place:
     device: torch.device
     every: float = 60.0
 
+    def home(self, images: Tensor) -> torch.device:
+        """Return where uint8 images are to be kept: on the device, or on the host where they would crowd it."""
+        if self.device.type != "cuda" or images.numel() < torch.cuda.mem_get_info(self.device)[0] / 4:
+            return self.device
+        return torch.device("cpu")
+
 
 class LentContext:
-    """What a noise is lent: the journal's steps, the data set's augmentation, and fresh surrogates."""
+    """What a noise is lent: the journal's steps, the data set's names and augmentation, surrogates and victims."""
 
     def __init__(self, job: Protect, data: Dataset, place: Place, journal: StoredJournal) -> None:
         self.device, self.classes, self.seed = place.device, len(data.classes), derive(job.seed, "noise")
         self.augment = job.source.augment
-        self.steps, self.keep, self.kept = journal.steps, journal.keep, journal.kept
-        self._job, self._shape = job, data.train.images.shape[1:]
+        self.steps, self.tell, self.keep, self.kept = journal.steps, journal.tell, journal.keep, journal.kept
+        self._job, self._data, self._place, self._report = job, data, place, journal.report
 
-    def network(self, target: Target | str) -> Module:
-        """Return a freshly initialised surrogate."""
+    @property
+    def names(self) -> Sequence[str]:
+        """What each training image is called."""
+        return names(self._data)
+
+    def network(self, target: Target | str, trained: bool = False) -> Module:
+        """Return a freshly initialised surrogate, or a victim."""
         if isinstance(target, str):
             target = cast(Target, registry().build("target", target))
         seed = derive(self._job.seed, "surrogate")
-        return build(target, self._shape, self.classes, self._job.precision, self.device, seed)
+        network = build(target, self._data.test.images.shape[1:], self.classes, self._job.precision, self.device, seed)
+        if trained:
+            victims = [victim for victim in self._job.victims if victim.target == target]
+            if not victims:
+                raise audit.ContractError(
+                    f"noise {self._job.noise.name} asks for a trained {target.name} that its victims() do not declare"
+                )
+            path = _artefact(victims[0], self._place, self._report)["weights.safetensors"]
+            network.load_state_dict(safetensors.torch.load_file(path))
+        return network
 
 
 def made_with(place: Place, *components: Component) -> dict[str, Any]:
     """Return the versions and the device that a number was made with."""
     on_gpu = place.device.type == "cuda"
-    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {
         "uebench": uebench.__version__,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(place.device) if on_gpu else cpu,
+        "device": torch.cuda.get_device_name(place.device) if on_gpu else _processor(),
         "threads": None if on_gpu else torch.get_num_threads(),
         "plugins": dict(sorted({registry().origin(component) for component in components})),
     }
+
+
+def _processor() -> str:
+    """Return the processor's name and vector instructions: bits differ between processors."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def _measure_from_here(device: torch.device) -> None:
@@ -79,32 +110,67 @@ def _peak(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def protect(job: Protect, place: Place, report: Report) -> Mapping[str, bytes]:
-    """Make a noise, audit it, and store the released images and what is known of them; returns the stored files."""
+def teach(job: Victim, place: Place, report: Report) -> None:
+    """Train a victim on the clean set, and store its weights."""
+    data = load(job.source, job.fingerprint, place.store)
+    seed = derive(job.seed, "victim")
+    journal = StoredJournal(place.store, job.key, seed, report, place.every)
+    network = build(job.target, data.test.images.shape[1:], len(data.classes), job.recipe.precision, place.device, seed)
+    outcome = train(
+        network,
+        *_at(place, data.train, data.test),
+        classes=len(data.classes),
+        recipe=job.recipe,
+        chain=(),
+        augment=job.source.augment,
+        journal=journal,
+        seed=seed,
+    )
+    facts = {"test_accuracy": outcome.curve[-1][1], "train_accuracy": outcome.curve[-1][2], "seconds": journal.seconds}
+    place.store.save(job.key, {"weights.safetensors": network.state_dict(), "facts.json": pack(facts)})
+
+
+def _at(place: Place, *splits: Split) -> list[Split]:
+    """Return splits with their labels on the device, and their images there or on the host."""
+    return [Split(one.images.to(place.home(one.images)), one.labels.to(place.device)) for one in splits]
+
+
+def protect(job: Protect, place: Place, report: Report) -> None:
+    """Make a noise, audit it, and store the released images, pictures of some, and what is known of them."""
     _measure_from_here(place.device)
     journal = StoredJournal(place.store, job.key, derive(job.seed, "noise"), report, place.every)
     data = load(job.source, job.fingerprint, place.store)
-    clean, labels = data.train.images.to(place.device), data.train.labels.to(place.device, copy=True)
+    clean, labels = data.train.images, data.train.labels.to(place.device, copy=True)
+    images = Pixels(clean.to(place.home(clean)), place.device)
+    if not job.noise.streams and images.kept.device != place.device:
+        raise UserError(f"noise {job.noise.name} takes the whole set at once, which does not fit on {place.device}")
+    context = LentContext(job, data, place, journal)
     sow(derive(job.seed, "noise"))
-    delta = job.noise.make(to_float(clean), labels, LentContext(job, data, place, journal))
+    delta = job.noise.make(cast(Tensor, images if job.noise.streams else images[:]), labels, context)
+    seconds = journal.seconds
     released = audit.release(job.noise, clean, delta)
     facts = {
-        **audit.visibility(clean, released),
-        "noise_seconds": journal.seconds,
+        **audit.visibility(clean, released, place.device),
+        "noise_norm": job.noise.budget(clean.shape[1:]).norm,
+        "noise_seconds": seconds,
         "peak_bytes": _peak(place.device),
         "made_with": made_with(place, job.source, job.noise),
     }
-    files = {"released.safetensors": safetensors.torch.save({"images": released.cpu()}), "facts.json": pack(facts)}
-    place.store.save(job.key, files)
-    return files
+    files = {"facts.json": pack(facts), "gallery.png": sheet(clean, released, data.train.labels)}
+    place.store.save(job.key, {"released.safetensors": {"images": released}, **files})
 
 
-def _artefact(job: Protect, place: Place, report: Report) -> tuple[Tensor, dict[str, Any]]:
-    files: Mapping[str, bytes] | None = place.store.load(job.key)
+def _artefact(job: Job, place: Place, report: Report) -> dict[str, Path]:
+    """Return the files of a job that others need, doing it first where it is not done."""
+    files = place.store.find(job.key)
     if files is None:
         with place.store.lock(job.key, wait=True):
-            files = place.store.load(job.key) or protect(job, place, report)
-    return safetensors.torch.load(files["released.safetensors"])["images"], json.loads(files["facts.json"])
+            files = place.store.find(job.key)
+            if files is None:
+                do(job, place, report)
+                files = place.store.find(job.key)
+    assert files
+    return files
 
 
 def filtered(chain: tuple[Breaker, ...], images: Tensor, seed: int) -> Tensor:
@@ -126,6 +192,8 @@ def trained_on(cell: Cell, released: Tensor, data: Dataset) -> Split:
     count = len(data.train.labels)
     seed = derive(cell.protect.seed, "share", spec.number(cell.protected))
     protected = torch.randperm(count, generator=torch.Generator().manual_seed(seed)) < round(cell.protected * count)
+    if cell.protected == 1 and cell.kind == "mixed":
+        return Split(released, data.train.labels)
     if cell.kind == "clean-only":
         return Split(data.train.images[~protected], data.train.labels[~protected])
     images = torch.where(protected[:, None, None, None], released, data.train.images)
@@ -137,20 +205,22 @@ def _flags(cell: Cell) -> Iterator[str]:
         yield "surrogate-equals-target"
 
 
-def run(cell: Cell, place: Place, report: Report) -> Mapping[str, bytes]:
-    """Train one network on the released images and store its record; returns the stored files."""
+def run(cell: Cell, place: Place, report: Report) -> None:
+    """Train one network on the released images and store its record."""
     _measure_from_here(place.device)
-    released, facts = _artefact(cell.protect, place, report)
+    made = _artefact(cell.protect, place, report)
+    released = safetensors.torch.load_file(made["released.safetensors"])["images"]
+    facts = json.loads(made["facts.json"].read_bytes())
     seed = derive(cell.protect.seed, "train")
     journal = StoredJournal(place.store, cell.key, seed, report, place.every)
-    data = load(cell.protect.source, cell.protect.fingerprint, place.store)
-    chosen = trained_on(cell, released, data)
-    images = filtered(cell.chain, chosen.images.to(place.device), derive(cell.protect.seed, "filter"))
+    data = complete(cell.protect.source, load(cell.protect.source, cell.protect.fingerprint, place.store))
+    seen, test = _at(place, trained_on(cell, released, data), data.test)
+    images = filtered(cell.chain, seen.images, derive(cell.protect.seed, "filter"))
     target, recipe, classes = cell.target, cell.recipe, len(data.classes)
     outcome = train(
-        build(target, images.shape[1:], classes, recipe.precision, place.device, seed),
-        Split(images, chosen.labels.to(place.device)),
-        Split(data.test.images.to(place.device), data.test.labels.to(place.device)),
+        build(target, test.images.shape[1:], classes, recipe.precision, place.device, seed),
+        Split(images, seen.labels),
+        test,
         classes=classes,
         recipe=recipe,
         chain=cell.chain,
@@ -174,24 +244,32 @@ def run(cell: Cell, place: Place, report: Report) -> Mapping[str, bytes]:
         train_accuracy=outcome.curve[-1][2],
         best_test_accuracy=max(test for _, test, _ in outcome.curve),
         curve=[{"step": step, "test_accuracy": test, "train_accuracy": seen} for step, test, seen in outcome.curve],
-        **{name: facts[name] for name in ("noise_linf", "noise_l2", "psnr", "ssim", "noise_seconds")},
+        **{name: facts[name] for name in ("noise_norm", "noise_linf", "noise_l2", "psnr", "ssim", "noise_seconds")},
         train_seconds=journal.seconds,
         peak_bytes=_peak(place.device),
         flags=[*outcome.flags, *_flags(cell)],
         made_with=made_with(place, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    files = {"result.json": record.line().encode()}
-    place.store.save(cell.key, files)
-    return files
+    place.store.save(cell.key, {"result.json": record.line().encode()})
 
 
 def finished(job: Job, store: Store) -> Result | bool:
-    """Return a finished cell's record, or whether a noise is finished; a damaged one is not."""
-    files = store.load(job.key)
-    if files is None or isinstance(job, Protect):
+    """Return a finished cell's record, or whether another job is finished; a damaged one is not."""
+    files = store.find(job.key)
+    if files is None or not isinstance(job, Cell):
         return files is not None
-    return result.parse(files["result.json"].decode(), place=f"stored result {job.key}")
+    return result.parse(files["result.json"].read_text("utf-8"), place=f"stored result {job.key}")
+
+
+def do(job: Job, place: Place, report: Report) -> None:
+    """Do a job and store what comes of it."""
+    if isinstance(job, Victim):
+        teach(job, place, report)
+    elif isinstance(job, Protect):
+        protect(job, place, report)
+    else:
+        run(job, place, report)
 
 
 def perform(job: Job, place: Place, report: Report) -> Result | bool:
@@ -199,9 +277,6 @@ def perform(job: Job, place: Place, report: Report) -> Result | bool:
     with place.store.lock(job.key):
         done = finished(job, place.store)
         if not done:
-            if isinstance(job, Protect):
-                protect(job, place, report)
-            else:
-                run(job, place, report)
+            do(job, place, report)
             done = finished(job, place.store)
     return done

@@ -10,7 +10,10 @@ from uebench import Breaker, kit, parameter
 
 
 class AdvLinf(Breaker):
-    """Train on adversarial examples only; radius 0 is plain training exactly."""
+    """Train on adversarial examples only; radius 0 is plain training exactly.
+
+    One-step attacks (`method=fgsm`, `rs-fgsm`) have their own size of the step.
+    """
 
     name = "adv-linf"
     paper = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018; settings of REM"
@@ -18,12 +21,14 @@ class AdvLinf(Breaker):
     radius: float = parameter(
         default=4 / 255, doc="L-inf radius of the attack", unit="pixel range [0, 1]", low=0, high=1
     )
+    method: kit.Attack = parameter(default="pgd", doc="inner attack")
     steps: int = parameter(default=10, doc="attack steps", low=0)
     step: float = parameter(default=0.2, doc="size of a step", unit="radius", above=0)
 
     def attack(self, model: Module, images: Tensor, targets: Tensor) -> Tensor:
-        """Return the last iterate of PGD from a random start."""
-        return kit.pgd(model, images, targets, radius=self.radius, steps=self.steps, step=self.step * self.radius)
+        """Return the attacked images."""
+        step = self.step * self.radius
+        return kit.adversary(self.method, model, images, targets, radius=self.radius, steps=self.steps, step=step)
 
 
 @uebench.hookimpl

@@ -1,26 +1,29 @@
-"""Images in folders, one per class: a data set of one's own."""
+"""Images in folders, one per class: a data set of one's own, or photos to protect."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes
 
 import uebench
-from uebench import Dataset, Source, Split, UserError, kit, parameter
+from uebench import Dataset, Source, UserError, kit, parameter
+from uebench_plugins.datasets import pictures
+
+FOREIGN = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
+"""Pictures by their names, but none that are read here: photos to protect are not left out in silence."""
 
 
 class Folder(Source):
-    """`train/<class>/*` and `test/<class>/*`, decoded once to 8-bit RGB of one size.
+    """`train/<class>/*` and `test/<class>/*`, or only `<class>/*`, photos to protect; decoded once to 8-bit RGB.
 
     Images of another size are resized to a square, aspect ratio not kept. A limit takes the same number of
-    images from every class, in the order of their names.
+    images from every class, in the order of their names. Without `train/` there is no test split. Hidden files are
+    left out, and what cannot be read is listed as skipped.
     """
 
     name = "folder"
@@ -43,64 +46,84 @@ class Folder(Source):
     def load(self, folder: Path) -> Dataset:
         """Return the decoded images; the engine caches them under their fingerprint."""
         train, test, classes = self._files()
-        return Dataset(
-            train=Split(self._decode(train), torch.tensor([label for _, label in train])),
-            test=Split(self._decode(test), torch.tensor([label for _, label in test])),
-            classes=classes,
-        )
+        learned, names, skipped = pictures.decode(self.name, train, self.size, folder)
+        held_out, _, unread = pictures.decode(self.name, test, self.size, folder)
+        return Dataset(learned, held_out, classes, names, [*skipped, *unread, *self._strays(classes)])
+
+    def photo(self, name: str) -> Tensor:
+        """Return a training image at its own size, upright, uint8 (3, h, w), or (4, h, w) where it has transparency.
+
+        Raises `UserError` where it is gone or cannot be read.
+        """
+        path = pictures.find(self._root(), name)
+        if path is None:
+            raise UserError(f"dataset folder: {self._root()} holds no image called {name}")
+        try:
+            return torch.from_numpy(np.array(pictures.read(path))).permute(2, 0, 1).contiguous()
+        except pictures.Unreadable as error:
+            raise UserError(f"dataset folder: cannot read {path}: {error}") from None
 
     def fingerprint(self, folder: Path) -> str:
         """Return a hash of every file that is used, with its name: the same images are the same data set anywhere."""
         whole = hashlib.sha256()
         train, test, _ = self._files()
         for part, files in (("train", train), ("test", test)):
-            for path, label in files:
-                whole.update(f"{part}/{label}/{path.name}/".encode())
-                whole.update(hashlib.sha256(path.read_bytes()).digest())
+            for path, label, _ in files:
+                whole.update(f"{part}/{label}/".encode() + os.fsencode(path.name) + b"/")
+                try:
+                    whole.update(hashlib.sha256(path.read_bytes()).digest())
+                except OSError:
+                    whole.update(b"unreadable")
         return whole.hexdigest()
 
     def augment(self, images: Tensor) -> Tensor:
         """Crop at random after padding with black, and flip."""
         return kit.crop_and_flip(images, self.pad, self.flip)
 
-    def _files(self) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]], list[str]]:
+    def _photos(self) -> bool:
+        """Return whether the folders in `path` are classes, not parts."""
+        root = Path(self.path).expanduser()
+        return not any((root / part).is_dir() for part in ("train", "test")) and bool(pictures.classes(root))
+
+    def _root(self) -> Path:
+        """Return the folder of the training classes."""
+        root = Path(self.path).expanduser()
+        return root if self._photos() else root / "train"
+
+    def _files(self) -> tuple[list[pictures.Picture], list[pictures.Picture], list[str]]:
         """Return the image files of both parts with their labels, and the class names."""
-        train, classes = self._part("train", self.train_limit)
-        test, others = self._part("test", self.test_limit)
+        train, classes = self._part(self._root(), self.train_limit)
+        if self._photos():
+            return train, [], classes
+        test, others = self._part(Path(self.path).expanduser() / "test", self.test_limit)
         if classes != others:
             odd = sorted(set(classes) ^ set(others))
             raise UserError(f"dataset folder: train/ and test/ of {self.path} differ in classes: {', '.join(odd)}")
         return train, test, classes
 
-    def _part(self, part: str, limit: int) -> tuple[list[tuple[Path, int]], list[str]]:
-        """Return image files with their labels, alternating between the classes, and the class names."""
-        root = Path(self.path).expanduser() / part
-        try:
-            classes, _ = find_classes(root)
-        except FileNotFoundError:
-            raise UserError(f"dataset folder: {root} is missing or has no folder per class") from None
-        columns = []
-        for label, name in enumerate(classes):
-            found = sorted(path for path in (root / name).iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
-            if not found:
-                raise UserError(f"dataset folder: class {root / name} holds no image")
-            columns.append([(path, label) for path in found])
-        rows = itertools.zip_longest(*columns)
-        files = [entry for row in rows for entry in row if entry]
-        return files[: limit or None], classes
+    def _part(self, root: Path, limit: int) -> tuple[list[pictures.Picture], list[str]]:
+        """Return the image files in one root with their labels, and the class names."""
+        classes = pictures.classes(root)
+        if classes:
+            return pictures.listing(self.name, root, classes, limit), classes
+        for place in (root, root.parent):
+            if any(pictures.is_picture(path) for path in pictures.visible(place)):
+                raise UserError(f"dataset folder: the pictures in {place} must lie in one folder per class")
+        raise UserError(f"dataset folder: {root} is missing or has no folder per class")
 
-    def _decode(self, files: list[tuple[Path, int]]) -> Tensor:
-        images = np.empty((len(files), self.size, self.size, 3), np.uint8)
-        for place, (path, _) in enumerate(files):
-            try:
-                with Image.open(path) as opened:
-                    image = ImageOps.exif_transpose(opened).convert("RGB")
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
-                raise UserError(f"dataset folder: cannot read {path}: {error}") from None
-            if image.size != (self.size, self.size):
-                image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-            images[place] = np.asarray(image)
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    def _strays(self, classes: list[str]) -> list[str]:
+        """Return a line about everything among photos that looks like one and is not taken."""
+        if not self._photos():
+            return []
+        root = self._root()
+        loose = [path for path in pictures.visible(root) if path.suffix.lower() in FOREIGN or pictures.is_picture(path)]
+        lines = [f"{path}: lies in no class folder" for path in loose if path.name not in classes]
+        for path in (path for name in classes for path in pictures.visible(root / name)):
+            if path.is_dir():
+                lines.append(f"{path}: folders within a class are not read")
+            elif path.suffix.lower() in FOREIGN:
+                lines.append(f"{path}: {path.suffix.lower()} is not read; convert it to .jpg or .png")
+        return lines
 
 
 @uebench.hookimpl

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
 import uebench
-from uebench import Context, Noise, Recipe, Target, kit, parameter
+from uebench import Context, Images, Noise, kit, parameter
+from uebench_plugins.noises.surrogate import SurrogateNoise
 
 
-class EM(Noise):
+class EM(SurrogateNoise):
     """Minimise the surrogate's loss on x + noise, alternating with the surrogate's own training.
 
     The loop and the step sizes are those of the REM code base's generator, which made the published EM columns, but
     the noise is made on the image itself; there it is made on a cropped and flipped view and later added to the whole.
     The surrogate learns from augmented images. With `augment=false` it does not, as in the official EM code; the noise
     then fits one position of the image, and a short run's is undone by the target's own cropping and flipping.
+
+    The official code takes twenty steps of a tenth of the radius and starts from the image's last noise
+    (`noise_steps=20,noise_step=0.1,warm_start=true`), and drops all negative noise when it adds it (`one_sided=true`).
     """
 
     name = "em"
@@ -24,35 +26,38 @@ class EM(Noise):
         "Huang et al., Unlearnable Examples: Making Personal Data Unexploitable, ICLR 2021; settings of REM, table 5"
     )
 
-    surrogate: Target = parameter(default="resnet18", doc="surrogate network")
     augment: bool = parameter(default=True, doc="the surrogate learns from augmented images")
-    noise_steps: int = parameter(default=10, doc="descent steps on the noise, each time", low=1)
-    noise_step: float = parameter(default=0.2, doc="size of such a step", unit="radius", above=0)
-    steps: int = parameter(default=5000, doc="surrogate training steps", unit="batches", low=1)
-    batch: int = parameter(default=128, doc="batch size", unit="images", low=1)
-    lr: float = parameter(default=0.1, doc="surrogate's highest learning rate", above=0)
-    schedule: Literal["step", "one-cycle", "constant"] = parameter(
-        default="step", doc="surrogate's learning-rate schedule"
-    )
+    warm_start: bool = parameter(default=False, doc="start from the image's last noise, not from a random one")
+    one_sided: bool = parameter(default=False, doc="release the positive part of the noise only")
 
-    def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
         """Alternate descent on the noise with one plain training step of the surrogate."""
         network = context.network(self.surrogate)
 
-        def descend(x: Tensor, y: Tensor) -> Tensor:
-            step = self.noise_step * self.radius
-            return kit.pgd(network, x, y, radius=self.radius, steps=self.noise_steps, step=step, ascend=False) - x
+        def descend(x: Tensor, y: Tensor, old: Tensor) -> Tensor:
+            found = kit.pgd(
+                network,
+                x,
+                y,
+                radius=self.radius,
+                steps=self.noise_steps,
+                step=self.noise_step * self.radius,
+                ascend=False,
+                start=x + old if self.warm_start else None,
+            )
+            return found - x
 
-        return kit.alternate(
+        delta = kit.alternate(
             images,
             labels,
             context,
             network=network,
-            recipe=Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule=self.schedule),
+            recipe=self.recipe(),
             radius=self.radius,
             make=descend,
             view=lambda x, y: context.augment(x) if self.augment else x,
         )
+        return delta.clamp(min=0) if self.one_sided else delta
 
 
 @uebench.hookimpl

@@ -10,47 +10,58 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 import uebench
-from uebench import Context, Noise, Recipe, Target, kit, parameter
+from uebench import Context, Images, Noise, kit, parameter
+from uebench_plugins.noises.surrogate import SurrogateNoise
+
+Perturbation = Literal["adversarial", "random", "none"]
 
 
-class REM(Noise):
+class REM(SurrogateNoise):
     """Minimise over the noise the loss of the augmented image under the worst perturbation (equation 5).
 
     The gradient is taken at the attacked point with the attack held fixed, and flows back through the augmentation
-    only. The surrogate learns from attacked images as well.
+    only. The surrogate learns from attacked images as well. `eot=false` is equation 4: no augmentation, neither in the
+    noise step nor in the surrogate's. `rounded=false` is algorithm 1 as printed, which shows the surrogate the noise
+    before it is rounded to 8 bits; the released code rounds first. `adv_radius=0` gives EM with augmentation.
     """
 
     name = "rem"
     paper = "Fu et al., Robust Unlearnable Examples: Protecting Data Against Adversarial Learning, ICLR 2022"
 
     adv_radius: float = parameter(
-        default=4 / 255, doc="L-inf radius of the inner attack", unit="pixel range [0, 1]", low=0, high=1
+        default=4 / 255, doc="L-inf radius of the perturbations", unit="pixel range [0, 1]", low=0, high=1
     )
-    surrogate: Target = parameter(default="resnet18", doc="surrogate network")
-    draws: int = parameter(default=5, doc="augmentations per noise step (expectation over transformation)", low=1)
-    noise_steps: int = parameter(default=10, doc="descent steps on the noise, each time", low=1)
-    noise_step: float = parameter(default=0.2, doc="size of such a step", unit="radius", above=0)
-    adv_steps: int = parameter(default=10, doc="steps of the inner attack", low=0)
+    eot: bool = parameter(default=True, doc="expectation over the data set's augmentation")
+    draws: int = parameter(default=5, doc="augmentations per noise step, each with its perturbation", low=1)
+    noise_perturbation: Perturbation = parameter(default="adversarial", doc="what the noise is made against")
+    noise_attack: kit.Attack = parameter(default="pgd", doc="attack of the noise step, where adversarial")
+    surrogate_perturbation: Perturbation = parameter(default="adversarial", doc="what the surrogate learns under")
+    surrogate_attack: kit.Attack = parameter(default="pgd", doc="attack of the surrogate step, where adversarial")
+    distribution: Literal["uniform", "gaussian"] = parameter(
+        default="uniform", doc="random perturbation: in the ball, or of that standard deviation and cut to the ball"
+    )
+    adv_steps: int = parameter(default=10, doc="steps of either attack; 0 is no perturbation", low=0)
     adv_step: float = parameter(default=0.2, doc="size of such a step", unit="adv_radius", above=0)
-    steps: int = parameter(default=5000, doc="surrogate training steps", unit="batches", low=1)
-    batch: int = parameter(default=128, doc="batch size", unit="images", low=1)
-    lr: float = parameter(default=0.1, doc="surrogate's highest learning rate", above=0)
-    schedule: Literal["step", "one-cycle", "constant"] = parameter(
-        default="step", doc="surrogate's learning-rate schedule"
-    )
+    rounded: bool = parameter(default=True, doc="the surrogate learns from the noise in 8 bits")
 
-    def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
-        """Alternate the noise step with one adversarial training step of the surrogate."""
+    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+        """Alternate the noise step with one training step of the surrogate under its perturbation."""
         network = context.network(self.surrogate)
+
+        def view(x: Tensor, y: Tensor) -> Tensor:
+            seen = context.augment(x) if self.eot else x
+            return self.perturb(network, seen, y, self.surrogate_perturbation, self.surrogate_attack)
+
         return kit.alternate(
             images,
             labels,
             context,
             network=network,
-            recipe=Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule=self.schedule),
+            recipe=self.recipe(),
             radius=self.radius,
-            make=lambda x, y: self.noise(network, x, y, context),
-            view=lambda x, y: self.attack(network, context.augment(x), y),
+            make=lambda x, y, old: self.noise(network, x, y, context),
+            view=view,
+            rounded=self.rounded,
         )
 
     def noise(self, network: Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
@@ -58,7 +69,7 @@ class REM(Noise):
         delta = torch.empty_like(images).uniform_(-self.radius, self.radius)
         for _ in range(self.noise_steps):
             slope = torch.zeros_like(delta)
-            for _ in range(self.draws):
+            for _ in range(self.draws if self.eot else 1):
                 slope += self.slope(network, images, delta, labels, context)
             step = self.noise_step * self.radius
             delta = (delta - step * slope.sign()).clamp(-self.radius, self.radius)
@@ -67,21 +78,30 @@ class REM(Noise):
     def slope(self, network: Module, images: Tensor, delta: Tensor, labels: Tensor, context: Context) -> Tensor:
         """Return the gradient of the loss with respect to the noise for one draw of the augmentation."""
         delta = delta.detach().requires_grad_(True)
-        seen = context.augment((images + delta).clamp(0, 1))
-        point = self.perturb(network, seen.detach(), labels).requires_grad_(True)
+        seen = (images + delta).clamp(0, 1)
+        seen = context.augment(seen) if self.eot else seen
+        point = self.perturb(network, seen.detach(), labels, self.noise_perturbation, self.noise_attack)
+        point = point.detach().requires_grad_(True)
         loss = F.cross_entropy(network(point), labels, reduction="sum")
         (at_point,) = torch.autograd.grad(loss, point)
         (slope,) = torch.autograd.grad(seen, delta, at_point)
         return slope
 
-    def perturb(self, network: Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the point at which the noise step takes its gradient: the attacked image."""
-        return self.attack(network, images, labels)
-
-    def attack(self, network: Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Return adversarial examples against the surrogate."""
-        step = self.adv_step * self.adv_radius
-        return kit.pgd(network, images, labels, radius=self.adv_radius, steps=self.adv_steps, step=step)
+    def perturb(
+        self, network: Module, images: Tensor, labels: Tensor, perturbation: Perturbation, attack: kit.Attack
+    ) -> Tensor:
+        """Return the images attacked, or with one random draw from the ball added, or as they are."""
+        if perturbation == "none" or self.adv_radius == 0 or self.adv_steps == 0:
+            return images
+        radius = self.adv_radius
+        if perturbation == "adversarial":
+            step = self.adv_step * radius
+            return kit.adversary(attack, network, images, labels, radius=radius, steps=self.adv_steps, step=step)
+        if self.distribution == "gaussian":
+            drawn = torch.randn_like(images).mul(radius).clamp(-radius, radius)
+        else:
+            drawn = torch.empty_like(images).uniform_(-radius, radius)
+        return (images + drawn).clamp(0, 1)
 
 
 @uebench.hookimpl

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import Module
-
 import uebench
-from uebench import Noise
-from uebench_plugins.noises.rem import REM
+from uebench import Noise, parameter
+from uebench_plugins.noises.rem import REM, Perturbation
 
 
 class SEM(REM):
-    """Train the surrogate adversarially as REM does, but make the noise against random perturbations of that radius."""
+    """Train the surrogate adversarially as REM does, but make the noise against random perturbations of that radius.
+
+    Each draw of the augmentation has a fresh perturbation. The paper's ablation is `noise_perturbation` in none,
+    adversarial (REM) and random (SEM), times `surrogate_perturbation` in none and adversarial. Its first description
+    had Gaussian perturbations (`distribution=gaussian`), the released code uniform ones.
+    """
 
     name = "sem"
     paper = "Liu et al., Stable Unlearnable Example: Enhancing the Robustness of Unlearnable Examples, AAAI 2024"
 
-    def perturb(self, network: Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the image with one uniform draw from the ball added."""
-        if self.adv_radius == 0 or self.adv_steps == 0:
-            return images
-        return (images + torch.empty_like(images).uniform_(-self.adv_radius, self.adv_radius)).clamp(0, 1)
+    noise_perturbation: Perturbation = parameter(default="random", doc="what the noise is made against")
 
 
 @uebench.hookimpl

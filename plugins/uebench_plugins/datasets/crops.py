@@ -1,0 +1,63 @@
+"""The random crop of ImageNet training on tensors: a box per image, resized to one size."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Boxes(NamedTuple):
+    """A box per image, in whole pixels, each (b,)."""
+
+    top: Tensor
+    left: Tensor
+    height: Tensor
+    width: Tensor
+
+
+def random_resized_crop(images: Tensor, size: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
+    """Cut a random box out of each image (b, c, h, w) and resize it to (b, c, size, size); differentiable.
+
+    The boxes have a share of the area within `scale` and a width to height within `ratio`, drawn per image.
+    """
+    return resized_crop(images, random_boxes(images, scale, ratio), size)
+
+
+def random_boxes(images: Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> Boxes:
+    """Draw boxes by the rule of torchvision's RandomResizedCrop: ten attempts, then the largest box in the middle."""
+    count, _, height, width = images.shape
+    device = images.device
+    area = height * width * torch.empty(10, count, device=device).uniform_(*scale)
+    aspect = torch.empty(10, count, device=device).uniform_(math.log(ratio[0]), math.log(ratio[1])).exp()
+    wide, high = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+    fits = (wide > 0) & (wide <= width) & (high > 0) & (high <= height)
+    first, fits = fits.int().argmax(dim=0, keepdim=True), fits.any(dim=0)
+    wide, high = (drawn.gather(0, first)[0] for drawn in (wide, high))
+    wide = torch.where(fits, wide, min(width, round(height * ratio[1])))
+    high = torch.where(fits, high, min(height, round(width / ratio[0])))
+    spare = torch.stack([height - high, width - wide])
+    corner = (torch.rand(2, count, device=device) * (spare + 1)).floor().minimum(spare)
+    top, left = torch.where(fits, corner, (spare / 2).floor())
+    return Boxes(top, left, high, wide)
+
+
+def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
+    """Resize a box of each image (b, c, h, w) to (b, c, size, size): bilinear, no antialiasing, nothing from outside.
+
+    Two matrix products, one per axis: gathering would add gradients up in an order that a GPU does not repeat.
+    """
+    rows = _weights(boxes.top, boxes.height, images.shape[2], size).to(images.dtype)
+    columns = _weights(boxes.left, boxes.width, images.shape[3], size).to(images.dtype)
+    with torch.autocast(images.device.type, enabled=False):  # pixels keep their bits
+        return rows[:, None] @ images @ columns[:, None].mT
+
+
+def _weights(start: Tensor, length: Tensor, whole: int, size: int) -> Tensor:
+    """Return how much of each pixel of an axis goes into each of the new ones, (b, size, whole)."""
+    steps = torch.arange(size, device=start.device) + 0.5
+    places = (steps * (length / size)[:, None] - 0.5).clamp(min=0).minimum(length[:, None] - 1)
+    pixels = torch.arange(whole, device=start.device) - start[:, None]
+    return (1 - (places[:, :, None] - pixels[:, None, :]).abs()).clamp(min=0)

@@ -1,0 +1,103 @@
+"""ImageNet-100 of the papers: the first hundred classes of ILSVRC2012, from a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import uebench
+from uebench import Dataset, Source, UserError, parameter
+from uebench_plugins.datasets import pictures
+from uebench_plugins.datasets.crops import random_resized_crop
+
+WORDNET = re.compile(r"n\d{8}")
+PARTS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
+"""The folders, and the archives that belong there."""
+LANDMARKS = {0: "n01440764", 99: "n01855672"}
+"""Classes by which ILSVRC2012 is known from other hundreds: the tench and the goose."""
+
+
+class Imagenet100(Source):
+    """ILSVRC2012 classes 0 to 99 in the order of WordNet ids: `train/<id>/*` and `val/<id>/*`.
+
+    This is not the ImageNet-100 of contrastive learning, whose classes were drawn at random. Training images are
+    stored as squares, aspect ratio not kept, and cropped at random when a network sees them, clean and protected ones
+    alike; the published clean column crops the original files instead, so its pipeline is not that of the protected
+    columns (REM, section 5.1 and code).
+    """
+
+    name = "imagenet100"
+    paper = "Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015; subset and crop of REM"
+
+    path: str = parameter(doc="folder that holds train/ and val/", identity=False)
+    size: int = parameter(default=256, doc="side of the stored training images", unit="pixels", low=1)
+    crop: int = parameter(default=224, doc="side of what a network sees", unit="pixels", low=1)
+    classes: int = parameter(default=100, doc="the first so many classes", unit="classes", low=2, high=1000)
+    train_limit: int = parameter(default=0, doc="training images at most; 0 is all", unit="images", low=0)
+    test_limit: int = parameter(default=0, doc="test images at most; 0 is all", unit="images", low=0)
+
+    def load(self, folder: Path) -> Dataset:
+        """Return the images; test images are resized to 8/7 of the crop (256 for 224), and their centre is cut."""
+        train, test, classes = self._files()
+        learned, names, skipped = pictures.decode(self.name, train, self.size, folder)
+        held_out, _, unread = pictures.decode(self.name, test, self.crop, folder, resized=round(self.crop * 8 / 7))
+        return Dataset(learned, held_out, classes, names, [*skipped, *unread])
+
+    def fingerprint(self, folder: Path) -> str:
+        """Return a hash of the names and sizes of the files: what is in them is known, and 16 GB take long to read."""
+        whole = hashlib.sha256()
+        train, test, _ = self._files()
+        for part, files in (("train", train), ("val", test)):
+            for path, _, name in files:
+                size = path.stat().st_size if path.exists() else -1
+                whole.update(f"{part}/{name}/{size}/".encode(errors="surrogateescape"))
+        return whole.hexdigest()
+
+    def augment(self, images: Tensor) -> Tensor:
+        """Crop a random box, resize it without antialiasing, and flip half of the images."""
+        seen = random_resized_crop(images, self.crop, scale=(0.08, 1), ratio=(3 / 4, 4 / 3))
+        mirrored = torch.rand(len(seen), 1, 1, 1, device=seen.device) < 0.5
+        return torch.where(mirrored, seen.flip(3), seen)
+
+    def _files(self) -> tuple[list[pictures.Picture], list[pictures.Picture], list[str]]:
+        """Return the files of both parts and the class names; raises `UserError` where they are not those expected."""
+        root = Path(self.path).expanduser()
+        train, val = (self._classes(root / part, archive) for part, archive in PARTS.items())
+        wanted = train[: self.classes]
+        for place, expected in LANDMARKS.items():
+            if place < len(wanted) and wanted[place] != expected:
+                raise UserError(
+                    f"dataset imagenet100: class {place} in {root / 'train'} is {wanted[place]}, not {expected}: these "
+                    f"are not the first {self.classes} classes of ILSVRC2012"
+                )
+        missing = sorted(set(wanted) - set(val))
+        if missing:
+            raise UserError(f"dataset imagenet100: {root / 'val'} has no folder {missing[0]}, which train/ has")
+        learned = pictures.listing(self.name, root / "train", wanted, self.train_limit)
+        return learned, pictures.listing(self.name, root / "val", wanted, self.test_limit), wanted
+
+    def _classes(self, place: Path, archive: str) -> list[str]:
+        """Return the class folders of a part; raises `UserError` where they are too few."""
+        found = [name for name in pictures.classes(place) if WORDNET.fullmatch(name)]
+        if len(found) >= self.classes:
+            return found
+        if not place.is_dir():
+            what = "is missing"
+        elif not found and any(pictures.is_picture(path) for path in pictures.visible(place)):
+            what = "holds its images loose, not in a folder per class"
+        else:
+            what = f"has {len(found)} class folders, not {self.classes}"
+        raise UserError(
+            f"dataset imagenet100: {place} {what}; unpack {archive} there, into a folder per class named by its "
+            f"WordNet id such as {LANDMARKS[0]}"
+        )
+
+
+@uebench.hookimpl
+def register_datasets() -> list[type[Source]]:
+    """Register this module's data source."""
+    return [Imagenet100]

@@ -1,0 +1,182 @@
+"""Lists pictures that lie in one folder per class, and decodes them to 8-bit RGB; for the sources that read folders."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import math
+import os
+import tempfile
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from uebench import Split, UserError
+
+THREADS = min(8, os.cpu_count() or 1)
+"""Pictures decoded at once: Pillow lets other threads run meanwhile, and each holds one picture at its own size."""
+
+# Large photos are welcome; Pillow still refuses anything above twice its limit, which is what a bomb is.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class Unreadable(Exception):
+    """A file gives no picture; the text is the reason."""
+
+
+class Picture(NamedTuple):
+    """A file, the number of its class, and what results call it: `class/name`."""
+
+    path: Path
+    label: int
+    name: str
+
+
+def visible(folder: Path) -> list[Path]:
+    """Return what lies in a folder in the order of names, hidden files left out; nothing where there is no folder."""
+    try:
+        return sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: path.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}") from None
+
+
+def classes(root: Path) -> list[str]:
+    """Return the names of the class folders, sorted."""
+    return [path.name for path in visible(root) if path.is_dir()]
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file name is one of a picture."""
+    return path.suffix.lower() in IMG_EXTENSIONS
+
+
+def named(folder: Path) -> dict[str, Path]:
+    """Return the pictures of a class in the order of file names, by stem, or by file name where stems clash."""
+    paths = [path for path in visible(folder) if is_picture(path) and not path.is_dir()]
+    taken = Counter(path.stem for path in paths) + Counter(path.name for path in paths)
+    return {path.name if taken[path.stem] > 1 else path.stem: path for path in paths}
+
+
+@lru_cache(maxsize=256)
+def _named(folder: Path, changed: int) -> dict[str, Path]:
+    return named(folder)
+
+
+def find(root: Path, name: str) -> Path | None:
+    """Return the picture that is called `class/name`, or None; for many look-ups in a row."""
+    label, _, called = name.partition("/")
+    try:
+        return _named(root / label, (root / label).stat().st_mtime_ns).get(called)
+    except OSError:
+        return None
+
+
+def listing(owner: str, root: Path, classes: list[str], limit: int = 0) -> list[Picture]:
+    """Return the pictures of some classes, alternating between them; raises `UserError` for a class without any."""
+    columns = []
+    for label, name in enumerate(classes):
+        column = [Picture(path, label, f"{name}/{called}") for called, path in named(root / name).items()]
+        if not column:
+            known = ", ".join(IMG_EXTENSIONS)
+            raise UserError(f"dataset {owner}: class {root / name} holds no image; known are {known}")
+        columns.append(column)
+    rows = itertools.zip_longest(*columns)
+    return [picture for row in rows for picture in row if picture][: limit or None]
+
+
+def read(path: Path) -> Image.Image:
+    """Return a picture upright at its own size, RGB or, where it has transparency, RGBA; raises `Unreadable`."""
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode[0] in "IF":
+                image = _eight_bits(image)
+            clear = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+            return image.convert("RGBA" if clear else "RGB")
+    except (MemoryError, UnidentifiedImageError) as error:
+        raise Unreadable("too large" if isinstance(error, MemoryError) else "no picture") from None
+    except Exception as error:  # on damaged files Pillow raises SyntaxError, struct.error and whatever else comes up
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise Unreadable(" ".join(reason.split())) from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits, where Pillow would clip it."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit pixels have no agreed range; save it with 8 or 16 bits")
+    return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))
+
+
+def decode(
+    owner: str, listed: list[Picture], size: int, folder: Path, resized: int = 0
+) -> tuple[Split, list[str], list[str]]:
+    """Decode pictures to squares; returns them with their labels, their names, and a line about each unreadable one.
+
+    A picture is resized to `size` x `size`, aspect ratio not kept; or to `resized` x `resized`, of which the centre is
+    cut. The images lie in a nameless file in `folder`, mapped into memory, since a data set may be larger than that.
+    Raises `UserError` where nothing of a class can be read, or the disk is full.
+    """
+    images = _scratch(owner, (len(listed), 3, size, size), folder)
+    side = resized or size
+    edge = round((side - size) / 2)
+
+    def fill(place: int) -> str:
+        try:
+            image = read(listed[place].path).convert("RGB")
+        except Unreadable as error:
+            return str(error)
+        if image.size != (side, side):
+            image = image.resize((side, side), Image.Resampling.BILINEAR)
+        images[place] = np.asarray(image)[edge : edge + size, edge : edge + size].transpose(2, 0, 1)
+        return ""
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        reasons = list(pool.map(fill, range(len(listed))))
+    skipped = [f"{one.path}: {reason}" for one, reason in zip(listed, reasons, strict=True) if reason]
+    places = [place for place, reason in enumerate(reasons) if not reason]
+    kept = [listed[place] for place in places]
+    seen = {one.label for one in kept}
+    for one, reason in zip(listed, reasons, strict=True):
+        if one.label not in seen:
+            raise UserError(f"dataset {owner}: nothing in {one.path.parent} can be read; {one.path.name}: {reason}")
+    if skipped:
+        for to, place in enumerate(places):
+            images[to] = images[place]
+    labels = torch.tensor([one.label for one in kept], dtype=torch.int64)
+    return Split(torch.from_numpy(images)[: len(kept)], labels), [one.name for one in kept], skipped
+
+
+def _scratch(owner: str, shape: tuple[int, ...], folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return an array in a file that goes with it; raises `UserError` where the disk has no room for it."""
+    count = math.prod(shape)
+    if not count:
+        return np.zeros(shape, np.uint8)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            _reserve(file.fileno(), count)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"dataset {owner}: no room for {count / 1e9:.1f} GB of images in {folder}: {reason}") from None
+
+
+def _reserve(file: int, count: int) -> None:
+    """Claim the room on the disk now: a mapped file that finds none later kills the process."""
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file, 0, count)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot say
+            raise

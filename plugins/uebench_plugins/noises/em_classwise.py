@@ -1,0 +1,110 @@
+"""Class-wise EM: one error-minimising noise per class."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import uebench
+from uebench import Context, Images, Noise, Recipe, Target, kit, parameter
+
+
+class EMClasswise(Noise):
+    """Minimise the surrogate's loss on x + noise of its class, on a part of the images, for all of them.
+
+    A round is a few training steps of the surrogate, then one descent step on every image of the part from the noise of
+    its class, whose mean over the images of a class in a batch becomes its noise. Rounds end once the surrogate
+    classifies the protected part. The official code shows un-augmented images to the surrogate; `augment` says
+    otherwise.
+    """
+
+    name = "em-classwise"
+    paper = (
+        "Huang et al., Unlearnable Examples: Making Personal Data Unexploitable, ICLR 2021, section 4; released code"
+    )
+    streams: ClassVar[bool] = True
+
+    surrogate: Target = parameter(default="resnet18", doc="surrogate network")
+    augment: bool = parameter(default=False, doc="the surrogate learns from augmented images")
+    part: float = parameter(default=0.2, doc="share of each class that is used", above=0, high=1)
+    learn: int = parameter(default=10, doc="surrogate training steps in a round", unit="batches", low=1)
+    noise_step: float = parameter(default=0.1, doc="size of a descent step", unit="radius", above=0)
+    stop_error: float = parameter(default=0.01, doc="error of the surrogate that ends the rounds", low=0, high=1)
+    rounds: int = parameter(default=100, doc="rounds at most", low=1)
+    batch: int = parameter(default=512, doc="batch size", unit="images", low=1)
+    lr: float = parameter(default=0.1, doc="surrogate's learning rate", above=0)
+
+    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+        """Go through rounds of training steps and descent steps, until the surrogate's error is low."""
+        network = context.network(self.surrogate)
+        part = self.choose(labels, context)
+        sweep = torch.split(part, self.batch)
+        recipe = Recipe(steps=self.rounds * self.learn, batch=self.batch, lr=self.lr, schedule="constant")
+        training = kit.Training(network, recipe, len(part), context.seed, clip=5.0)
+        patterns = torch.zeros(context.classes, *images.shape[1:], device=labels.device)
+        if kept := context.kept():
+            training.resume(kept)
+            patterns.copy_(kept["patterns"])
+        length = self.learn + len(sweep)
+        for step in context.steps(self.rounds * length):
+            turn, place = divmod(step, length)
+            if place < self.learn:
+                index = part[training.batch(turn * self.learn + place)]
+                y = labels[index]
+                x = (images[index] + patterns[y]).clamp(0, 1)
+                loss, _ = training.step(turn * self.learn + place, context.augment(x) if self.augment else x, y)
+                context.tell(loss)
+            else:
+                index = sweep[place - self.learn]
+                self.descend(network, images[index], labels[index], patterns)
+            if place == length - 1 and self.error(network, images, labels, patterns, sweep) <= self.stop_error:
+                break
+            context.keep(patterns=patterns, **training.state())
+        delta, steps = kit.blank(images, self.radius), kit.to_steps(patterns, self.radius)
+        for index in torch.split(torch.arange(len(labels), device=labels.device), self.batch):
+            delta[index.to(delta.device)] = steps[labels[index]].to(delta.device)
+        return delta
+
+    def choose(self, labels: Tensor, context: Context) -> Tensor:
+        """Return the indices of the used images: the same share of every class, at least one, in random order."""
+        draw = torch.Generator().manual_seed(context.seed)
+        order = torch.randperm(len(labels), generator=draw).to(labels.device)
+        rank = torch.empty_like(order)
+        for label in range(context.classes):
+            own = labels[order] == label
+            rank[own] = torch.arange(int(own.sum()), device=labels.device)
+        counts = torch.bincount(labels, minlength=context.classes)
+        wanted = (self.part * counts).round().long().clamp(min=1)
+        return order[rank < wanted[labels[order]]]
+
+    def descend(self, network: torch.nn.Module, x: Tensor, y: Tensor, patterns: Tensor) -> None:
+        """Move the noise of every class that is in a batch, in place."""
+        with kit.frozen(network):
+            point = (x + patterns[y]).clamp(0, 1).requires_grad_(True)
+            (slope,) = torch.autograd.grad(F.cross_entropy(network(point), y, reduction="sum"), point)
+        moved = (patterns[y] - self.noise_step * self.radius * slope.sign()).clamp(-self.radius, self.radius)
+        members = F.one_hot(y, len(patterns)).to(moved)
+        counts = members.sum(0)
+        there = counts > 0
+        means = torch.einsum("bk,bchw->kchw", members, moved)[there] / counts[there].view(-1, 1, 1, 1)
+        patterns[there] = means.clamp(-self.radius, self.radius)
+
+    def error(
+        self, network: torch.nn.Module, images: Images, labels: Tensor, patterns: Tensor, sweep: tuple[Tensor, ...]
+    ) -> float:
+        """Return the share of the protected part that the surrogate gets wrong."""
+        wrong = torch.zeros((), dtype=torch.int64, device=labels.device)
+        with kit.frozen(network), torch.no_grad():
+            for index in sweep:
+                y = labels[index]
+                wrong += (network((images[index] + patterns[y]).clamp(0, 1)).argmax(1) != y).sum()
+        return int(wrong) / sum(map(len, sweep))
+
+
+@uebench.hookimpl
+def register_noises() -> list[type[Noise]]:
+    """Register this module's noise."""
+    return [EMClasswise]

@@ -1,0 +1,49 @@
+"""EM as the REM code base makes it: on augmented views, and so out of register with the image."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+import uebench
+from uebench import Context, Images, Noise, UserError, kit
+from uebench_plugins.noises.surrogate import SurrogateNoise
+
+
+class EMREM(SurrogateNoise):
+    """Minimise the surrogate's loss on a cropped and flipped view, and store that noise for the image as it is.
+
+    This is the generator behind the EM columns of the REM and SEM papers. Where the augmentation changes the size
+    (ImageNet), the set must be stored in the size of the view, as the published noise was.
+    """
+
+    name = "em-rem"
+    paper = "Fu et al., Robust Unlearnable Examples, ICLR 2022: released code of its EM baseline, settings of table 5"
+
+    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+        """Alternate descent on the noise of an augmented view with one plain training step on that view."""
+        seen, own = tuple(context.augment(images[:1]).shape[1:]), tuple(images.shape[1:])
+        if seen != own:
+            raise UserError(f"noise {self.name}: augmented views are {seen}, images {own}; store the set in that size")
+        network = context.network(self.surrogate)
+        step = self.noise_step * self.radius
+
+        def descend(x: Tensor, y: Tensor, old: Tensor) -> Tensor:
+            return kit.pgd(network, x, y, radius=self.radius, steps=self.noise_steps, step=step, ascend=False) - x
+
+        return kit.alternate(
+            images,
+            labels,
+            context,
+            network=network,
+            recipe=self.recipe(),
+            radius=self.radius,
+            make=descend,
+            view=lambda x, y: x,
+            before=context.augment,
+        )
+
+
+@uebench.hookimpl
+def register_noises() -> list[type[Noise]]:
+    """Register this module's noise."""
+    return [EMREM]

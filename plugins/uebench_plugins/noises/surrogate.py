@@ -1,0 +1,27 @@
+"""What EM, REM and SEM share: a surrogate network that is trained alongside the noise."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from uebench import Noise, Recipe, Target, parameter
+
+
+class SurrogateNoise(Noise):
+    """A noise made against a surrogate in training; the defaults are the settings of REM, section 5.1 and table 5."""
+
+    streams: ClassVar[bool] = True
+
+    surrogate: Target = parameter(default="resnet18", doc="surrogate network")
+    noise_steps: int = parameter(default=10, doc="descent steps on the noise, each time", low=1)
+    noise_step: float = parameter(default=0.2, doc="size of such a step", unit="radius", above=0)
+    steps: int = parameter(default=5000, doc="surrogate training steps", unit="batches", low=1)
+    batch: int = parameter(default=128, doc="batch size", unit="images", low=1)
+    lr: float = parameter(default=0.1, doc="surrogate's highest learning rate", above=0)
+    schedule: Literal["step", "one-cycle", "constant"] = parameter(
+        default="step", doc="surrogate's learning-rate schedule"
+    )
+
+    def recipe(self) -> Recipe:
+        """Return how the surrogate is trained."""
+        return Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule=self.schedule)

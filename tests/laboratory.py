@@ -1,0 +1,94 @@
+"""What the tests of noises share: a context on the host, a small network, a few images, and a witness of every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from uebench import Target, kit
+from uebench.seeds import derive, sow
+from uebench.train import build
+
+RADIUS, ADV_RADIUS = 0.1, 0.05
+
+
+class Sink:
+    """A context on the host, with the augmentation of a 6x6 set, that also records what the surrogate was shown."""
+
+    device, classes, seed = torch.device("cpu"), 4, 7
+    names = tuple(map(str, range(100)))
+
+    def __init__(self, network: nn.Module | None = None) -> None:
+        self.lent = network
+
+    def augment(self, images: Tensor) -> Tensor:
+        return kit.crop_and_flip(images, 1)
+
+    def network(self, target: Target | str, trained: bool = False) -> nn.Module:
+        assert isinstance(target, Target)
+        self.asked = target, trained
+        return self.lent or build(target, (3, 6, 6), self.classes, "fp32", self.device, derive(self.seed, "surrogate"))
+
+    def steps(self, count: int) -> Iterator[int]:
+        for step in range(count):
+            sow(step)
+            yield step
+
+    def tell(self, loss: Tensor) -> None:
+        self.told = float(loss)
+
+    def keep(self, **state: Tensor) -> None:
+        pass
+
+    def kept(self) -> Mapping[str, Tensor]:
+        return {}
+
+
+def surrogate() -> nn.Module:
+    torch.manual_seed(1)
+    net = nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5), nn.Tanh(), nn.Flatten(), nn.Linear(180, 4)
+    ).double()
+    net(torch.rand(32, 3, 6, 6, dtype=torch.float64))
+    return net
+
+
+def data(count: int = 12) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(2)
+    images = torch.rand(count, 3, 6, 6, dtype=torch.float64)
+    images[:, :, 0], images[:, :, 5] = 0.0, 1.0  # saturated pixels, where the clamp stops the gradient
+    return images, torch.arange(count) % 4
+
+
+def views(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the crop-and-flip draws as an explicit (b, 36, 36 * 4) linear map: written without the code under test."""
+    count = len(images)
+    top, left = torch.randint(0, 3, (2, count, 1))
+    mirrored = torch.rand(count, 1) < 0.5
+    matrix = torch.zeros(count, 36, 36, dtype=images.dtype)
+    for image in range(count):
+        for row in range(6):
+            for column in range(6):
+                source = row + int(top[image]) - 1, (5 - column if mirrored[image] else column) + int(left[image]) - 1
+                if 0 <= source[0] < 6 and 0 <= source[1] < 6:
+                    matrix[image, row * 6 + column, source[0] * 6 + source[1]] = 1
+    return torch.einsum("bij,bcj->bci", matrix, images.flatten(2)).view_as(images), matrix
+
+
+class Watched(nn.Module):
+    """Wraps a network and records the images of every training step and the mode of every other pass."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.trained_on, self.attacked = net, list[Tensor](), list[Tensor]()
+
+    def forward(self, images: Tensor) -> Tensor:
+        if any(weight.requires_grad for weight in self.parameters()):
+            assert all(module.training for module in self.modules()), "a surrogate step in eval mode"
+            self.trained_on.append(images.detach())
+        else:
+            assert not any(module.training for module in self.modules()), "a noise or attack step in train mode"
+            self.attacked.append(images.detach())
+        return self.net(images)

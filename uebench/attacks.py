@@ -1,0 +1,161 @@
+"""Adversarial examples: the one PGD, its one-step forms, and APGD; noises and breakers share them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn import functional as F
+
+Attack = Literal["pgd", "fgsm", "rs-fgsm", "apgd"]
+"""The inner attacks, for the type of a parameter."""
+
+
+@contextmanager
+def frozen(network: Module) -> Iterator[None]:
+    """Hold a network in eval mode with no gradient for its weights, and restore both on leaving.
+
+    Running statistics stay untouched and dropout is off inside.
+    """
+    modes = [one for one in network.modules() if one.training]
+    weights = [one for one in network.parameters() if one.requires_grad]
+    for module in modes:
+        module.training = False
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for module in modes:
+            module.training = True
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def pgd(
+    network: Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    radius: float,
+    steps: int,
+    step: float,
+    ascend: bool = True,
+    start: Tensor | None = None,
+    random_start: bool = True,
+) -> Tensor:
+    """Projected gradient descent in the L-inf ball (Madry et al., ICLR 2018), as in the REM code.
+
+    images: float32 (b, c, h, w) in [0, 1]; targets: labels (b,) or soft targets (b, classes). `radius` and `step` are
+    in pixel range [0, 1]. Climbs the cross-entropy, or goes down it with `ascend=False`, from `start` where one is
+    given, else from a random point of the ball. The network is in eval mode meanwhile. Returns the last iterate, inside
+    the ball and [0, 1]; with radius or steps 0 the images themselves.
+    """
+    if radius == 0 or steps == 0:
+        return images
+    images = images.detach()  # the attack is held fixed: no gradient reaches them through the bounds
+    lowest, highest = (images - radius).clamp(min=0), (images + radius).clamp(max=1)
+    found = images.clone()
+    if start is not None:
+        found = start.detach().clamp(lowest, highest)
+    elif random_start:
+        found = (found + torch.empty_like(found).uniform_(-radius, radius)).clamp(lowest, highest)
+    with frozen(network):
+        for _ in range(steps):
+            found.requires_grad_(True)
+            loss = F.cross_entropy(network(found), targets, reduction="sum")
+            (slope,) = torch.autograd.grad(loss, found)
+            found = found.detach().add(slope.sign(), alpha=step if ascend else -step).clamp(lowest, highest)
+    return found
+
+
+def apgd(network: Module, images: Tensor, targets: Tensor, *, radius: float, steps: int) -> Tensor:
+    """Auto-PGD on the cross-entropy in the L-inf ball (Croce and Hein, ICML 2020, algorithm 1), from a random point.
+
+    Arguments as for `pgd`. Each image has its own step size, from twice the radius, halved at a checkpoint where fewer
+    than three quarters of the steps since the last one climbed, or where neither it nor the best loss has changed
+    since; the image then restarts from its best point. Returns the best point of each image; takes one more forward
+    pass than steps.
+    """
+    if radius == 0 or steps == 0:
+        return images
+    lowest, highest = (images - radius).clamp(min=0), (images + radius).clamp(max=1)
+
+    def look(point: Tensor) -> tuple[Tensor, Tensor]:
+        point = point.detach().requires_grad_(True)
+        losses = F.cross_entropy(network(point), targets, reduction="none")
+        (slope,) = torch.autograd.grad(losses.sum(), point)
+        return losses.detach(), slope.sign()
+
+    def fill(values: Tensor) -> Tensor:
+        return values.view(-1, 1, 1, 1)
+
+    marks = _checkpoints(steps)
+    now = before = (images + torch.empty_like(images).uniform_(-radius, radius)).clamp(lowest, highest)
+    size = torch.full_like(images[:, 0, 0, 0], 2 * radius)
+    with frozen(network):
+        loss, slope = look(now)
+        best, best_loss, best_slope = now, loss, slope
+        marked_loss, marked_size, climbed = best_loss, size, torch.zeros_like(size)
+        for step in range(1, steps + 1):
+            aim = (now + fill(size) * slope).clamp(lowest, highest)
+            pull = aim - now if step == 1 else 0.75 * (aim - now) + 0.25 * (now - before)
+            before, now = now, (now + pull).clamp(lowest, highest)
+            last = loss
+            if step < steps:
+                loss, slope = look(now)
+            else:
+                with torch.no_grad():
+                    loss = F.cross_entropy(network(now), targets, reduction="none")
+            climbed = climbed + (loss > last)
+            better = loss > best_loss
+            best, best_slope = torch.where(fill(better), now, best), torch.where(fill(better), slope, best_slope)
+            best_loss = torch.where(better, loss, best_loss)
+            if step in marks:
+                slow = climbed < 0.75 * (step - marks[step])
+                stuck = (size == marked_size) & (best_loss == marked_loss)
+                marked_loss, marked_size, climbed = best_loss, size, torch.zeros_like(size)
+                again = slow | stuck
+                size = torch.where(again, size / 2, size)
+                now, slope = torch.where(fill(again), best, now), torch.where(fill(again), best_slope, slope)
+                loss = torch.where(again, best_loss, loss)
+    return best.detach()
+
+
+def _checkpoints(steps: int) -> dict[int, int]:
+    """Return APGD's checkpoints below `steps`, each with the one before it; the shares of the steps are per cent.
+
+    In whole numbers: summed up as floats, 57 per cent of a hundred steps are the 58th.
+    """
+    shares = [0, 22]
+    while shares[-1] < 100:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 3, 6))
+    marks = sorted({-(-share * steps // 100) for share in shares})
+    return {later: earlier for earlier, later in pairwise(marks) if later < steps}
+
+
+def adversary(
+    attack: Attack, network: Module, images: Tensor, targets: Tensor, *, radius: float, steps: int, step: float
+) -> Tensor:
+    """Return adversarial examples in the L-inf ball by a named attack; arguments as for `pgd`.
+
+    `fgsm` is one step of the radius from the image itself, `rs-fgsm` one of 1.25 radii from a random point (Wong et
+    al., ICLR 2020); both pass over `steps` and `step`, `apgd` over `step`. With radius or steps 0 the images
+    themselves.
+    """
+    if radius == 0 or steps == 0:
+        return images
+    if attack == "pgd":
+        return pgd(network, images, targets, radius=radius, steps=steps, step=step)
+    if attack == "fgsm":
+        return pgd(network, images, targets, radius=radius, steps=1, step=radius, random_start=False)
+    if attack == "rs-fgsm":
+        return pgd(network, images, targets, radius=radius, steps=1, step=1.25 * radius)
+    if attack == "apgd":
+        return apgd(network, images, targets, radius=radius, steps=steps)
+    raise ValueError(f"unknown attack {attack!r}; known: {', '.join(get_args(Attack))}")

@@ -1,0 +1,182 @@
+"""What the commands that do work do: run a suite, export a protected set, rebuild a board."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from rich.console import Console
+
+from uebench import display, executors, leaderboard, naming, pages
+from uebench import export as exporting
+from uebench import plan as planning
+from uebench.api import Breaker, Noise, UserError
+from uebench.data import fingerprint, names
+from uebench.plan import Job, Plan
+from uebench.registry import registry
+from uebench.store import Store, sweep
+from uebench.suite import Selection, Suite, read, select
+from uebench.work import finished
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a command does its work: the store, the devices, and how many processes and threads it uses."""
+
+    store: Path
+    device: str | None
+    workers: int | None
+    threads: int
+    keep_every: float
+
+    def open(self) -> Store:
+        """Return the store; what it finds damaged is told on standard error."""
+        return Store(self.store, lambda line: click.echo(f"note: {line}", err=True))
+
+    def execute(self, plan: Plan, queue: executors.Queue) -> bool:
+        """Run what a plan lacks; returns whether it went through, uninterrupted."""
+        used = executors.devices(self.device)
+        crew = self.workers or (1 if used != ["cpu"] else max(1, executors.cores() // self.threads))
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            executors.execute(
+                plan, queue, self.store, devices=used, workers=crew, threads=self.threads, every=self.keep_every
+            )
+        except KeyboardInterrupt:
+            return False
+        return True
+
+
+def _interrupt(*_: object) -> None:
+    """Stop as Ctrl-C does; in a shell's background jobs SIGINT itself is ignored."""
+    raise KeyboardInterrupt
+
+
+def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: bool) -> int:
+    """Run a suite, or a part of it, and rank the results; returns the exit status."""
+    console, chosen = display.console(), read(suite)
+    selection, store = select(chosen, **lists), machine.open()
+    executors.devices(machine.device)  # a wrong one is reported before anything else
+    plan = _plan(selection, store)
+    if dry:
+        _show_plan(console, selection, plan, store)
+        return 0
+    folder = boards / chosen.name
+    leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
+    store.prepare()
+    called = {job.key: naming.name(selection, job) for job in plan.jobs}
+    with display.listener(console, called, len(plan.cells)) as watching:
+        queue = executors.Queue(watching)
+        through = machine.execute(plan, queue)
+    done = [
+        naming.labelled(selection, cell, queue.results[cell.key]) for cell in plan.cells if cell.key in queue.results
+    ]
+    _publish(console, folder, chosen, done, store, _galleries(selection, plan, store))
+    return _tell(queue, called, through, len(done), len(plan.cells), "cells")
+
+
+def export(suite: str | None, lists: dict[str, Any], machine: Machine, folder: Path, array: exporting.Array) -> int:
+    """Make one noise for one data set and write the protected set into a folder; returns the exit status."""
+    exporting.refuse(folder)
+    selection, store = select(read(suite) if suite else Suite.bare(), **lists), machine.open()
+    for kind, found in (("noise", selection.noises), ("dataset", selection.sources), ("seed", selection.seeds)):
+        if len(found) != 1:
+            raise UserError(f"an export is of one {kind}, not {len(found)}; say which with --{kind}")
+    (source,), (noise,), (seed,) = selection.sources, selection.noises, selection.seeds
+    job = planning.protect(source, fingerprint(source, store), noise, selection.recipe, seed)
+    plan = Plan(job.victims, [job], [])
+    store.prepare()
+    console, called = display.console(), {one.key: naming.name(selection, one) for one in plan.jobs}
+    with display.listener(console, called, 0) as watching:
+        queue = executors.Queue(watching)
+        through = machine.execute(plan, queue)
+    left = sum(not finished(one, store) for one in plan.jobs)
+    status = _tell(queue, called, through, len(plan.jobs) - left, len(plan.jobs), "jobs")
+    if status:
+        return status
+    data = exporting.export(job, store, folder, array)
+    console.print(f"{len(names(data))} protected images, their array and manifest: {folder}", soft_wrap=True)
+    for line in data.skipped:
+        click.echo(f"left out: {line}", err=True)
+    return int(bool(data.skipped))
+
+
+def rank(suite: str, into: Path | None, boards: Path) -> None:
+    """Rebuild the files of a board, and its table in a document."""
+    chosen = read(suite)
+    folder = boards / chosen.name
+    results = leaderboard.read(folder / "results.jsonl")
+    if not results:
+        raise UserError(f"{folder / 'results.jsonl'} holds no results; run `uebench run {suite}` first")
+    made = leaderboard.rank(chosen, results.values())
+    pages.publish(folder, chosen, made)
+    pages.index(boards)
+    if into:
+        pages.insert(into, chosen, made)
+    for board in made:
+        display.show(display.console(), board.title, *pages.table(board, brief=True), numbers=True)
+
+
+def _tell(queue: executors.Queue, called: dict[str, str], through: bool, done: int, count: int, what: str) -> int:
+    """Tell what failed or was interrupted; returns the exit status."""
+    for key, reason in queue.failures.items():
+        click.echo(f"failed: {called[key]}: {reason}", err=True)
+    if not through:
+        click.echo(f"Stopped with {done} of {count} {what} done. The same command goes on from here.", err=True)
+        return 130
+    if done < count:
+        click.echo(f"{count - done} of {count} {what} are missing. The same command tries them again.", err=True)
+    return int(done < count)
+
+
+def _plan(selection: Selection, store: Store) -> Plan:
+    nothing, plain = cast(Noise, registry().build("noise", "none")), cast(Breaker, registry().build("breaker", "none"))
+    fingerprints = [fingerprint(source, store) for source in selection.sources]
+    return planning.plan(selection, nothing, (plain,), fingerprints)
+
+
+def _show_plan(console: Console, selection: Selection, plan: Plan, store: Store) -> None:
+    jobs: list[Job] = plan.jobs
+    left = [job for job in jobs if not finished(job, store)]
+    rows = [[naming.name(selection, job), job.key, "to do" if job in left else "done"] for job in jobs]
+    display.show(console, f"suite {selection.suite.name}", ["job", "key", "state"], rows)
+    console.print(f"{len(plan.protects)} noises and {len(plan.cells)} cells; {len(left)} of {len(jobs)} jobs to do")
+
+
+def _galleries(selection: Selection, plan: Plan, store: Store) -> dict[str, bytes]:
+    """Return the pictures of each finished noise, of its first seed, by the noise's name."""
+    found: dict[str, bytes] = {}
+    for job in plan.protects:
+        name = naming.noise(selection, job)
+        files = store.find(job.key) if name not in found else None
+        if files:
+            found[name] = files["gallery.png"].read_bytes()
+    return found
+
+
+def _publish(
+    console: Console, folder: Path, suite: Suite, fresh: Sequence[Any], store: Store, galleries: dict[str, bytes]
+) -> None:
+    """Merge results into a board's record, rebuild its files and print its tables."""
+    path = folder / "results.jsonl"
+    with store.lock(f"board-{suite.name}", wait=True):
+        merged, conflicts = leaderboard.merge(leaderboard.read(path), fresh)
+        if not merged:
+            return
+        for name in (path.name, *pages.FILES):
+            sweep(folder / name)
+        leaderboard.write(path, merged)
+        boards = leaderboard.rank(suite, merged.values())
+        pages.hang(folder, galleries)
+        pages.publish(folder, suite, boards)
+        pages.index(folder.parent)
+    for board in boards:
+        display.show(console, board.title, *pages.table(board, brief=True), numbers=True)
+        display.show(console, "breakers", *pages.breaker_table(board), numbers=True)
+    for line in conflicts:
+        click.echo(f"note: other numbers on record: {line}", err=True)
+    console.print(f"Board: {folder / 'README.md'}", soft_wrap=True)
