@@ -16,6 +16,7 @@ from uebench.executors import Queue, execute
 from uebench.plan import Job, Plan
 from uebench.registry import registry
 from uebench.result import Result
+from uebench.selection import Selection, select
 from uebench.store import Store
 
 
@@ -64,9 +65,9 @@ class Watcher:
 
 
 def planned(noises: list[Noise], breakers: list[Breaker]) -> Plan:
-    selection = suite.select(suite.read(str(TINY)))
+    (selection,) = select(suite.read(str(TINY)))
     nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
-    chosen = suite.Selection(
+    chosen = Selection(
         selection.suite,
         selection.sources,
         noises,

@@ -13,13 +13,14 @@ from uebench.data import load
 from uebench.plan import Cell, Plan, Protect
 from uebench.registry import registry
 from uebench.seeds import derive
+from uebench.selection import describe, select
 from uebench.store import Store
 from uebench.train import build
 
 
 def planned(**options: list[str] | list[int]) -> Plan:
     nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
-    selection = suite.select(suite.read(str(TINY)), **options)  # type: ignore[arg-type]
+    (selection,) = select(suite.read(str(TINY)), **options)  # type: ignore[arg-type]
     return plan.plan(selection, nothing, (plain,), [""])  # type: ignore[arg-type]
 
 
@@ -41,10 +42,10 @@ def test_the_product_is_full_and_each_noise_is_made_once() -> None:
 
 
 def test_a_suites_defaults_hold_for_bare_names_and_give_way_to_the_users() -> None:
-    (noise,) = suite.select(suite.read(str(TINY)), noises=["rem:steps=3"]).noises
+    (noise,) = select(suite.read(str(TINY)), noises=["rem:steps=3"])[0].noises
     assert noise.radius == 32 / 255
     assert noise.steps == 3  # type: ignore[attr-defined]
-    assert suite.describe(suite.read(str(TINY)), "noise", noise) == "rem:steps=3"
+    assert describe(suite.read(str(TINY)), "noise", noise) == "rem:steps=3"
 
 
 def test_keys_are_the_same_in_every_process() -> None:

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 from uebench import check, leaderboard, pages, plan, suite
 from uebench.cli import main
 from uebench.registry import registry
+from uebench.selection import select
 
 README = (ROOT / "README.md").read_text()
 BOARDS = [path.parent.name for path in sorted((ROOT / "leaderboards").glob("*/results.jsonl"))]
@@ -52,7 +53,7 @@ def test_committed_records_are_cells_that_the_suite_plans_today(name: str) -> No
     records = leaderboard.read(ROOT / "leaderboards" / name / "results.jsonl")
     (content,) = {one.parameters["content"] for one in records.values()}
     datasets = [f"{text}:path=." if text == "folder" else text for text in suite.read(name).datasets]
-    selection = suite.select(suite.read(name), datasets=datasets, seeds=sorted({one.seed for one in records.values()}))
+    (selection,) = select(suite.read(name), datasets=datasets, seeds=sorted({one.seed for one in records.values()}))
     nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
     cells = plan.plan(selection, nothing, (plain,), [content]).cells  # type: ignore[arg-type]
     planned = {cell.key: cell.parameters for cell in cells}

@@ -40,6 +40,13 @@ def seeds(context: click.Context, option: click.Parameter, values: Sequence[str]
     return found
 
 
+def shares(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[float]:
+    """Read `0.2,0.4`, given once or more."""
+    from uebench.suite import share
+
+    return [share(part) for value in values for part in value.split(",")]
+
+
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     """Bundle options that several commands share."""
 
@@ -80,6 +87,12 @@ def main() -> None:
 @click.option("--breaker", "breakers", multiple=True, metavar="SPEC", help="A breaker, or a chain a+b; repeatable.")
 @click.option("--target", "targets", multiple=True, metavar="SPEC", help="A target network; repeatable.")
 @click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="A data set; repeatable.")
+@click.option(
+    "--protect", "protected", multiple=True, callback=shares, metavar="P,P", help="Shares of protected images."
+)
+@click.option(
+    "--kind", type=click.Choice(["mixed", "clean-only"]), help="The others are there, or the protected are left out."
+)
 @seed_option
 @click.option("--workers", type=click.IntRange(min=1), help="Processes per device; default 1 a GPU, on a CPU 1 a core.")
 @machine_options

@@ -18,8 +18,9 @@ from uebench.api import Breaker, Noise, UserError
 from uebench.data import fingerprint, names
 from uebench.plan import Job, Plan
 from uebench.registry import registry
+from uebench.selection import Selection, select
 from uebench.store import Store, sweep
-from uebench.suite import Selection, Suite, read, select
+from uebench.suite import Suite, read
 from uebench.work import finished
 
 
@@ -59,32 +60,37 @@ def _interrupt(*_: object) -> None:
 def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: bool) -> int:
     """Run a suite, or a part of it, and rank the results; returns the exit status."""
     console, chosen = display.console(), read(suite)
-    selection, store = select(chosen, **lists), machine.open()
+    selections, store = select(chosen, **lists), machine.open()
     executors.devices(machine.device)  # a wrong one is reported before anything else
-    plan = _plan(selection, store)
+    plans = [_plan(selection, store) for selection in selections]
+    plan = planning.of(cell for one in plans for cell in one.cells)
+    part = {job.key: selection for selection, one in zip(selections, plans, strict=True) for job in one.jobs}
+    called = {job.key: naming.name(part[job.key], job) for job in plan.jobs}
     if dry:
-        _show_plan(console, selection, plan, store)
+        _show_plan(console, chosen, plan, called, store)
         return 0
     folder = boards / chosen.name
     leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
     store.prepare()
-    called = {job.key: naming.name(selection, job) for job in plan.jobs}
     with display.listener(console, called, len(plan.cells)) as watching:
         queue = executors.Queue(watching)
         through = machine.execute(plan, queue)
     done = [
-        naming.labelled(selection, cell, queue.results[cell.key]) for cell in plan.cells if cell.key in queue.results
+        naming.labelled(part[cell.key], cell, queue.results[cell.key])
+        for cell in plan.cells
+        if cell.key in queue.results
     ]
-    _publish(console, folder, chosen, done, store, _galleries(selection, plan, store))
+    _publish(console, folder, chosen, done, store, _galleries(part, plan, store))
     return _tell(queue, called, through, len(done), len(plan.cells), "cells")
 
 
 def export(suite: str | None, lists: dict[str, Any], machine: Machine, folder: Path, array: exporting.Array) -> int:
     """Make one noise for one data set and write the protected set into a folder; returns the exit status."""
     exporting.refuse(folder)
-    selection, store = select(read(suite) if suite else Suite.bare(), **lists), machine.open()
+    selections, store = select(read(suite) if suite else Suite("", ""), **lists), machine.open()
+    selection = selections[0]
     for kind, found in (("noise", selection.noises), ("dataset", selection.sources), ("seed", selection.seeds)):
-        if len(found) != 1:
+        if len(found) != 1 or len(selections) != 1:
             raise UserError(f"an export is of one {kind}, not {len(found)}; say which with --{kind}")
     (source,), (noise,), (seed,) = selection.sources, selection.noises, selection.seeds
     job = planning.protect(source, fingerprint(source, store), noise, selection.recipe, seed)
@@ -139,19 +145,19 @@ def _plan(selection: Selection, store: Store) -> Plan:
     return planning.plan(selection, nothing, (plain,), fingerprints)
 
 
-def _show_plan(console: Console, selection: Selection, plan: Plan, store: Store) -> None:
+def _show_plan(console: Console, suite: Suite, plan: Plan, called: dict[str, str], store: Store) -> None:
     jobs: list[Job] = plan.jobs
-    left = [job for job in jobs if not finished(job, store)]
-    rows = [[naming.name(selection, job), job.key, "to do" if job in left else "done"] for job in jobs]
-    display.show(console, f"suite {selection.suite.name}", ["job", "key", "state"], rows)
+    left = {job.key for job in jobs if not finished(job, store)}
+    rows = [[called[job.key], job.key, "to do" if job.key in left else "done"] for job in jobs]
+    display.show(console, f"suite {suite.name}", ["job", "key", "state"], rows)
     console.print(f"{len(plan.protects)} noises and {len(plan.cells)} cells; {len(left)} of {len(jobs)} jobs to do")
 
 
-def _galleries(selection: Selection, plan: Plan, store: Store) -> dict[str, bytes]:
-    """Return the pictures of each finished noise, of its first seed, by the noise's name."""
+def _galleries(part: dict[str, Selection], plan: Plan, store: Store) -> dict[str, bytes]:
+    """Return the pictures of each finished noise, of its first data set and seed, by the noise's name."""
     found: dict[str, bytes] = {}
     for job in plan.protects:
-        name = naming.noise(selection, job)
+        name = naming.noise(part[job.key], job)
         files = store.find(job.key) if name not in found else None
         if files:
             found[name] = files["gallery.png"].read_bytes()

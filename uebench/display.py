@@ -86,7 +86,8 @@ class Lines:
         if isinstance(job, Cell):
             self.done += 1
         if job.key in self._told:
-            self._print(f"done   {self.names[job.key]}{_accuracy(outcome)}  [{self.done} of {self.cells} cells]")
+            count = f"  [{self.done} of {self.cells} cells]" if self.cells else ""
+            self._print(f"done   {self.names[job.key]}{_accuracy(outcome)}{count}")
 
     def failed(self, job: Job, reason: str, trace: str) -> None:
         """Tell that a job failed."""
@@ -120,7 +121,7 @@ class Bars(Lines):
             TimeRemainingColumn(),
         )
         self.progress = Progress(*columns, console=console)
-        self._all = self.progress.add_task("cells", total=cells, loss="")
+        self._all = self.progress.add_task("cells", total=cells, loss="", visible=cells > 0)
         self._bars: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:

@@ -14,8 +14,9 @@ from uebench import result, spec
 from uebench.api import UserError
 from uebench.registry import registry
 from uebench.result import Result
+from uebench.selection import chain, describe, describe_chain
 from uebench.store import write_whole
-from uebench.suite import Suite, chain, describe, describe_chain
+from uebench.suite import Suite
 
 SEEDS = 3
 """Fewer seeds make an entry provisional."""
@@ -82,26 +83,37 @@ class Board:
 
 def rank(suite: Suite, results: Iterable[Result]) -> list[Board]:
     """Return the boards of a suite; raises `UserError` for a required component that does not exist."""
-    groups: dict[tuple[Any, ...], list[Result]] = {}
-    for one in results:
+    records, groups = list(results), dict[tuple[Any, ...], list[Result]]()
+    for one in records:
         texts = one.parameters
-        groups.setdefault((texts["dataset"], texts["content"], one.protected, one.kind, texts["recipe"]), []).append(
-            one
-        )
-    chains = [chain(suite, text) for text in suite.required_breakers]
-    breakers = {"+".join(spec.canonical(one) for one in made): describe_chain(suite, made) for made in chains}
-    built = [registry().build("target", text, suite.defaults) for text in suite.required_targets]
-    targets = {spec.canonical(one): describe(suite, "target", one) for one in built}
-    return [_Ranking(suite, groups[group], breakers, targets).board() for group in sorted(groups)]
+        group = (texts["dataset"], texts["content"], texts["recipe"], one.kind, -one.protected)
+        groups.setdefault(group, []).append(one)
+    clean = spec.canonical(registry().build("noise", "none"))
+    boards = []
+    for group in sorted(groups):
+        *same, kind, share = group
+        if kind == "mixed" and share > -1:  # the clean set is the reference for every share
+            whole = groups.get((*same, kind, -1.0), [])
+            groups[group] += [one for one in whole if one.parameters["noise"] == clean]
+        boards.append(_Ranking(groups[group], *_required(suite.part(group[0].partition("@")[0])), suite.floor).board())
+    return boards
+
+
+def _required(part: Suite) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the labels of a cross product's required breakers and targets by canonical text."""
+    chains = [chain(part, text) for text in part.required_breakers]
+    breakers = {"+".join(spec.canonical(one) for one in made): describe_chain(part, made) for made in chains}
+    built = [registry().build("target", text, part.defaults) for text in part.required_targets]
+    return breakers, {spec.canonical(one): describe(part, "target", one) for one in built}
 
 
 class _Ranking:
     """Ranks one group of results. Components go by canonical text; `names` has their labels."""
 
     def __init__(
-        self, suite: Suite, records: list[Result], breakers: Mapping[str, str], targets: Mapping[str, str]
+        self, records: list[Result], breakers: Mapping[str, str], targets: Mapping[str, str], floor: float
     ) -> None:
-        self.suite, self.records, self.breakers, self.targets = suite, records, breakers, targets
+        self.records, self.breakers, self.targets, self.floor = records, breakers, targets, floor
         self.names: dict[str, str] = {}
         self.scores: dict[tuple[str, str, str], dict[int, float]] = {}
         for one in records:
@@ -173,7 +185,7 @@ class _Ranking:
             residuals.append((top - found[worst], self.names[worst]))
             for breaker in self.breakers:
                 reference = mean(scores(self.clean, breaker, target))
-                if reference >= self.suite.floor * top:
+                if reference >= self.floor * top:
                     gaps.append(reference - found[breaker])
         for breaker in [*self.breakers, *self.others]:
             name, there = (

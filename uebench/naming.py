@@ -7,7 +7,7 @@ from dataclasses import replace
 from uebench import spec
 from uebench.plan import Cell, Job, Protect, Victim
 from uebench.result import Result
-from uebench.suite import Selection, describe, describe_chain
+from uebench.selection import Selection, describe, describe_chain
 
 
 def noise(selection: Selection, job: Protect) -> str:
@@ -22,7 +22,8 @@ def name(selection: Selection, job: Job) -> str:
         return f"training {describe(suite, 'target', job.target)} on clean images for noises, seed {job.seed}"
     if isinstance(job, Cell):
         inner = f"{describe_chain(suite, job.chain)} on {describe(suite, 'target', job.target)}"
-        return f"{describe(suite, 'noise', job.protect.noise)} / {inner}, seed {job.protect.seed}"
+        share = "" if job.protected == 1 and job.kind == "mixed" else f" ({job.protected:.0%} {job.kind})"
+        return f"{describe(suite, 'noise', job.protect.noise)}{share} / {inner}, seed {job.protect.seed}"
     return f"making {describe(suite, 'noise', job.noise)} for {describe(suite, 'dataset', job.source)}, seed {job.seed}"
 
 

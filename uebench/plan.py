@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from uebench import spec
 from uebench.api import Breaker, Noise, Recipe, Source, Target
-from uebench.suite import Selection
+from uebench.selection import Selection
+from uebench.suite import Kind
 
 NUMBERS = 1
 """Raised when a change of the engine gives other numbers for the same components."""
@@ -98,7 +99,7 @@ class Cell:
     target: Target
     recipe: Recipe
     protected: float = 1.0
-    kind: Literal["mixed", "clean-only"] = "mixed"
+    kind: Kind = "mixed"
 
     @cached_property
     def parameters(self) -> dict[str, str]:
@@ -159,19 +160,35 @@ def protect(source: Source, content: str, noise: Noise, recipe: Recipe, seed: in
 def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], fingerprints: Sequence[str]) -> Plan:
     """Return every job of a selection and its references.
 
-    The clean set (`nothing`) is trained under every breaker asked for, and every noise under no breaker (`plain`).
+    Unless the suite does without, the clean set (`nothing`) is trained whole under every breaker asked for, and every
+    noise under no breaker (`plain`). Without the protected images (`clean-only`) it is all one which noise they had.
     `fingerprints` are those of the selection's sources, in order.
     """
-    noises = list(dict.fromkeys([nothing, *selection.noises]))
-    chains = list(dict.fromkeys([plain, *selection.chains]))
+    recipe = selection.recipe
+    noises = [nothing] if selection.kind == "clean-only" else selection.noises
+    wanted = [(noise, share, selection.kind) for noise in noises for share in selection.protected]
+    if selection.suite.references:
+        wanted = [(nothing, 1.0, "mixed"), *wanted]
+    chains = [plain, *selection.chains] if selection.suite.references else selection.chains
     cells = [
-        Cell(protect(source, content, noise, selection.recipe, seed), chain, target, selection.recipe)
+        Cell(
+            protect(source, content, noise, recipe, seed),
+            chain,
+            target,
+            recipe,
+            *((1.0, "mixed") if noise == nothing and kind == "mixed" else (share, kind)),
+        )
         for source, content in zip(selection.sources, fingerprints, strict=True)
         for seed in selection.seeds
-        for noise in noises
+        for noise, share, kind in wanted
         for target in selection.targets
         for chain in chains
     ]
+    return of(cells)
+
+
+def of(cells: Iterable[Cell]) -> Plan:
+    """Return the plan of some cells, each once, and of everything they need."""
     unique = {cell.key: cell for cell in cells}
     protects = {cell.protect.key: cell.protect for cell in unique.values()}
     victims = {victim.key: victim for one in protects.values() for victim in one.victims}

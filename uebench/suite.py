@@ -4,57 +4,58 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, get_args
 
 from uebench import registry as plugins
 from uebench import spec
-from uebench.api import Breaker, Noise, Recipe, Source, Target, UserError
+from uebench.api import Recipe, UserError
 
 DEFAULT = "demo"
 LISTS = ("datasets", "noises", "breakers", "targets")
+GRID = (*LISTS, "protected", "kind", "recipe", "defaults")
+"""What one cross product of a suite may say of itself."""
+Kind = Literal["mixed", "clean-only"]
 
 
 @dataclass(frozen=True)
 class Suite:
     """Names and parameters only; nothing in it is a component yet.
 
-    `defaults` is `{kind: {name or "*": {parameter: value}}}`. An entry of the board needs every required breaker on
-    every required target. `floor` is the share of the plain clean accuracy that a breaker must keep on clean images
-    to count for the same-breaker gap.
+    `protected` are shares of protected images; `kind` says whether the others are there (`mixed`) or everything
+    protected is left out (`clean-only`). `references` adds the clean set under every breaker, and every noise under no
+    breaker. `defaults` is `{kind: {name or "*": {parameter: value}}}`. An entry of the board needs every required
+    breaker on every required target. `floor` is the share of the plain clean accuracy that a breaker must keep on clean
+    images to count for the same-breaker gap. `grids` are the cross products of a suite that is more than one, each a
+    suite itself.
     """
 
     name: str
     title: str
-    datasets: Sequence[str]
-    noises: Sequence[str]
-    breakers: Sequence[str]
-    targets: Sequence[str]
+    datasets: Sequence[str] = ()
+    noises: Sequence[str] = ()
+    breakers: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    protected: Sequence[float] = (1.0,)
+    kind: Kind = "mixed"
+    references: bool = True
     seeds: Sequence[int] = (0,)
     required_breakers: Sequence[str] = ()
     required_targets: Sequence[str] = ()
     floor: float = 0.5
     recipe: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    grids: Sequence[Suite] = ()
 
-    @classmethod
-    def bare(cls) -> Suite:
-        """Return a suite of nothing, in which every name has the component's own defaults."""
-        return cls("", "", (), (), (), ())
+    @property
+    def parts(self) -> Sequence[Suite]:
+        """The cross products that the suite consists of."""
+        return self.grids or (self,)
 
-
-@dataclass(frozen=True)
-class Selection:
-    """What a run is made of: a suite's lists, or the user's in their place, as components."""
-
-    suite: Suite
-    sources: Sequence[Source]
-    noises: Sequence[Noise]
-    chains: Sequence[tuple[Breaker, ...]]
-    targets: Sequence[Target]
-    recipe: Recipe
-    seeds: Sequence[int]
+    def part(self, dataset: str) -> Suite:
+        """Return the first cross product that has a data set of this name, or the suite."""
+        return next((one for one in self.parts if dataset in map(name_of, one.datasets)), self)
 
 
 def available() -> dict[str, Path]:
@@ -81,94 +82,114 @@ def read(name: str) -> Suite:
 
 
 def _check(path: Path, table: dict[str, Any]) -> Suite:
-    def take(place: str, table: dict[str, Any], allowed: Sequence[str]) -> None:
-        for key in table:
-            if key not in allowed:
-                raise UserError(f"suite {path}: {place} has no key {key!r}{spec.nearest(key, allowed)}")
-
-    def texts(place: str, value: Any) -> list[str]:
-        if not (isinstance(value, list) and value and all(isinstance(one, str) and one for one in value)):
-            raise UserError(f"suite {path}: {place} must be a list of names, not {value!r}")
-        return value
-
-    def section(place: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise UserError(f"suite {path}: {place} must be a table, not {value!r}")
-        return value
-
-    take("the suite", table, ("title", *LISTS, "seeds", "required", "floor", "recipe", "defaults"))
-    for key in ("title", *LISTS):
+    """Return the suite that a file describes; raises `UserError` for anything in it that has no meaning."""
+    file = _File(path)
+    file.take("the suite", table, ("title", "seeds", "required", "floor", "references", "grid", *GRID))
+    grids = table.get("grid", [])
+    if not isinstance(grids, list) or not all(isinstance(one, dict) for one in grids):
+        raise file.refuse(f"grid must be written [[grid]], not {grids!r}")
+    for one in grids:
+        file.take("a grid", one, GRID)
+    for key in ("title", *(LISTS if not grids else ())):
         if key not in table:
-            raise UserError(f"suite {path}: {key} is missing")
-    required = section("required", table.get("required", {}))
-    take("required", required, ("breakers", "targets"))
-    recipe = section("recipe", table.get("recipe", {}))
-    take("recipe", recipe, list(spec.kinds(Recipe)))
-    defaults = section("defaults", table.get("defaults", {}))
-    take("defaults", defaults, list(plugins.KINDS))
-    for kind, components in defaults.items():
-        for component, values in section(f"defaults.{kind}", components).items():
-            section(f"defaults.{kind}.{component}", values)
+            raise file.refuse(f"{key} is missing")
+    required = file.section("required", table.get("required", {}))
+    file.take("required", required, ("breakers", "targets"))
     seeds = table.get("seeds", [0])
     if not (isinstance(seeds, list) and seeds and all(type(one) is int and one >= 0 for one in seeds)):
-        raise UserError(f"suite {path}: seeds must be a list of whole numbers, not {seeds!r}")
+        raise file.refuse(f"seeds must be a list of whole numbers, not {seeds!r}")
     floor = table.get("floor", 0.5)
     if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
-        raise UserError(f"suite {path}: floor must be a number in [0, 1], not {floor!r}")
-    lists = {key: texts(key, table[key]) for key in LISTS}
-    return Suite(
-        name=path.stem,
-        title=str(table["title"]),
-        **lists,
-        seeds=seeds,
-        required_breakers=texts("required.breakers", required.get("breakers", lists["breakers"])),
-        required_targets=texts("required.targets", required.get("targets", lists["targets"])),
-        floor=float(floor),
-        recipe=recipe,
-        defaults=defaults,
-    )
+        raise file.refuse(f"floor must be a number in [0, 1], not {floor!r}")
+    references = table.get("references", True)
+    if not isinstance(references, bool):
+        raise file.refuse(f"references must be true or false, not {references!r}")
+    common: dict[str, Any] = {"name": path.stem, "title": str(table["title"]), "seeds": seeds, "floor": float(floor)}
+
+    def build(table: Mapping[str, Any]) -> Suite:
+        lists = file.lists(table)
+        needed: dict[str, Any] = {
+            f"required_{key}": file.texts(f"required.{key}", required.get(key, lists.get(key, ["none"])))
+            for key in ("breakers", "targets")
+        }
+        return Suite(**common, references=references, **lists, **needed)
+
+    parts = []
+    for one in grids:
+        merged = {**{key: table[key] for key in GRID if key in table}, **one}
+        merged["recipe"] = {**table.get("recipe", {}), **one.get("recipe", {})}
+        merged["defaults"] = _over(table.get("defaults", {}), one.get("defaults", {}))
+        for key in LISTS:
+            if key not in merged:
+                raise file.refuse(f"a grid has no {key}")
+        parts.append(build(merged))
+    return replace(build(table), grids=tuple(parts))
 
 
-def chain(suite: Suite, text: str) -> tuple[Breaker, ...]:
-    """Turn `breaker+breaker` into a chain, with the suite's defaults; raises `UserError`."""
-    made = [plugins.registry().build("breaker", part, suite.defaults) for part in spec.split(text, "+")]
-    return spec.chain(cast(list[Breaker], made))
+@dataclass(frozen=True)
+class _File:
+    """Takes the tables of a suite's file apart, and names what is wrong with them."""
+
+    path: Path
+
+    def refuse(self, reason: str) -> UserError:
+        return UserError(f"suite {self.path}: {reason}")
+
+    def take(self, place: str, table: Mapping[str, Any], allowed: Sequence[str]) -> None:
+        for key in table:
+            if key not in allowed:
+                raise self.refuse(f"{place} has no key {key!r}{spec.nearest(key, allowed)}")
+
+    def texts(self, place: str, value: Any) -> list[str]:
+        if not (isinstance(value, list) and value and all(isinstance(one, str) and one for one in value)):
+            raise self.refuse(f"{place} must be a list of names, not {value!r}")
+        return value
+
+    def section(self, place: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.refuse(f"{place} must be a table, not {value!r}")
+        return value
+
+    def lists(self, table: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a cross product is made of."""
+        found: dict[str, Any] = {key: self.texts(key, table[key]) for key in LISTS if key in table}
+        found["recipe"] = self.section("recipe", table.get("recipe", {}))
+        self.take("recipe", found["recipe"], list(spec.kinds(Recipe)))
+        found["defaults"] = self.section("defaults", table.get("defaults", {}))
+        self.take("defaults", found["defaults"], list(plugins.KINDS))
+        for kind, components in found["defaults"].items():
+            for component, values in self.section(f"defaults.{kind}", components).items():
+                self.section(f"defaults.{kind}.{component}", values)
+        found["protected"] = table.get("protected", [1.0])
+        if not isinstance(found["protected"], list) or not found["protected"]:
+            raise self.refuse(f"protected must be a list of shares, not {found['protected']!r}")
+        found["protected"] = [share(one) for one in found["protected"]]
+        found["kind"] = table.get("kind", "mixed")
+        if found["kind"] not in get_args(Kind):
+            raise self.refuse(f"kind cannot be {found['kind']!r}{spec.nearest(str(found['kind']), get_args(Kind))}")
+        return found
 
 
-def select(
-    suite: Suite,
-    *,
-    datasets: Sequence[str] = (),
-    noises: Sequence[str] = (),
-    breakers: Sequence[str] = (),
-    targets: Sequence[str] = (),
-    seeds: Sequence[int] = (),
-) -> Selection:
-    """Turn a suite into components; a list that is given replaces the suite's. Raises `UserError`."""
-
-    def build(kind: str, texts: Sequence[str]) -> list[Any]:
-        return list(dict.fromkeys(plugins.registry().build(kind, text, suite.defaults) for text in texts))
-
-    recipe = {
-        key: spec.convert(f"suite {suite.name}: recipe", key, spec.kinds(Recipe)[key], value)
-        for key, value in suite.recipe.items()
+def _over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one table of defaults over another."""
+    kinds = {*common, *own}
+    return {
+        kind: {
+            name: {**common.get(kind, {}).get(name, {}), **own.get(kind, {}).get(name, {})}
+            for name in {**common.get(kind, {}), **own.get(kind, {})}
+        }
+        for kind in kinds
     }
-    return Selection(
-        suite=suite,
-        sources=build("dataset", datasets or suite.datasets),
-        noises=build("noise", noises or suite.noises),
-        chains=list(dict.fromkeys(chain(suite, text) for text in breakers or suite.breakers)),
-        targets=build("target", targets or suite.targets),
-        recipe=Recipe(**recipe),
-        seeds=list(dict.fromkeys(seeds or suite.seeds)),
-    )
 
 
-def describe(suite: Suite, kind: str, component: Any) -> str:
-    """Return a component's label: its name and what differs from this suite's defaults."""
-    return spec.label(component, plugins.registry().usual(kind, component.name, suite.defaults))
+def share(value: Any) -> float:
+    """Return a share of protected images; raises `UserError` outside (0, 1]."""
+    number: float = spec.convert("protected", "share", float, value)
+    if not 0 < number <= 1:
+        raise UserError(f"a protected share must lie in (0, 1], not {value}")
+    return number
 
 
-def describe_chain(suite: Suite, chain: Sequence[Breaker]) -> str:
-    """Return a chain's label, its members joined with `+`."""
-    return "+".join(describe(suite, "breaker", one) for one in chain)
+def name_of(text: str) -> str:
+    """Return the names in a specification or a chain, without parameters."""
+    return "+".join(spec.parse(part)[0] for part in spec.split(text, "+"))

@@ -1,0 +1,98 @@
+"""Turns a suite, or what the user wants of it, into components, and components into the names that it gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from uebench import registry as plugins
+from uebench import spec
+from uebench.api import Breaker, Noise, Recipe, Source, Target, UserError
+from uebench.suite import Kind, Suite, name_of
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a run is made of: a cross product's lists, or the user's in their place, as components."""
+
+    suite: Suite
+    sources: Sequence[Source]
+    noises: Sequence[Noise]
+    chains: Sequence[tuple[Breaker, ...]]
+    targets: Sequence[Target]
+    recipe: Recipe
+    seeds: Sequence[int]
+    protected: Sequence[float] = (1.0,)
+    kind: Kind = "mixed"
+
+
+def chain(suite: Suite, text: str) -> tuple[Breaker, ...]:
+    """Turn `breaker+breaker` into a chain, with the suite's defaults; raises `UserError`."""
+    made = [plugins.registry().build("breaker", part, suite.defaults) for part in spec.split(text, "+")]
+    return spec.chain(cast(list[Breaker], made))
+
+
+def select(
+    suite: Suite,
+    *,
+    datasets: Sequence[str] = (),
+    noises: Sequence[str] = (),
+    breakers: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    protected: Sequence[float] = (),
+    kind: Kind | None = None,
+    seeds: Sequence[int] = (),
+) -> list[Selection]:
+    """Turn a suite into components, one selection a cross product; raises `UserError`.
+
+    A list that is given replaces the suite's. Where the suite is several cross products, each takes what it has by
+    name, and those that are left without anything are dropped.
+    """
+    given = {"datasets": datasets, "noises": noises, "breakers": breakers, "targets": targets}
+    found = []
+    for part in suite.parts:
+        lists = {key: _wanted(getattr(part, key), texts, bool(suite.grids)) for key, texts in given.items()}
+        if suite.grids and not all(lists.values()):
+            continue
+
+        def build(kind: str, texts: Sequence[str], part: Suite = part) -> list[Any]:
+            return list(dict.fromkeys(plugins.registry().build(kind, text, part.defaults) for text in texts))
+
+        recipe = {
+            key: spec.convert(f"suite {suite.name}: recipe", key, spec.kinds(Recipe)[key], value)
+            for key, value in part.recipe.items()
+        }
+        found.append(
+            Selection(
+                suite=part,
+                sources=build("dataset", lists["datasets"]),
+                noises=build("noise", lists["noises"]),
+                chains=list(dict.fromkeys(chain(part, text) for text in lists["breakers"])),
+                targets=build("target", lists["targets"]),
+                recipe=Recipe(**recipe),
+                seeds=list(dict.fromkeys(seeds or suite.seeds)),
+                protected=list(dict.fromkeys(protected or part.protected)),
+                kind=kind or part.kind,
+            )
+        )
+    if not found:
+        raise UserError(f"suite {suite.name} has no cell of that kind; see `uebench run {suite.name} --dry-run`")
+    return found
+
+
+def _wanted(own: Sequence[str], given: Sequence[str], several: bool) -> Sequence[str]:
+    """Return what a cross product takes of a list that was given."""
+    if not given:
+        return own
+    return [text for text in given if name_of(text) in set(map(name_of, own))] if several else given
+
+
+def describe(suite: Suite, kind: str, component: Any) -> str:
+    """Return a component's label: its name and what differs from this suite's defaults."""
+    return spec.label(component, plugins.registry().usual(kind, component.name, suite.defaults))
+
+
+def describe_chain(suite: Suite, chain: Sequence[Breaker]) -> str:
+    """Return a chain's label, its members joined with `+`."""
+    return "+".join(describe(suite, "breaker", one) for one in chain)
