@@ -24,7 +24,7 @@ LAYERS = [
     {"data", "selection"},
     {"plan"},
     {"work"},
-    {"executors", "leaderboard", "naming", "export"},
+    {"executors", "leaderboard", "naming", "export", "compare"},
     {"display", "pages"},
     {"catalogue", "check", "commands"},
     {"cli"},

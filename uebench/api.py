@@ -143,6 +143,9 @@ class Breaker(Component):
     A breaker is blind: it never receives the noise, its name, clean images or test data.
     """
 
+    by_image: ClassVar[bool] = False
+    """Whether `filter` treats each image by itself, so that it may be given parts of the set."""
+
     def filter(self, images: Tensor) -> Tensor:
         """Process the whole training set, float32 (n, c, h, w), once before training; the engine rounds to 8 bits."""
         return images

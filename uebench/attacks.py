@@ -14,6 +14,11 @@ from torch.nn import functional as F
 
 Attack = Literal["pgd", "fgsm", "rs-fgsm", "apgd"]
 """The inner attacks, for the type of a parameter."""
+Norm = Literal["linf", "l2", "l1", "l1-exact"]
+"""The norms of a ball. `l1` is the released code of REM, `l1-exact` what L1 stands for; see `pgd`."""
+ORDER = {"l2": 2.0, "l1": 1.0}
+TINY = 1e-10
+"""What the released code adds to a norm before it divides by it."""
 
 
 @contextmanager
@@ -45,33 +50,73 @@ def pgd(
     radius: float,
     steps: int,
     step: float,
+    norm: Norm = "linf",
     ascend: bool = True,
     start: Tensor | None = None,
     random_start: bool = True,
 ) -> Tensor:
-    """Projected gradient descent in the L-inf ball (Madry et al., ICLR 2018), as in the REM code.
+    """Projected gradient descent in a ball (Madry et al., ICLR 2018), as in the REM code.
 
     images: float32 (b, c, h, w) in [0, 1]; targets: labels (b,) or soft targets (b, classes). `radius` and `step` are
-    in pixel range [0, 1]. Climbs the cross-entropy, or goes down it with `ascend=False`, from `start` where one is
-    given, else from a random point of the ball. The network is in eval mode meanwhile. Returns the last iterate, inside
-    the ball and [0, 1]; with radius or steps 0 the images themselves.
+    in pixel range [0, 1], for L1 and L2 norms of one image. Climbs the cross-entropy, or goes down it with
+    `ascend=False`, from `start` where one is given, else from a random point of the ball. The network is in eval mode
+    meanwhile. Returns the last iterate, inside the ball and [0, 1]; with radius or steps 0 the images themselves.
+
+    The released code goes along the gradient divided by its norm, in L1 too, brings a point back by scaling it, and
+    starts up to radius / steps away in every pixel, far outside and so on the sphere. `l1-exact` takes the steepest
+    step of L1, which changes one value, and the nearest point of the ball (Duchi et al., ICML 2008).
     """
     if radius == 0 or steps == 0:
         return images
     images = images.detach()  # the attack is held fixed: no gradient reaches them through the bounds
     lowest, highest = (images - radius).clamp(min=0), (images + radius).clamp(max=1)
+
+    def back(point: Tensor) -> Tensor:
+        if norm != "linf":
+            point = images + project(point - images, radius, norm)
+        return point.clamp(lowest, highest)
+
     found = images.clone()
     if start is not None:
-        found = start.detach().clamp(lowest, highest)
+        found = back(start.detach())
     elif random_start:
-        found = (found + torch.empty_like(found).uniform_(-radius, radius)).clamp(lowest, highest)
+        reach = radius if norm == "linf" else radius / steps
+        found = back(found + torch.empty_like(found).uniform_(-reach, reach))
     with frozen(network):
         for _ in range(steps):
             found.requires_grad_(True)
             loss = F.cross_entropy(network(found), targets, reduction="sum")
             (slope,) = torch.autograd.grad(loss, found)
-            found = found.detach().add(slope.sign(), alpha=step if ascend else -step).clamp(lowest, highest)
+            found = back(found.detach().add(direction(slope, norm), alpha=step if ascend else -step))
     return found
+
+
+def direction(slope: Tensor, norm: Norm) -> Tensor:
+    """Return the step of unit size that an attack takes along gradients (b, c, h, w)."""
+    if norm == "linf":
+        return slope.sign()
+    flat = slope.flatten(1)
+    if norm == "l1-exact":
+        place = flat.abs().argmax(1, keepdim=True)
+        return torch.zeros_like(flat).scatter(1, place, flat.gather(1, place).sign()).view_as(slope)
+    size: Tensor = flat.norm(p=ORDER[norm], dim=1, keepdim=True)
+    return (flat / (size + TINY)).view_as(slope)
+
+
+def project(delta: Tensor, radius: float, norm: Norm) -> Tensor:
+    """Bring perturbations (b, c, h, w) into the ball: clamped, scaled, or for `l1-exact` to the nearest point."""
+    if norm == "linf":
+        return delta.clamp(-radius, radius)
+    flat = delta.flatten(1)
+    if norm != "l1-exact":
+        size: Tensor = flat.norm(p=ORDER[norm], dim=1, keepdim=True)
+        return (flat * (size.clamp(max=radius) / (size + TINY))).view_as(delta)
+    ordered = flat.abs().sort(dim=1, descending=True).values
+    ranks = torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    levels = (ordered.cumsum(1) - radius) / ranks
+    count = (ordered > levels).sum(1, keepdim=True)
+    shrunk = flat.sign() * (flat.abs() - levels.gather(1, count - 1)).clamp(min=0)
+    return torch.where(flat.abs().sum(1, keepdim=True) <= radius, flat, shrunk).view_as(delta)
 
 
 def apgd(network: Module, images: Tensor, targets: Tensor, *, radius: float, steps: int) -> Tensor:
@@ -140,22 +185,30 @@ def _checkpoints(steps: int) -> dict[int, int]:
 
 
 def adversary(
-    attack: Attack, network: Module, images: Tensor, targets: Tensor, *, radius: float, steps: int, step: float
+    attack: Attack,
+    network: Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    radius: float,
+    steps: int,
+    step: float,
+    norm: Norm = "linf",
 ) -> Tensor:
-    """Return adversarial examples in the L-inf ball by a named attack; arguments as for `pgd`.
+    """Return adversarial examples by a named attack; arguments as for `pgd`.
 
     `fgsm` is one step of the radius from the image itself, `rs-fgsm` one of 1.25 radii from a random point (Wong et
-    al., ICLR 2020); both pass over `steps` and `step`, `apgd` over `step`. With radius or steps 0 the images
-    themselves.
+    al., ICLR 2020); both pass over `steps` and `step`, `apgd`, which is for L-inf only, over `step`. With radius or
+    steps 0 the images themselves.
     """
     if radius == 0 or steps == 0:
         return images
     if attack == "pgd":
-        return pgd(network, images, targets, radius=radius, steps=steps, step=step)
+        return pgd(network, images, targets, radius=radius, steps=steps, step=step, norm=norm)
     if attack == "fgsm":
-        return pgd(network, images, targets, radius=radius, steps=1, step=radius, random_start=False)
+        return pgd(network, images, targets, radius=radius, steps=1, step=radius, norm=norm, random_start=False)
     if attack == "rs-fgsm":
-        return pgd(network, images, targets, radius=radius, steps=1, step=1.25 * radius)
-    if attack == "apgd":
+        return pgd(network, images, targets, radius=radius, steps=1, step=1.25 * radius, norm=norm)
+    if attack == "apgd" and norm == "linf":
         return apgd(network, images, targets, radius=radius, steps=steps)
-    raise ValueError(f"unknown attack {attack!r}; known: {', '.join(get_args(Attack))}")
+    raise ValueError(f"unknown attack {attack!r} in {norm}; known: {', '.join(get_args(Attack))}")

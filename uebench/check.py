@@ -27,6 +27,8 @@ from uebench.train import build
 from uebench.work import LentContext, Place, filtered
 
 SHAPE, CLASSES, IMAGES = (3, 16, 16), 4, 24
+LARGE = (3, 32, 32)
+"""What networks are tried on; some take nothing smaller."""
 
 
 @dataclass(frozen=True)
@@ -208,16 +210,15 @@ def _breaker(breaker: Breaker) -> Iterator[Finding]:
 
 
 def _target(target: Target) -> Iterator[Finding]:
-    data = Sample().load(Path())
-    network = build(target, SHAPE, CLASSES, "fp32", torch.device("cpu"), 0)
-    images = (data.train.images.float() / 255).requires_grad_(True)
+    network = build(target, LARGE, CLASSES, "fp32", torch.device("cpu"), 0)
+    images = torch.rand(4, *LARGE, requires_grad=True)
     logits = network(images)
-    fits = logits.shape == (IMAGES, CLASSES) and logits.dtype == torch.float32 and bool(logits.isfinite().all())
+    fits = logits.shape == (len(images), CLASSES) and logits.dtype == torch.float32 and bool(logits.isfinite().all())
     yield Finding("gives logits", fits, f"return finite float32 (b, classes), not {tuple(logits.shape)}")
     (slope,) = torch.autograd.grad(logits.square().sum(), images, allow_unused=True)
     reached = slope is not None and bool(slope.abs().sum() > 0)
     yield Finding("lets gradients reach the image", reached, "use differentiable operations only")
-    fresh = build(target, SHAPE, CLASSES, "fp32", torch.device("cpu"), 0).state_dict()
+    fresh = build(target, LARGE, CLASSES, "fp32", torch.device("cpu"), 0).state_dict()
     weights = dict(network.named_parameters())
     same = all(torch.equal(value, fresh[name]) for name, value in weights.items())
     yield Finding("same seed, same weights", same, "initialise from torch's default generator only")

@@ -171,6 +171,24 @@ def rank(suite: str, into: Path | None, boards: Path) -> None:
 
 
 @main.command()
+@click.argument("suite")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "markdown", "latex"]),
+    default="table",
+    show_default=True,
+    help="How to print it.",
+)
+@boards_option
+def compare(suite: str, form: str, boards: Path) -> None:
+    """Put SUITE's results beside the published numbers, and say which of the paper's claims they bear out."""
+    from uebench import commands
+
+    commands.compare(suite, form, boards)
+
+
+@main.command()
 @click.argument("name", required=False)
 def plugins(name: str | None) -> None:
     """List every component and what was left out and why, or all about the components called NAME."""

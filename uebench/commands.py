@@ -11,6 +11,7 @@ from typing import Any, cast
 import click
 from rich.console import Console
 
+from uebench import compare as comparing
 from uebench import display, executors, leaderboard, naming, pages
 from uebench import export as exporting
 from uebench import plan as planning
@@ -125,6 +126,28 @@ def rank(suite: str, into: Path | None, boards: Path) -> None:
         pages.insert(into, chosen, made)
     for board in made:
         display.show(display.console(), board.title, *pages.table(board, brief=True), numbers=True)
+
+
+def compare(suite: str, form: str, boards: Path) -> None:
+    """Print a board's numbers beside the published ones, and what both say of the paper's claims."""
+    chosen = read(suite)
+    theirs = comparing.published(chosen)
+    own = comparing.ours(chosen, leaderboard.read(boards / chosen.name / "results.jsonl").values())
+    cells = own if theirs is None else comparing.beside(theirs, own)
+    if form == "csv":
+        click.echo(cells.to_csv(index=False, float_format="%.2f"), nl=False)
+        return
+    head, rows = comparing.table(cells)
+    verdicts = comparing.verdicts(chosen, theirs, own)
+    judged = [list(one.values()) for one in verdicts]
+    if form == "table":
+        display.show(display.console(), f"{chosen.title}: published and ours, in percent", head, rows)
+        display.show(display.console(), "claims", list(verdicts[0]) if verdicts else ["claim"], judged)
+    else:
+        write = pages.markdown if form == "markdown" else pages.latex
+        click.echo(write(head, rows))
+        if verdicts:
+            click.echo(write(list(verdicts[0]), judged), nl=False)
 
 
 def _tell(queue: executors.Queue, called: dict[str, str], through: bool, done: int, count: int, what: str) -> int:

@@ -31,7 +31,7 @@ from uebench.store import Store, write_whole, writing
 Array = Literal["safetensors", "npy", "none"]
 SCHEMA = 1
 THREADS = min(4, os.cpu_count() or 1)
-"""Pictures written at once: each takes some fifty bytes a pixel meanwhile."""
+"""Pictures written at once: each takes some eighty bytes a pixel meanwhile."""
 
 
 def refuse(folder: Path) -> None:

@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.nn import Module
 
 from uebench.api import Context, Images, Recipe
-from uebench.attacks import Attack, adversary, apgd, frozen, pgd
+from uebench.attacks import Attack, Norm, adversary, apgd, frozen, pgd, project
 from uebench.pixels import Pixels, blank, crop_and_flip, quantise, to_bytes, to_float, to_steps
 from uebench.sgd import Training
 
 __all__ = [
     "Attack",
     "Centre",
+    "Norm",
     "Pixels",
     "Training",
     "adversary",
@@ -25,6 +26,7 @@ __all__ = [
     "crop_and_flip",
     "frozen",
     "pgd",
+    "project",
     "quantise",
     "to_bytes",
     "to_float",

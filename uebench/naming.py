@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 
 from uebench import spec
 from uebench.plan import Cell, Job, Protect, Victim
@@ -27,16 +27,34 @@ def name(selection: Selection, job: Job) -> str:
     return f"making {describe(suite, 'noise', job.noise)} for {describe(suite, 'dataset', job.source)}, seed {job.seed}"
 
 
-def labelled(selection: Selection, cell: Cell, result: Result) -> Result:
-    """Return a result with the names that this suite gives its parts."""
+@dataclass(frozen=True)
+class Labels:
+    """The names of a cell's parts; records and published numbers are matched by them."""
+
+    dataset: str
+    noise: str
+    breaker: str
+    target: str
+    protected: float
+    kind: str
+    recipe: str
+
+
+def labels(selection: Selection, cell: Cell) -> Labels:
+    """Return the names that a suite gives a cell's parts."""
     suite = selection.suite
-    return replace(
-        result,
-        suite=suite.name,
+    return Labels(
         dataset=describe(suite, "dataset", cell.protect.source),
         noise=describe(suite, "noise", cell.protect.noise),
         breaker=describe_chain(suite, cell.chain),
         target=describe(suite, "target", cell.target),
+        protected=cell.protected,
+        kind=cell.kind,
         recipe=spec.label(cell.recipe),
-        parameters=cell.parameters,
     )
+
+
+def labelled(selection: Selection, cell: Cell, result: Result) -> Result:
+    """Return a result with the names that this suite gives its parts."""
+    names = asdict(labels(selection, cell))
+    return replace(result, suite=selection.suite.name, parameters=cell.parameters, **names)

@@ -40,6 +40,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in LaTeX, for booktabs."""
+    return str(pd.DataFrame(rows, columns=list(head)).to_latex(index=False, escape=True))
+
+
 FILES = ("noises.csv", "breakers.csv", "README.md")
 """What `publish` writes."""
 GALLERY = "gallery"

@@ -27,6 +27,13 @@ class Selection:
     kind: Kind = "mixed"
 
 
+def recipe(suite: Suite) -> Recipe:
+    """Return a suite's recipe; raises `UserError`."""
+    types = spec.kinds(Recipe)
+    given = suite.recipe.items()
+    return Recipe(**{key: spec.convert(f"suite {suite.name}: recipe", key, types[key], value) for key, value in given})
+
+
 def chain(suite: Suite, text: str) -> tuple[Breaker, ...]:
     """Turn `breaker+breaker` into a chain, with the suite's defaults; raises `UserError`."""
     made = [plugins.registry().build("breaker", part, suite.defaults) for part in spec.split(text, "+")]
@@ -59,10 +66,6 @@ def select(
         def build(kind: str, texts: Sequence[str], part: Suite = part) -> list[Any]:
             return list(dict.fromkeys(plugins.registry().build(kind, text, part.defaults) for text in texts))
 
-        recipe = {
-            key: spec.convert(f"suite {suite.name}: recipe", key, spec.kinds(Recipe)[key], value)
-            for key, value in part.recipe.items()
-        }
         found.append(
             Selection(
                 suite=part,
@@ -70,7 +73,7 @@ def select(
                 noises=build("noise", lists["noises"]),
                 chains=list(dict.fromkeys(chain(part, text) for text in lists["breakers"])),
                 targets=build("target", lists["targets"]),
-                recipe=Recipe(**recipe),
+                recipe=recipe(part),
                 seeds=list(dict.fromkeys(seeds or suite.seeds)),
                 protected=list(dict.fromkeys(protected or part.protected)),
                 kind=kind or part.kind,

@@ -20,6 +20,19 @@ Kind = Literal["mixed", "clean-only"]
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What a paper says of its numbers: test accuracy on each of some noises is below that on each of some others.
+
+    Under each of `breakers`, or under every one of the suite where there are none; on every data set and target.
+    """
+
+    says: str
+    lower: Sequence[str]
+    higher: Sequence[str]
+    breakers: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Suite:
     """Names and parameters only; nothing in it is a component yet.
 
@@ -47,6 +60,7 @@ class Suite:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     grids: Sequence[Suite] = ()
+    claims: Sequence[Claim] = ()
 
     @property
     def parts(self) -> Sequence[Suite]:
@@ -84,10 +98,8 @@ def read(name: str) -> Suite:
 def _check(path: Path, table: dict[str, Any]) -> Suite:
     """Return the suite that a file describes; raises `UserError` for anything in it that has no meaning."""
     file = _File(path)
-    file.take("the suite", table, ("title", "seeds", "required", "floor", "references", "grid", *GRID))
-    grids = table.get("grid", [])
-    if not isinstance(grids, list) or not all(isinstance(one, dict) for one in grids):
-        raise file.refuse(f"grid must be written [[grid]], not {grids!r}")
+    file.take("the suite", table, ("title", "seeds", "required", "floor", "references", "claims", "grid", *GRID))
+    grids = file.tables("grid", table)
     for one in grids:
         file.take("a grid", one, GRID)
     for key in ("title", *(LISTS if not grids else ())):
@@ -123,7 +135,7 @@ def _check(path: Path, table: dict[str, Any]) -> Suite:
             if key not in merged:
                 raise file.refuse(f"a grid has no {key}")
         parts.append(build(merged))
-    return replace(build(table), grids=tuple(parts))
+    return replace(build(table), grids=tuple(parts), claims=[file.claim(one) for one in file.tables("claims", table)])
 
 
 @dataclass(frozen=True)
@@ -149,6 +161,19 @@ class _File:
         if not isinstance(value, dict):
             raise self.refuse(f"{place} must be a table, not {value!r}")
         return value
+
+    def tables(self, key: str, table: Mapping[str, Any]) -> list[dict[str, Any]]:
+        found = table.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise self.refuse(f"{key} must be written [[{key}]], not {found!r}")
+        return found
+
+    def claim(self, table: Mapping[str, Any]) -> Claim:
+        """Return a claim."""
+        self.take("a claim", table, ("says", "lower", "higher", "breakers"))
+        lists = {key: self.texts(key, table.get(key)) for key in ("lower", "higher")}
+        breakers = self.texts("breakers", table["breakers"]) if "breakers" in table else ()
+        return Claim(says=str(table.get("says", "")), breakers=breakers, **lists)
 
     def lists(self, table: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a cross product is made of."""

@@ -178,13 +178,17 @@ def filtered(chain: tuple[Breaker, ...], images: Tensor, seed: int) -> Tensor:
     sow(seed)
     for breaker in chain:
         if type(breaker).filter is not Breaker.filter:
-            found = breaker.filter(to_float(images))
-            if found.shape != images.shape or not found.is_floating_point() or not bool(found.isfinite().all()):
-                raise audit.ContractError(
-                    f"breaker {breaker.name}: filter must return finite floats of its input's shape"
-                )
-            images = to_bytes(found)
+            count = len(images)
+            parts = audit.parts(count, images[0].numel()) if breaker.by_image else [slice(count)]
+            images = torch.cat([_filtered(breaker, images[part]) for part in parts])
     return images
+
+
+def _filtered(breaker: Breaker, images: Tensor) -> Tensor:
+    found = breaker.filter(to_float(images))
+    if found.shape != images.shape or not found.is_floating_point() or not bool(found.isfinite().all()):
+        raise audit.ContractError(f"breaker {breaker.name}: filter must return finite floats of its input's shape")
+    return to_bytes(found)
 
 
 def trained_on(cell: Cell, released: Tensor, data: Dataset) -> Split:

@@ -1,0 +1,40 @@
+"""Adversarial training in the L1 ball."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import Module
+
+import uebench
+from uebench import Breaker, kit, parameter
+
+
+class AdvL1(Breaker):
+    """Train on adversarial examples of bounded L1 norm only; radius 0 is plain training exactly.
+
+    By default as the REM code: dense steps along the gradient, and scaling for projection, neither of which is what L1
+    asks for. `exact=true` takes the steepest step, which changes one value, and the Euclidean projection.
+    """
+
+    name = "adv-l1"
+    paper = "Fu et al., Robust Unlearnable Examples, ICLR 2022, table 11; projection of Duchi et al., ICML 2008"
+
+    radius: float = parameter(default=1000 / 255, doc="L1 radius of the attack", unit="norm of [0, 1] pixels", low=0)
+    exact: bool = parameter(default=False, doc="steepest step and nearest point of the ball")
+    method: Literal["pgd", "fgsm", "rs-fgsm"] = parameter(default="pgd", doc="inner attack")
+    steps: int = parameter(default=10, doc="attack steps", low=0)
+    step: float = parameter(default=0.2, doc="size of a step", unit="radius", above=0)
+
+    def attack(self, model: Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the attacked images."""
+        size = {"radius": self.radius, "step": self.step * self.radius}
+        norm: kit.Norm = "l1-exact" if self.exact else "l1"
+        return kit.adversary(self.method, model, images, targets, steps=self.steps, norm=norm, **size)
+
+
+@uebench.hookimpl
+def register_breakers() -> list[type[Breaker]]:
+    """Register this module's breaker."""
+    return [AdvL1]

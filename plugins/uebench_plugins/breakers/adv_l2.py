@@ -1,0 +1,37 @@
+"""Adversarial training in the L2 ball."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import Module
+
+import uebench
+from uebench import Breaker, kit, parameter
+
+
+class AdvL2(Breaker):
+    """Train on adversarial examples of bounded L2 norm only; radius 0 is plain training exactly.
+
+    Steps and random start are those of the REM code: along the gradient divided by its norm, from the sphere.
+    """
+
+    name = "adv-l2"
+    paper = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018; REM, table 11"
+
+    radius: float = parameter(default=50 / 255, doc="L2 radius of the attack", unit="norm of [0, 1] pixels", low=0)
+    method: Literal["pgd", "fgsm", "rs-fgsm"] = parameter(default="pgd", doc="inner attack")
+    steps: int = parameter(default=10, doc="attack steps", low=0)
+    step: float = parameter(default=0.2, doc="size of a step", unit="radius", above=0)
+
+    def attack(self, model: Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the attacked images."""
+        size = {"radius": self.radius, "step": self.step * self.radius}
+        return kit.adversary(self.method, model, images, targets, steps=self.steps, norm="l2", **size)
+
+
+@uebench.hookimpl
+def register_breakers() -> list[type[Breaker]]:
+    """Register this module's breaker."""
+    return [AdvL2]

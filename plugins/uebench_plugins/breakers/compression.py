@@ -1,0 +1,100 @@
+"""Compression of the training images: one channel's worth of colour, JPEG, and fewer bits."""
+
+from __future__ import annotations
+
+import io
+from typing import ClassVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as T
+
+import uebench
+from uebench import Breaker, UserError, kit, parameter
+
+ISS = "Liu et al., Image Shortcut Squeezing, ICML 2023"
+
+
+class Compression(Breaker):
+    """What the compressions share: they work on images of 8 bits."""
+
+    by_image: ClassVar[bool] = True
+
+    def filter(self, images: Tensor) -> Tensor:
+        """Return the images compressed and back, float32 (n, c, h, w), each value a whole number of 255ths.
+
+        Raises `UserError` where images have channels that the method does not know.
+        """
+        return kit.to_float(self.compress(kit.to_bytes(images)))
+
+    def compress(self, images: Tensor) -> Tensor:
+        """Return uint8 images (n, c, h, w) after compression."""
+        raise NotImplementedError
+
+    def _three_or_one(self, images: Tensor) -> None:
+        if images.shape[1] not in (1, 3):
+            raise UserError(f"{self.name}: images must have 1 or 3 channels, not {images.shape[1]}")
+
+
+class Grayscale(Compression):
+    """Give all three channels the luma of ITU-R 601, as Pillow rounds it; grey images stay."""
+
+    name = "grayscale"
+    paper = f"{ISS}, section 3"
+
+    def compress(self, images: Tensor) -> Tensor:
+        """Return the luma in every channel: torchvision's, on tensors, cuts fractions off instead of rounding."""
+        self._three_or_one(images)
+        if images.shape[1] == 1:
+            return images
+        red, green, blue = images.int().unbind(1)
+        luma = (19595 * red + 38470 * green + 7471 * blue + (1 << 15)) >> 16
+        return luma.to(torch.uint8).unsqueeze(1).expand_as(images)
+
+
+class Jpeg(Compression):
+    """Save each image as JPEG and read it again, with Pillow's settings: half the resolution of colour below 4:4:4.
+
+    Pillow does it on any device, and not torchvision, whose own JPEG is to be removed (deprecated in 0.29).
+    """
+
+    name = "jpeg"
+    paper = f"{ISS}, section 3"
+
+    quality: int = parameter(default=10, doc="quality of the JPEG files", low=1, high=100)
+
+    def compress(self, images: Tensor) -> Tensor:
+        """Return what is left of the images."""
+        self._three_or_one(images)
+        arrays = images.movedim(1, -1).cpu().numpy()
+        result = np.empty_like(arrays)
+        for place, array in enumerate(arrays):
+            file = io.BytesIO()
+            Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(
+                file, "JPEG", quality=self.quality
+            )
+            with Image.open(file) as read:
+                result[place] = np.asarray(read).reshape(array.shape)
+        return torch.from_numpy(result).movedim(-1, 1).to(images.device)
+
+
+class BitDepth(Compression):
+    """Keep the highest bits of every value, and set the others to zero."""
+
+    name = "bitdepth"
+    paper = f"{ISS}, section 3 (bit depth reduction)"
+
+    bits: int = parameter(default=2, doc="bits to keep", unit="of 8", low=1, high=8)
+
+    def compress(self, images: Tensor) -> Tensor:
+        """Return the images posterised."""
+        kept: Tensor = T.posterize(images, self.bits)
+        return kept
+
+
+@uebench.hookimpl
+def register_breakers() -> list[type[Breaker]]:
+    """Register this module's breakers."""
+    return [Grayscale, Jpeg, BitDepth]

@@ -1,0 +1,33 @@
+"""ResNet-18 with the stem for ImageNet: a 7x7 convolution and a pooling, which divide the side by four."""
+
+from __future__ import annotations
+
+from torch import nn
+from torchvision import models
+
+import uebench
+from uebench import Target, kit
+
+
+class ResNet18ImageNet(Target):
+    """ResNet-18 of torchvision, unchanged; 11 181 642 parameters at 10 classes.
+
+    At 224x224 it costs a fifteenth of `resnet18`, which is what REM's ImageNet-100 numbers were made with.
+    """
+
+    name = "resnet18-imagenet"
+    paper = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016, table 1; torchvision's form"
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Return the network."""
+        network = models.resnet18(weights=None, num_classes=classes)
+        if shape[0] != 3:
+            network.conv1 = nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        return nn.Sequential(kit.Centre(), network)
+
+
+@uebench.hookimpl
+def register_targets() -> list[type[Target]]:
+    """Register this module's target."""
+    return [ResNet18ImageNet]

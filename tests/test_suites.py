@@ -1,0 +1,105 @@
+"""The suites of the papers plan exactly the published cells, one to one."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from uebench import Noise, compare, naming, plan, suite
+from uebench.plan import Cell
+from uebench.registry import registry
+from uebench.selection import Selection, select
+from uebench.suite import Suite
+
+PUBLISHED = sorted(compare.available())
+SIZES = {"rem-table1": 135, "rem-table2": 100, "rem-table3": 60, "rem-table4": 30, "rem-table7": 135}
+SIZES |= {"rem-table8": 100, "rem-table9": 60, "rem-table10": 90, "rem-table11": 40}
+
+
+def cells(name: str) -> list[tuple[Selection, Cell]]:
+    """Return every planned cell with its selection; folders that are not here count as given."""
+    chosen = suite.read(name)
+    there = {text for part in chosen.parts for text in part.datasets}
+    datasets = [f"{text}:path=." if text in ("imagenet100", "folder") else text for text in sorted(there)]
+    nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
+    assert isinstance(nothing, Noise)
+    return [
+        (selection, cell)
+        for selection in select(chosen, datasets=datasets, seeds=[0])
+        for cell in plan.plan(selection, nothing, (plain,), [""] * len(selection.sources)).cells  # type: ignore[arg-type]
+    ]
+
+
+def test_every_table_has_its_suite() -> None:
+    assert SIZES.keys() == set(PUBLISHED)
+    assert set(PUBLISHED) <= set(suite.available())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_planned_cells_are_the_published_ones(name: str) -> None:
+    planned = Counter(
+        (one.dataset, one.noise, one.breaker, one.target, one.protected, one.kind)
+        for one in (naming.labels(*pair) for pair in cells(name))
+    )
+    table = compare.published(suite.read(name))
+    assert table is not None
+    wanted = Counter(table[compare.CELL].itertuples(index=False, name=None))
+    assert planned == wanted
+    assert len(wanted) == SIZES[name] == planned.total()
+    assert table["percent"].between(0, 100).all()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_papers_recipe_is_used_as_it_is(name: str) -> None:
+    recipes = {cell.recipe for _, cell in cells(name)}
+    assert recipes == {suite.Recipe()}
+    (recipe,) = recipes
+    assert (recipe.steps, recipe.batch, recipe.lr, recipe.schedule, recipe.precision) == (
+        40_000,
+        128,
+        0.1,
+        "step",
+        "fp32",
+    )
+
+
+@pytest.mark.parametrize(("name", "radius", "adv_radius"), [("rem-table1", 8, 4), ("rem-table8", 16, 8)])
+def test_noises_have_the_tables_radii(name: str, radius: int, adv_radius: int) -> None:
+    noises = {cell.protect.noise for _, cell in cells(name)}
+    assert {round(one.radius * 255) for one in noises if one.name != "none"} == {radius}
+    assert adv_radius in {round(one.adv_radius * 255) for one in noises if one.name == "rem"}  # type: ignore[attr-defined]
+
+
+def test_imagenet_has_settings_of_its_own() -> None:
+    found = {
+        (cell.protect.source.name, cell.protect.noise.name): cell
+        for _, cell in cells("rem-table1")
+        if cell.chain[0].name == "adv-linf"
+    }
+    assert found["cifar10", "rem"].chain[0].steps == 10  # type: ignore[attr-defined]
+    assert found["imagenet100", "rem"].chain[0].steps == 8  # type: ignore[attr-defined]
+    assert found["imagenet100", "rem"].protect.noise.draws == 4  # type: ignore[attr-defined]
+    assert found["imagenet100", "em-rem"].protect.source.size == 224  # type: ignore[attr-defined]
+    assert found["imagenet100", "tap"].protect.source.size == 256  # type: ignore[attr-defined]
+
+
+def test_sems_ablation_is_its_grid() -> None:
+    noises = {cell.protect.noise for _, cell in cells("sem-ablation")}
+    grid = {
+        (one.noise_perturbation, one.surrogate_perturbation)  # type: ignore[attr-defined]
+        for one in noises
+        if one.name == "rem"
+    }
+    assert grid == {(one, other) for one in ("none", "adversarial", "random") for other in ("none", "adversarial")}
+
+
+@pytest.mark.parametrize("name", sorted(suite.available()))
+def test_every_suite_can_be_planned_and_its_claims_name_its_cells(name: str) -> None:
+    chosen: Suite = suite.read(name)
+    found = [naming.labels(*pair) for pair in cells(name)]
+    assert found
+    noises, breakers = {one.noise for one in found}, {one.breaker for one in found}
+    for claim in chosen.claims:
+        assert {*claim.lower, *claim.higher} <= noises, claim
+        assert set(claim.breakers) <= breakers, claim
