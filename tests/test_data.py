@@ -113,7 +113,7 @@ def test_one_class_only_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             path.unlink()
         (root / part / "dog").rmdir()
     status, output = run("--dataset", "folder:path=set,size=8", "--noise", "none", "--breaker", "none")
-    assert status == 1
+    assert status == 2
     assert "dataset folder has one class only; there is nothing to learn" in output
     assert "Traceback" not in output
 

@@ -159,14 +159,14 @@ def test_boards_that_cannot_be_written_are_status_1(refuse: Callable[..., None],
     refuse([*RUN, "--boards", "file"], "cannot read file/tiny/results.jsonl")
 
 
-def test_an_unreadable_picture_fails_its_cells_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_picture_is_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (pictures(tmp_path / "set") / "train" / "dog" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     options = ["--dataset", "folder:path=set,size=8", "--noise", "none", "--breaker", "none", "--workers", "1"]
     done = CliRunner().invoke(main, [*RUN, *options])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "cannot read set/train/dog/1.png" in done.output
-    assert "1 of 1 cells are missing" in done.output
+    assert "start" not in done.output
     assert "Traceback" not in done.output
     assert not (tmp_path / "leaderboards").exists()
 

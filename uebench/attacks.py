@@ -211,4 +211,6 @@ def adversary(
         return pgd(network, images, targets, radius=radius, steps=1, step=1.25 * radius, norm=norm)
     if attack == "apgd" and norm == "linf":
         return apgd(network, images, targets, radius=radius, steps=steps)
-    raise ValueError(f"unknown attack {attack!r} in {norm}; known: {', '.join(get_args(Attack))}")
+    raise ValueError(
+        f"no attack {attack!r} in {norm}; known: {', '.join(get_args(Attack))}, of which apgd in linf only"
+    )

@@ -16,7 +16,7 @@ from uebench import display, executors, leaderboard, naming, pages
 from uebench import export as exporting
 from uebench import plan as planning
 from uebench.api import Breaker, Noise, UserError
-from uebench.data import fingerprint, names
+from uebench.data import complete, fingerprint, load, names
 from uebench.plan import Job, Plan
 from uebench.registry import registry
 from uebench.selection import Selection, select
@@ -73,6 +73,8 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
     folder = boards / chosen.name
     leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
     store.prepare()
+    for job in {(one.source, one.fingerprint): one for one in plan.protects}.values():
+        complete(job.source, load(job.source, job.fingerprint, store))  # what cannot be run is said before all work
     with display.listener(console, called, len(plan.cells)) as watching:
         queue = executors.Queue(watching)
         through = machine.execute(plan, queue)
@@ -88,6 +90,8 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
 def export(suite: str | None, lists: dict[str, Any], machine: Machine, folder: Path, array: exporting.Array) -> int:
     """Make one noise for one data set and write the protected set into a folder; returns the exit status."""
     exporting.refuse(folder)
+    if folder.resolve() in (machine.store.resolve(), *machine.store.resolve().parents):
+        raise UserError(f"the store {machine.store} lies in {folder}; export into another folder")
     selections, store = select(read(suite) if suite else Suite("", ""), **lists), machine.open()
     selection = selections[0]
     for kind, found in (("noise", selection.noises), ("dataset", selection.sources), ("seed", selection.seeds)):
@@ -105,8 +109,12 @@ def export(suite: str | None, lists: dict[str, Any], machine: Machine, folder: P
     status = _tell(queue, called, through, len(plan.jobs) - left, len(plan.jobs), "jobs")
     if status:
         return status
-    data = exporting.export(job, store, folder, array)
-    console.print(f"{len(names(data))} protected images, their array and manifest: {folder}", soft_wrap=True)
+    try:
+        data = exporting.export(job, store, folder, array)
+    except KeyboardInterrupt:
+        return _tell(queue, called, False, len(plan.jobs), len(plan.jobs), "jobs")
+    line = f"{len(names(data))} protected images and their manifest: {folder}"
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
     for line in data.skipped:
         click.echo(f"left out: {line}", err=True)
     return int(bool(data.skipped))

@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from uebench import spec
 from uebench.api import Dataset, Source, Split, UserError
 from uebench.audit import ContractError
 from uebench.pixels import to_float
@@ -53,7 +52,7 @@ def load(source: Source, content: str, store: Store) -> Dataset:
     """Return a data set on the host, checked; one with a fingerprint is decoded once and kept in the store."""
     if (source, content) in _LOADED:
         return _LOADED[source, content]
-    key = hashlib.sha256(f"{spec.canonical(source)}/{content}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{source!r}/{content}".encode(errors="surrogateescape")).hexdigest()[:32]
     with store.lock(key, wait=True):
         files = store.find(key) if content else None
         if files is None:

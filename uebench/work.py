@@ -30,6 +30,8 @@ from uebench.seeds import derive, sow
 from uebench.store import Store, pack
 from uebench.train import build, train
 
+FLOAT = 4  # bytes
+
 
 @dataclass(frozen=True)
 class Place:
@@ -41,9 +43,11 @@ class Place:
 
     def home(self, images: Tensor) -> torch.device:
         """Return where uint8 images are to be kept: on the device, or on the host where they would crowd it."""
-        if self.device.type != "cuda" or images.numel() < torch.cuda.mem_get_info(self.device)[0] / 4:
-            return self.device
-        return torch.device("cpu")
+        return self.device if self.holds(images.numel()) else torch.device("cpu")
+
+    def holds(self, size: int) -> bool:
+        """Tell whether so many bytes leave three quarters of a GPU's free memory; the host takes what it is given."""
+        return self.device.type != "cuda" or size < torch.cuda.mem_get_info(self.device)[0] / 4
 
 
 class LentContext:
@@ -142,7 +146,7 @@ def protect(job: Protect, place: Place, report: Report) -> None:
     data = load(job.source, job.fingerprint, place.store)
     clean, labels = data.train.images, data.train.labels.to(place.device, copy=True)
     images = Pixels(clean.to(place.home(clean)), place.device)
-    if not job.noise.streams and images.kept.device != place.device:
+    if not job.noise.streams and not place.holds(FLOAT * clean.numel()):
         raise UserError(f"noise {job.noise.name} takes the whole set at once, which does not fit on {place.device}")
     context = LentContext(job, data, place, journal)
     sow(derive(job.seed, "noise"))

@@ -64,12 +64,12 @@ class Folder(Source):
             raise UserError(f"dataset folder: cannot read {path}: {error}") from None
 
     def fingerprint(self, folder: Path) -> str:
-        """Return a hash of every file that is used, with its name: the same images are the same data set anywhere."""
+        """Return a hash of every file that is used, with its name and class: the same data set anywhere."""
         whole = hashlib.sha256()
-        train, test, _ = self._files()
+        train, test, classes = self._files()
         for part, files in (("train", train), ("test", test)):
             for path, label, _ in files:
-                whole.update(f"{part}/{label}/".encode() + os.fsencode(path.name) + b"/")
+                whole.update(os.fsencode(f"{part}/{classes[label]}/{path.name}/"))
                 try:
                     whole.update(hashlib.sha256(path.read_bytes()).digest())
                 except OSError:

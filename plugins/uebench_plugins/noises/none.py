@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 import uebench
-from uebench import Context, Noise
+from uebench import Context, Images, Noise, kit
 
 
 class NoNoise(Noise):
@@ -16,11 +15,12 @@ class NoNoise(Noise):
 
     name = "none"
     paper = "the reference"
+    streams = True
     radius: ClassVar[float] = 0.0  # type: ignore[misc]
 
-    def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
         """Return zeros."""
-        return torch.zeros_like(images)
+        return kit.blank(images, 0.0)
 
 
 @uebench.hookimpl
