@@ -1,4 +1,4 @@
-"""Compression of the training images: one channel's worth of colour, JPEG, and fewer bits."""
+"""Compression of the training images: no colour, JPEG, fewer bits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Grayscale(Compression):
     """Give all three channels the luma of ITU-R 601, as Pillow rounds it; grey images stay."""
 
     name = "grayscale"
-    paper = f"{ISS}, section 3"
+    paper = ISS
 
     def compress(self, images: Tensor) -> Tensor:
         """Return the luma in every channel: torchvision's, on tensors, cuts fractions off instead of rounding."""
@@ -55,36 +55,33 @@ class Grayscale(Compression):
 
 
 class Jpeg(Compression):
-    """Save each image as JPEG and read it again, with Pillow's settings: half the resolution of colour below 4:4:4.
-
-    Pillow does it on any device, and not torchvision, whose own JPEG is to be removed (deprecated in 0.29).
-    """
+    """Save each image as JPEG and read it again, as Pillow does by default: colour at half the resolution (4:2:0)."""
 
     name = "jpeg"
-    paper = f"{ISS}, section 3"
+    paper = ISS
 
     quality: int = parameter(default=10, doc="quality of the JPEG files", low=1, high=100)
 
     def compress(self, images: Tensor) -> Tensor:
-        """Return what is left of the images."""
+        """Return what is left of the images; Pillow does it because torchvision (0.29) is giving up its own JPEG."""
         self._three_or_one(images)
-        arrays = images.movedim(1, -1).cpu().numpy()
+        grey = images.shape[1] == 1
+        arrays = (images[:, 0] if grey else images.movedim(1, -1)).cpu().numpy()
         result = np.empty_like(arrays)
         for place, array in enumerate(arrays):
             file = io.BytesIO()
-            Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array).save(
-                file, "JPEG", quality=self.quality
-            )
+            Image.fromarray(array).save(file, "JPEG", quality=self.quality)
             with Image.open(file) as read:
-                result[place] = np.asarray(read).reshape(array.shape)
-        return torch.from_numpy(result).movedim(-1, 1).to(images.device)
+                result[place] = read
+        left = torch.from_numpy(result)
+        return (left[:, None] if grey else left.movedim(-1, 1)).to(images.device)
 
 
 class BitDepth(Compression):
     """Keep the highest bits of every value, and set the others to zero."""
 
     name = "bitdepth"
-    paper = f"{ISS}, section 3 (bit depth reduction)"
+    paper = f"{ISS} (bit depth reduction)"
 
     bits: int = parameter(default=2, doc="bits to keep", unit="of 8", low=1, high=8)
 

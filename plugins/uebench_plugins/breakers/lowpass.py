@@ -1,10 +1,11 @@
-"""Low-pass filters of the training images, in 8 bits and value for value those of OpenCV, which the papers used."""
+"""Low-pass filters of the training images, in 8 bits and rounded as OpenCV rounds them, which the papers used."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from typing import ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 import uebench
 from uebench import Breaker, UserError, kit, parameter
 
-REM = "as used in Fu et al., Robust Unlearnable Examples, ICLR 2022, table 10"
+REM = "Fu et al., Robust Unlearnable Examples, ICLR 2022"
 PART = 1 << 22
 """So many values are filtered at a time, which bounds the memory whatever the size of the set."""
 
@@ -52,15 +53,15 @@ class LowPass(Breaker):
         return side
 
     def smooth(self, images: Tensor) -> Tensor:
-        """Return uint8 images (b, c, h, w) filtered, in the range of uint8."""
+        """Return uint8 images (b, c, h, w) filtered, whole numbers in 0 .. 255 of any type."""
         raise NotImplementedError
 
 
 class Mean(LowPass):
-    """Replace each value by the mean of a square around it; beyond the border, pixels are mirrored about the last."""
+    """Replace each value by the mean of a square around it; the border mirrors what lies inside of it."""
 
     name = "lowpass-mean"
-    paper = f"box filter, {REM}"
+    paper = f"box filter, as used in {REM}, table 10"
 
     def smooth(self, images: Tensor) -> Tensor:
         """Return the means, rounded to the nearest; an odd number of values leaves no mean half-way."""
@@ -69,10 +70,13 @@ class Mean(LowPass):
 
 
 class Gaussian(LowPass):
-    """Weigh a square around each value by the kernel that OpenCV takes for a size alone (its sigma 0)."""
+    """Weigh a square around each value by the kernel that OpenCV takes for a size alone, its sigma 0.
+
+    Size 3 is the outer product of [1/4, 1/2, 1/4]. The border mirrors what lies inside of it.
+    """
 
     name = "lowpass-gaussian"
-    paper = f"Gaussian filter, {REM}"
+    paper = f"Gaussian filter, as used in {REM}, table 10"
 
     def smooth(self, images: Tensor) -> Tensor:
         """Return the weighted means, rounded half up."""
@@ -80,10 +84,10 @@ class Gaussian(LowPass):
 
 
 class Median(LowPass):
-    """Replace each value by the median of its channel in a square around it; the border's pixels are repeated."""
+    """Replace each value by the median of its channel in a square around it; pixels of the border repeat beyond it."""
 
     name = "lowpass-median"
-    paper = f"median filter, {REM}"
+    paper = f"median filter, as used in {REM}, table 10"
 
     def smooth(self, images: Tensor) -> Tensor:
         """Return the medians."""
@@ -97,51 +101,52 @@ class Median(LowPass):
 class Bilateral(LowPass):
     """Weigh a disc around each pixel by nearness and by likeness of colour, so that edges stay.
 
-    Likeness falls with the sum of the channels' differences. Size 1 changes nothing, where OpenCV takes 3 instead.
+    Likeness falls with the sum of the channels' differences. The border mirrors what lies inside of it. About one value
+    in a million is a step of 1/255 off OpenCV's, which itself differs between processors. Size 1 changes nothing, where
+    OpenCV would take 3 instead.
     """
 
     name = "lowpass-bilateral"
-    paper = f"Tomasi and Manduchi, Bilateral Filtering for Gray and Color Images, ICCV 1998; {REM[:-10]}, code"
+    paper = f"Tomasi and Manduchi, Bilateral Filtering for Gray and Color Images, ICCV 1998; settings of {REM}, code"
 
     size: int = parameter(default=9, doc="diameter of the disc, odd; 1 changes nothing", unit="pixels", low=1)
     sigma_colour: float = parameter(
-        default=75 / 255, doc="deviation of the likeness", unit="pixel range [0, 1], summed over channels", above=0
+        default=75 / 255, doc="deviation of the likeness", unit="pixel range [0, 1], summed over channels", low=1e-6
     )
-    sigma_space: float = parameter(default=75.0, doc="deviation of the nearness", unit="pixels", above=0)
+    sigma_space: float = parameter(default=75.0, doc="deviation of the nearness", unit="pixels", low=1e-6)
 
     def largest(self, side: int) -> int:
-        """Return the largest disc that mirrored pixels can fill: 9 pixels, the published size, suit 5x5 and more."""
+        """Return the largest disc that mirrored pixels can fill, for the published 9 go beyond digits of 8x8."""
         return 2 * side - 1
 
     def smooth(self, images: Tensor) -> Tensor:
-        """Return the weighted means, rounded half up; sums in float32 and in OpenCV's order, to round as it does."""
+        """Return the weighted means; sums, quotient and rounding (half to even) in float32 go as in OpenCV."""
         reach, (channels, height, width) = self.size // 2, images.shape[1:]
         near = _bell(range(reach**2 + 1), self.sigma_space)  # by squared distance
         alike = _bell([step**2 for step in range(255 * channels + 1)], self.sigma_colour * 255).to(images.device)
         around = _mirror(images, reach).short()
         total = torch.zeros_like(images, dtype=torch.float32)
         weights = torch.zeros_like(total[:, :1])
-        for y in range(-reach, reach + 1):
-            for x in range(-reach, reach + 1):
-                if y**2 + x**2 > reach**2:
-                    continue
-                other = around[..., reach + y :, reach + x :][..., :height, :width]
-                unlike = (other - images).abs().sum(1, keepdim=True, dtype=torch.int32)
-                weight = (alike * float(near[y**2 + x**2]))[unlike]
-                weights += weight
-                total += weight * other
-        return (total / weights + 0.5).floor()
+        for y, x in product(range(-reach, reach + 1), repeat=2):
+            if y**2 + x**2 > reach**2:
+                continue
+            other = around[..., reach + y :, reach + x :][..., :height, :width]
+            unlike = (other - images).abs().sum(1, keepdim=True, dtype=torch.int32)
+            weight = (alike * float(near[y**2 + x**2]))[unlike]
+            weights += weight
+            total += weight * other
+        return (total * (1 / weights)).round()
 
 
 def _bell(squares: Sequence[int], sigma: float) -> Tensor:
     """Return exp(-square / 2 sigma^2), float32."""
-    return torch.tensor([math.exp(square * (-0.5 / sigma**2)) for square in squares], dtype=torch.float32)
+    return torch.tensor([math.exp(square * (-0.5 / (sigma * sigma))) for square in squares], dtype=torch.float32)
 
 
 @cache
-def bell(size: int) -> list[int]:
+def bell(size: int) -> tuple[int, ...]:
     """Return OpenCV's Gaussian weights of a size in 256ths; each is rounded with what the one before it left over."""
-    small = {1: [256], 3: [64, 128, 64], 5: [16, 64, 96, 64, 16], 7: [8, 28, 56, 72, 56, 28, 8]}
+    small = {1: (256,), 3: (64, 128, 64), 5: (16, 64, 96, 64, 16), 7: (8, 28, 56, 72, 56, 28, 8)}
     if size in small:
         return small[size]
     sigma = 0.3 * ((size - 1) * 0.5 - 1) + 0.8
@@ -152,7 +157,7 @@ def bell(size: int) -> list[int]:
         wanted = 256 * weight / sum(exact) + left
         half.append(round(wanted))
         left = wanted - half[-1]
-    return [*half, 256 - 2 * sum(half), *half[::-1]]
+    return (*half, 256 - 2 * sum(half), *half[::-1])
 
 
 def middle(values: Sequence[Tensor]) -> Tensor:
@@ -174,8 +179,10 @@ def _weigh(images: Tensor, weights: Sequence[int]) -> Tensor:
     """Return sums over squares, int32 (b, c, h, w), weighted by the outer product of the weights: exact anywhere."""
     around = _mirror(images, len(weights) // 2).int()
     for axis, side in ((-2, images.shape[-2]), (-1, images.shape[-1])):
-        terms = [around.narrow(axis, place, side) * weight for place, weight in enumerate(weights)]
-        around = torch.stack(terms).sum(0, dtype=torch.int32)
+        total = torch.zeros_like(around.narrow(axis, 0, side))
+        for place, weight in enumerate(weights):
+            total.add_(around.narrow(axis, place, side), alpha=weight)
+        around = total
     return around
 
 
