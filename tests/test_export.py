@@ -384,7 +384,7 @@ def test_what_fails_halfway_leaves_nothing(empty: bool, call: Call, monkeypatch:
         assert call("out", *SC, *DIGITS, status=1).stderr == "Error: cannot write out: No space left on device\n"
     with monkeypatch.context() as patch:
         stumble(patch, KeyboardInterrupt())
-        call("out", *SC, *DIGITS, status=1)
+        assert "The same command goes on" in call("out", *SC, *DIGITS, status=130).stderr
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, hard))  # between a picture and the array
