@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from uebench.place import Place
 from uebench.store import Store
-from uebench.work import Place
 
 TINY = Path(__file__).parent / "suites" / "tiny.toml"
 ROOT = Path(__file__).parent.parent

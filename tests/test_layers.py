@@ -20,7 +20,7 @@ LAYERS = [
     {"spec", "result", "seeds"},
     {"store", "sgd", "hookspecs", "pixels", "attacks"},
     {"journal", "kit", "registry", "audit", "gallery"},
-    {"suite", "train"},
+    {"suite", "train", "place"},
     {"data", "selection"},
     {"plan"},
     {"work"},

@@ -38,13 +38,13 @@ from uebench import plan as planning
 from uebench.audit import ContractError
 from uebench.executors import Queue, execute
 from uebench.journal import StoredJournal
+from uebench.place import Place
 from uebench.plan import Cell, Job, Plan, Protect, Victim
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.selection import Selection
 from uebench.store import Store
 from uebench.train import evaluate
-from uebench.work import Place
 from uebench_plugins.breakers.none import NoBreaker
 from uebench_plugins.datasets.digits import Digits
 from uebench_plugins.noises.em import EM

@@ -19,12 +19,13 @@ from uebench.api import Breaker, Component, Dataset, Noise, Recipe, Source, Spli
 from uebench.data import validate
 from uebench.journal import StoredJournal
 from uebench.pixels import Pixels, to_float
+from uebench.place import Place
 from uebench.registry import registry
 from uebench.seeds import sow
 from uebench.store import Store
 from uebench.suite import Suite
 from uebench.train import build
-from uebench.work import LentContext, Place, filtered
+from uebench.work import LentContext, filtered
 
 SHAPE, CLASSES, IMAGES = (3, 16, 16), 4, 24
 LARGE = (3, 32, 32)

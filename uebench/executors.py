@@ -20,10 +20,11 @@ import torch
 from uebench import spec
 from uebench.api import UserError
 from uebench.journal import Report
+from uebench.place import Place
 from uebench.plan import Job, Plan
 from uebench.result import Result
 from uebench.store import Busy, Store
-from uebench.work import Place, finished, perform
+from uebench.work import finished, perform
 
 PATIENCE = 0.5
 """Seconds before a job that another process holds is tried again."""

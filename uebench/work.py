@@ -3,51 +3,29 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor
 from torch.nn import Module
 
-import uebench
 from uebench import audit, result, spec
-from uebench.api import Breaker, Component, Dataset, Split, Target, UserError
+from uebench.api import Breaker, Dataset, Split, Target, UserError
 from uebench.data import complete, load, names
 from uebench.gallery import sheet
 from uebench.journal import Report, StoredJournal
 from uebench.pixels import Pixels, to_bytes, to_float
+from uebench.place import Place, made_with, measure_from_here, peak
 from uebench.plan import Cell, Job, Protect, Victim
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.seeds import derive, sow
 from uebench.store import Store, pack
 from uebench.train import build, train
-
-FLOAT = 4  # bytes
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where work is done: the store, the device, and the seconds between two states that a long job keeps."""
-
-    store: Store
-    device: torch.device
-    every: float = 60.0
-
-    def home(self, images: Tensor) -> torch.device:
-        """Return where uint8 images are to be kept: on the device, or on the host where they would crowd it."""
-        return self.device if self.holds(images.numel()) else torch.device("cpu")
-
-    def holds(self, size: int) -> bool:
-        """Tell whether so many bytes leave three quarters of a GPU's free memory; the host takes what it is given."""
-        return self.device.type != "cuda" or size < torch.cuda.mem_get_info(self.device)[0] / 4
 
 
 class LentContext:
@@ -81,39 +59,6 @@ class LentContext:
         return network
 
 
-def made_with(place: Place, *components: Component) -> dict[str, Any]:
-    """Return the versions and the device that a number was made with."""
-    on_gpu = place.device.type == "cuda"
-    return {
-        "uebench": uebench.__version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(place.device) if on_gpu else _processor(),
-        "threads": None if on_gpu else torch.get_num_threads(),
-        "plugins": dict(sorted({registry().origin(component) for component in components})),
-    }
-
-
-def _processor() -> str:
-    """Return the processor's name and vector instructions: bits differ between processors."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
-
-
-def _measure_from_here(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _peak(device: torch.device) -> int | None:
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-
-
 def teach(job: Victim, place: Place, report: Report) -> None:
     """Train a victim on the clean set, and store its weights."""
     data = load(job.source, job.fingerprint, place.store)
@@ -141,12 +86,12 @@ def _at(place: Place, *splits: Split) -> list[Split]:
 
 def protect(job: Protect, place: Place, report: Report) -> None:
     """Make a noise, audit it, and store the released images, pictures of some, and what is known of them."""
-    _measure_from_here(place.device)
+    measure_from_here(place.device)
     journal = StoredJournal(place.store, job.key, derive(job.seed, "noise"), report, place.every)
     data = load(job.source, job.fingerprint, place.store)
     clean, labels = data.train.images, data.train.labels.to(place.device, copy=True)
     images = Pixels(clean.to(place.home(clean)), place.device)
-    if not job.noise.streams and not place.holds(FLOAT * clean.numel()):
+    if not job.noise.streams and not place.holds(4 * clean.numel()):
         raise UserError(f"noise {job.noise.name} takes the whole set at once, which does not fit on {place.device}")
     context = LentContext(job, data, place, journal)
     sow(derive(job.seed, "noise"))
@@ -157,7 +102,7 @@ def protect(job: Protect, place: Place, report: Report) -> None:
         **audit.visibility(clean, released, place.device),
         "noise_norm": job.noise.budget(clean.shape[1:]).norm,
         "noise_seconds": seconds,
-        "peak_bytes": _peak(place.device),
+        "peak_bytes": peak(place.device),
         "made_with": made_with(place, job.source, job.noise),
     }
     files = {"facts.json": pack(facts), "gallery.png": sheet(clean, released, data.train.labels)}
@@ -215,7 +160,7 @@ def _flags(cell: Cell) -> Iterator[str]:
 
 def run(cell: Cell, place: Place, report: Report) -> None:
     """Train one network on the released images and store its record."""
-    _measure_from_here(place.device)
+    measure_from_here(place.device)
     made = _artefact(cell.protect, place, report)
     released = safetensors.torch.load_file(made["released.safetensors"])["images"]
     facts = json.loads(made["facts.json"].read_bytes())
@@ -254,7 +199,7 @@ def run(cell: Cell, place: Place, report: Report) -> None:
         curve=[{"step": step, "test_accuracy": test, "train_accuracy": seen} for step, test, seen in outcome.curve],
         **{name: facts[name] for name in ("noise_norm", "noise_linf", "noise_l2", "psnr", "ssim", "noise_seconds")},
         train_seconds=journal.seconds,
-        peak_bytes=_peak(place.device),
+        peak_bytes=peak(place.device),
         flags=[*outcome.flags, *_flags(cell)],
         made_with=made_with(place, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -47,13 +47,11 @@ class EM(SurrogateNoise):
             )
             return found - x
 
-        delta = kit.alternate(
+        delta = self.alternate(
             images,
             labels,
             context,
-            network=network,
-            recipe=self.recipe(),
-            radius=self.radius,
+            network,
             make=descend,
             view=lambda x, y: context.augment(x) if self.augment else x,
         )

@@ -30,13 +30,11 @@ class EMREM(SurrogateNoise):
         def descend(x: Tensor, y: Tensor, old: Tensor) -> Tensor:
             return kit.pgd(network, x, y, radius=self.radius, steps=self.noise_steps, step=step, ascend=False) - x
 
-        return kit.alternate(
+        return self.alternate(
             images,
             labels,
             context,
-            network=network,
-            recipe=self.recipe(),
-            radius=self.radius,
+            network,
             make=descend,
             view=lambda x, y: x,
             before=context.augment,

@@ -52,13 +52,11 @@ class REM(SurrogateNoise):
             seen = context.augment(x) if self.eot else x
             return self.perturb(network, seen, y, self.surrogate_perturbation, self.surrogate_attack)
 
-        return kit.alternate(
+        return self.alternate(
             images,
             labels,
             context,
-            network=network,
-            recipe=self.recipe(),
-            radius=self.radius,
+            network,
             make=lambda x, y, old: self.noise(network, x, y, context),
             view=view,
             rounded=self.rounded,

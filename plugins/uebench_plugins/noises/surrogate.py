@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from uebench import Noise, Recipe, Target, parameter
+from torch import Tensor
+from torch.nn import Module
+
+from uebench import Context, Images, Noise, Recipe, Target, kit, parameter
 
 
 class SurrogateNoise(Noise):
@@ -22,6 +25,7 @@ class SurrogateNoise(Noise):
         default="step", doc="surrogate's learning-rate schedule"
     )
 
-    def recipe(self) -> Recipe:
-        """Return how the surrogate is trained."""
-        return Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule=self.schedule)
+    def alternate(self, images: Images, labels: Tensor, context: Context, network: Module, **how: Any) -> Tensor:
+        """Go through `kit.alternate` with this noise's radius and surrogate training."""
+        recipe = Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule=self.schedule)
+        return kit.alternate(images, labels, context, network=network, recipe=recipe, radius=self.radius, **how)
