@@ -18,10 +18,16 @@ from uebench.result import VARYING
 COMMAND = [sys.executable, "-m", "uebench.cli", "run", str(TINY), "--keep-every", "0"]
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, interrupt: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
+    """Start a run; `interrupt` is what it inherits for SIGINT, which a shell's background jobs ignore."""
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
-        [*COMMAND, *options], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*COMMAND, *options],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
     )
 
 
@@ -121,6 +127,14 @@ def test_damaged_work_is_noticed_remade_and_said(straight: Path, name: str) -> N
     if name == "released.safetensors":
         assert path.read_bytes() == content
     assert record(straight) == expected
+
+
+def test_a_background_job_is_stopped_by_sigterm(tmp_path: Path) -> None:
+    process = start(tmp_path, "--workers", "1", interrupt=signal.SIG_IGN)
+    wait_for(process, "done   none / none")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

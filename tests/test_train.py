@@ -46,7 +46,7 @@ def learn(
     outcome = train(
         net,
         split(30, 0),
-        split(20, 1),
+        lambda: split(20, 1),
         classes=4,
         recipe=recipe,
         chain=(breaker,),
@@ -138,7 +138,7 @@ def test_evaluation_counts_every_image_once_and_changes_nothing() -> None:
     net = build(SmallCNN(width=4), (3, 8, 8), 4, "fp32", torch.device("cpu"), seed=5)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     test = split(1101, 1)
-    confusion = evaluate(net, test.images, test.labels, 4)
+    confusion = evaluate(net, test, 4)
     assert confusion.sum(1).tolist() == torch.bincount(test.labels).tolist()
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(module.training for module in net.modules())

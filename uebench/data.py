@@ -1,4 +1,4 @@
-"""Loads data sets: checks them, and keeps those whose content has a fingerprint decoded in the store."""
+"""Loads data sets: checks them, and keeps them decoded in the store."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def fingerprint(source: Source, store: Store) -> str:
 
 def validate(source: Source, data: Dataset) -> None:
     """Raise `UserError` for a data set that breaks its contract."""
-    for name, split in (("train", data.train), ("test", data.test)):
-        images, labels = split.images, split.labels
+    for name, one in (("train", data.train), ("test", data.test)):
+        images, labels = one.images, one.labels
         where = f"dataset {source.name}, {name} split"
         if images.dtype != torch.uint8 or images.ndim != 4 or labels.dtype != torch.int64:
             raise ContractError(f"{where}: images must be uint8 (n, c, h, w) and labels int64 (n,)")
@@ -45,27 +45,31 @@ def validate(source: Source, data: Dataset) -> None:
 
 
 TEXTS = ("classes", "names", "skipped")
-_LOADED: dict[tuple[Source, str], Dataset] = {}  # the data set that this process used last
 
 
-def load(source: Source, content: str, store: Store) -> Dataset:
-    """Return a data set on the host, checked; one with a fingerprint is decoded once and kept in the store."""
-    if (source, content) in _LOADED:
-        return _LOADED[source, content]
+def kept(source: Source, content: str, store: Store) -> dict[str, Path]:
+    """Return the files of a data set in the store, where it is decoded once and checked."""
     key = hashlib.sha256(f"{source!r}/{content}".encode(errors="surrogateescape")).hexdigest()[:32]
     with store.lock(key, wait=True):
-        files = store.find(key) if content else None
+        files = store.find(key)
         if files is None:
             data = source.load(store.data)
             validate(source, data)
-            if content:
-                store.save(key, _packed(data))
-                files = store.find(key)
-        if files is not None:
-            data = _unpacked(files)
-    _LOADED.clear()
-    _LOADED[source, content] = data
-    return data
+            store.save(key, _packed(data))
+            files = store.find(key)
+    assert files
+    return files
+
+
+def load(source: Source, content: str, store: Store) -> Dataset:
+    """Return a data set on the host, checked; its pixels stay on disk until they are read."""
+    files = kept(source, content, store)
+    return Dataset(split(files, "train"), split(files, "test"), **json.loads(files["texts.json"].read_bytes()))
+
+
+def split(files: Mapping[str, Path], name: str) -> Split:
+    """Return the `train` or `test` split of a data set in the store."""
+    return Split(**safetensors.torch.load_file(files[f"{name}.safetensors"]))
 
 
 def complete(source: Source, data: Dataset) -> Dataset:
@@ -87,14 +91,12 @@ def names(data: Dataset) -> Sequence[str]:
 
 
 def _packed(data: Dataset) -> dict[str, bytes | Mapping[str, Tensor]]:
-    splits = {"train": data.train, "test": data.test}
-    tensors = {f"{name}.images": split.images.contiguous() for name, split in splits.items()}
-    tensors |= {f"{name}.labels": split.labels for name, split in splits.items()}
+    def tensors(one: Split) -> Mapping[str, Tensor]:
+        return {"images": one.images, "labels": one.labels}
+
     texts = {name: list(getattr(data, name)) for name in TEXTS}
-    return {"data.safetensors": tensors, "texts.json": pack(texts)}
-
-
-def _unpacked(files: Mapping[str, Path]) -> Dataset:
-    tensors = safetensors.torch.load_file(files["data.safetensors"])  # stays on disk until it is read
-    train, test = (Split(tensors[f"{name}.images"], tensors[f"{name}.labels"]) for name in ("train", "test"))
-    return Dataset(train, test, **json.loads(files["texts.json"].read_bytes()))
+    return {
+        "train.safetensors": tensors(data.train),
+        "test.safetensors": tensors(data.test),
+        "texts.json": pack(texts),
+    }

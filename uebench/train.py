@@ -60,12 +60,15 @@ def build(
     return Classifier(target.build((channels, height, width), classes), precision).to(device)
 
 
-def evaluate(network: Module, images: Tensor, labels: Tensor, classes: int) -> Tensor:
+def evaluate(network: Module, test: Split, classes: int) -> Tensor:
     """Return the confusion matrix (classes, classes), rows true and columns predicted, of uint8 images in eval mode."""
-    counts = torch.zeros(classes * classes, dtype=torch.int64, device=labels.device)
+    device = next(network.parameters()).device
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
     with frozen(network), torch.no_grad():
-        for x, y in zip(torch.split(images, EVALUATION_BATCH), torch.split(labels, EVALUATION_BATCH), strict=True):
-            found = network(to_float(x.to(labels.device))).argmax(1)
+        for first in range(0, len(test.labels), EVALUATION_BATCH):
+            batch = slice(first, first + EVALUATION_BATCH)
+            x, y = to_float(test.images[batch].to(device)), test.labels[batch].to(device)
+            found = network(x).argmax(1)
             counts += torch.bincount(y * classes + found, minlength=classes * classes)
     return counts.view(classes, classes)
 
@@ -81,7 +84,7 @@ class Outcome:
 def train(
     network: Module,
     train: Split,
-    test: Split,
+    test: Callable[[], Split],
     *,
     classes: int,
     recipe: Recipe,
@@ -92,7 +95,8 @@ def train(
 ) -> Outcome:
     """Train a network on 8-bit images under a chain of breakers, and test it on clean images along the way.
 
-    Labels are on the device, images there or on the host.
+    Training labels are on the device, images there or on the host. `test` gives the test split when it is asked for;
+    nothing of it is kept, so that no breaker finds it.
 
     Each step: draw a batch, augment, let the chain augment, let it attack, one step of gradient descent. Flags:
     `diverged` (a loss that is no number), `constant-class` (the final network gives one class to every test image).
@@ -124,7 +128,7 @@ def train(
         tally[1] += len(labels)
         tally[2] += ~loss.isfinite()
         if step in marks:
-            confusion = evaluate(network, test.images, test.labels, classes).cpu()
+            confusion = evaluate(network, test(), classes).cpu()
             right = int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
             curve[marks.index(step)] = torch.tensor([right, float(tally[0] / tally[1])], dtype=torch.float64)
             tally[:2] = 0

@@ -15,7 +15,7 @@ from torch.nn import Module
 
 from uebench import audit, result, spec
 from uebench.api import Breaker, Dataset, Split, Target, UserError
-from uebench.data import complete, load, names
+from uebench.data import complete, kept, load, names, split
 from uebench.gallery import sheet
 from uebench.journal import Report, StoredJournal
 from uebench.pixels import Pixels, to_bytes, to_float
@@ -67,7 +67,8 @@ def teach(job: Victim, place: Place, report: Report) -> None:
     network = build(job.target, data.test.images.shape[1:], len(data.classes), job.recipe.precision, place.device, seed)
     outcome = train(
         network,
-        *_at(place, data.train, data.test),
+        _at(place, data.train),
+        lambda: data.test,
         classes=len(data.classes),
         recipe=job.recipe,
         chain=(),
@@ -79,9 +80,9 @@ def teach(job: Victim, place: Place, report: Report) -> None:
     place.store.save(job.key, {"weights.safetensors": network.state_dict(), "facts.json": pack(facts)})
 
 
-def _at(place: Place, *splits: Split) -> list[Split]:
-    """Return splits with their labels on the device, and their images there or on the host."""
-    return [Split(one.images.to(place.home(one.images)), one.labels.to(place.device)) for one in splits]
+def _at(place: Place, split: Split) -> Split:
+    """Return a split with its labels on the device, and its images there or on the host."""
+    return Split(split.images.to(place.home(split.images)), split.labels.to(place.device))
 
 
 def protect(job: Protect, place: Place, report: Report) -> None:
@@ -153,27 +154,36 @@ def trained_on(cell: Cell, released: Tensor, data: Dataset) -> Split:
     return Split(images, data.train.labels)
 
 
+def _shown(cell: Cell, place: Place, released: Path) -> tuple[Split, torch.Size, int]:
+    """Return the training set of a cell in place, the shape (c, h, w) that networks see, and the number of classes."""
+    data = complete(cell.protect.source, load(cell.protect.source, cell.protect.fingerprint, place.store))
+    chosen = trained_on(cell, safetensors.torch.load_file(released)["images"], data)
+    return _at(place, chosen), data.test.images.shape[1:], len(data.classes)
+
+
 def _flags(cell: Cell) -> Iterator[str]:
     if cell.target in [getattr(cell.protect.noise, name) for name in spec.kinds(type(cell.protect.noise))]:
         yield "surrogate-equals-target"
 
 
 def run(cell: Cell, place: Place, report: Report) -> None:
-    """Train one network on the released images and store its record."""
+    """Train one network on the released images and store its record.
+
+    While breakers are at work, neither clean images nor test images are in memory, but for what a share leaves clean.
+    """
     measure_from_here(place.device)
     made = _artefact(cell.protect, place, report)
-    released = safetensors.torch.load_file(made["released.safetensors"])["images"]
     facts = json.loads(made["facts.json"].read_bytes())
     seed = derive(cell.protect.seed, "train")
     journal = StoredJournal(place.store, cell.key, seed, report, place.every)
-    data = complete(cell.protect.source, load(cell.protect.source, cell.protect.fingerprint, place.store))
-    seen, test = _at(place, trained_on(cell, released, data), data.test)
+    files = kept(cell.protect.source, cell.protect.fingerprint, place.store)
+    seen, shape, classes = _shown(cell, place, made["released.safetensors"])
     images = filtered(cell.chain, seen.images, derive(cell.protect.seed, "filter"))
-    target, recipe, classes = cell.target, cell.recipe, len(data.classes)
+    target, recipe = cell.target, cell.recipe
     outcome = train(
-        build(target, test.images.shape[1:], classes, recipe.precision, place.device, seed),
+        build(target, shape, classes, recipe.precision, place.device, seed),
         Split(images, seen.labels),
-        test,
+        lambda: split(files, "test"),
         classes=classes,
         recipe=recipe,
         chain=cell.chain,

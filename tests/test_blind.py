@@ -1,0 +1,104 @@
+"""A breaker is blind: searching all of the process's memory finds no noise, no clean image and no test image."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.conftest import TINY
+from tests.test_work import DIGITS, VICTIM, released_by, silent
+from uebench import Breaker, Noise, Recipe, suite, work
+from uebench import plan as planning
+from uebench.place import Place
+from uebench.selection import Selection
+from uebench_plugins.breakers.none import NoBreaker
+from uebench_plugins.noises.em import EM
+from uebench_plugins.noises.none import NoNoise
+
+FOUND: dict[str, set[str]] = {}
+SHAPE = (3, 8, 8)
+
+
+def prints(images: Tensor) -> Iterator[str]:
+    """Yield a fingerprint of every image of a stack, whatever its units: as a difference, in steps of 1/255."""
+    values = images.detach().double()
+    scale = 255 if values.abs().max() <= 1 else 1
+    for one in (values * scale).round().to(torch.int16).reshape(-1, *SHAPE):
+        if bool(one.any()):
+            yield hashlib.sha256(one.numpy().tobytes()).hexdigest()
+
+
+def everything() -> Iterator[Tensor]:
+    """Yield every tensor and array in the process that could hold images, also those behind views."""
+    for one in gc.get_objects():
+        if issubclass(type(one), np.ndarray) and one.dtype.kind in "fiu":
+            one = torch.from_numpy(one.copy())
+        if issubclass(type(one), Tensor) and not issubclass(type(one), nn.Parameter) and one.device.type == "cpu":
+            for seen in (one, one._base if one._base is not None else one):
+                if seen.numel() and seen.numel() % 192 == 0 and seen.shape[-3:] == SHAPE:
+                    yield seen
+
+
+def search(place: str) -> None:
+    for images in list(everything()):
+        FOUND.setdefault(place, set()).update(prints(images))
+
+
+class Hostile(Breaker):
+    """Looks at all it can get hold of, at every opportunity."""
+
+    name = "hostile"
+
+    def filter(self, images: Tensor) -> Tensor:
+        search("filter")
+        return images
+
+    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        search("augment")
+        return images, targets
+
+    def attack(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        search("attack")
+        return images
+
+
+@pytest.mark.parametrize("noise", [EM(radius=0.1, surrogate=VICTIM, steps=3, batch=64, noise_steps=2)])
+def test_a_hostile_breaker_finds_nothing_but_what_it_is_given(noise: Noise, place: Place) -> None:
+    recipe = Recipe(steps=3, batch=32, evaluations=3)
+    chosen = Selection(suite.read(str(TINY)), [DIGITS], [noise], [(Hostile(),)], [VICTIM], recipe, [0])
+    plan = planning.plan(chosen, NoNoise(), (NoBreaker(),), [""])
+    cell = next(one for one in plan.cells if one.protect.noise == noise and one.chain == (Hostile(),))
+    FOUND.clear()
+    search("before")  # what other tests of this process have left
+    before = FOUND.pop("before", set())
+    work.do(cell.protect, place, silent)
+    work.do(cell, place, silent)
+    data = DIGITS.load(place.store.data)
+    released = released_by(place.store, cell.protect)
+    hidden = {
+        "clean": set(prints(data.train.images)),
+        "test": set(prints(data.test.images)),
+        "noise": set(prints(released.to(torch.int16) - data.train.images.to(torch.int16))),
+    }
+    given = set(prints(released))
+    assert FOUND.keys() == {"filter", "augment", "attack"}
+    for occasion, found in FOUND.items():
+        assert found & given, f"the search at {occasion} sees nothing at all"
+        for what, secrets in hidden.items():
+            assert not found & (secrets - given - before), f"{what} images were found at {occasion}"
+
+
+def test_the_search_would_find_them() -> None:
+    """Were anything kept, in a list or behind a view, it would be found."""
+    FOUND.clear()
+    data = DIGITS.load(None)  # type: ignore[arg-type]
+    kept = [data.test.images[3:9]]
+    del data
+    search("here")
+    assert set(prints(kept[0])) <= FOUND["here"]
