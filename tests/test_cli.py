@@ -39,7 +39,7 @@ def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
     folder = tmp_path / "leaderboards" / "tiny"
     assert "| [tiny](tiny/README.md) | A suite that runs in seconds |" in (folder.parent / "README.md").read_text()
     written = {path.name for path in folder.iterdir()}
-    assert written == {"results.jsonl", "noises.csv", "breakers.csv", "README.md", "gallery"}
+    assert written == {"results.jsonl", "noises.csv", "noises.tex", "breakers.csv", "README.md", "gallery"}
     rows = list(csv.DictReader((folder / "noises.csv").open()))
     em = next(row for row in rows if row["noise"] == "em")
     assert (em["rank"], em["status"], em["seeds"]) == ("1", "provisional", "1")
@@ -50,7 +50,7 @@ def test_ranking_again_rebuilds_the_same_files(call: Call, tmp_path: Path) -> No
     call(*SMALL)
     folder = tmp_path / "leaderboards" / "tiny"
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
-    for name in ("noises.csv", "breakers.csv", "README.md"):
+    for name in ("noises.csv", "noises.tex", "breakers.csv", "README.md"):
         (folder / name).unlink()
     call("rank", str(TINY))
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before

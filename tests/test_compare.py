@@ -16,11 +16,11 @@ from tests.test_leaderboard import made
 from uebench import UserError, compare, leaderboard, spec, suite
 from uebench.cli import main
 from uebench.result import Result
-from uebench.selection import recipe
+from uebench.selection import recipe_of
 from uebench.suite import Claim
 
 TABLE4 = suite.read("rem-table4")
-RECIPE = spec.label(recipe(TABLE4))
+RECIPE = spec.label(recipe_of(TABLE4))
 
 
 def result(noise: str, breaker: str, seed: int, percent: float, **other: Any) -> Result:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import TINY
 from tests.test_datasets import offline, tiny_imagenet
-from uebench import Source, Target, check, suite
+from uebench import Source, Target, check, suite, trial
 from uebench.data import fingerprint, load
 from uebench.plan import Cell, Protect
 from uebench.registry import registry
@@ -40,11 +40,12 @@ def test_no_built_in_is_left_out() -> None:
 
 @pytest.mark.parametrize(("kind", "name"), EVERYTHING)
 def test_every_component_keeps_the_contract(
-    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretrained: dict[str, str]
 ) -> None:
     offline(monkeypatch, tmp_path / "served")
-    np.save(tmp_path / "noise.npy", np.full((check.IMAGES, *check.SHAPE), 3 / 255))
+    np.save(tmp_path / "noise.npy", np.full((trial.IMAGES, *trial.SHAPE), 3 / 255))
     text = {
+        **pretrained,
         "folder": f"folder:path={pictures(tmp_path / 'set')},size=8",
         "imagenet100": f"imagenet100:path={tiny_imagenet(tmp_path / 'net')},size=16,crop=7",
         "file": f"file:path={tmp_path / 'noise.npy'}",

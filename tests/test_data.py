@@ -57,6 +57,21 @@ def test_a_good_set_is_kept_in_the_store_whole(store: Store) -> None:
     assert (again.classes, again.names, again.skipped) == (["a", "b", "c"], ["a/x", "b/y", "c/z", "b/ü"], ["q: broken"])
 
 
+def test_another_version_of_a_source_or_another_of_its_class_name_is_read_anew(store: Store) -> None:
+    def source(version_: int, name_: str) -> Source:
+        class Same(Source):
+            name = name_
+            version = version_
+
+            def load(self, folder: Path) -> Dataset:
+                return replace(GOOD, classes=[name_, str(version_), "c"])
+
+        return Same()
+
+    found = [data.load(source(*one), "", store).classes[:2] for one in ((1, "ours"), (2, "ours"), (1, "theirs"))]
+    assert found == [["ours", "1"], ["ours", "2"], ["theirs", "1"]]
+
+
 WRONG = {
     "a label too high": (replace(GOOD, train=split([0, 3])), "train split: a label lies outside 0 .. 2"),
     "a label too low": (replace(GOOD, test=split([0, -1])), "test split: a label lies outside 0 .. 2"),

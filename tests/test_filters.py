@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from uebench import Breaker, UserError, check, kit
+from uebench import Breaker, UserError, audit, check, kit
 from uebench.registry import Registry
 from uebench.work import filtered
 from uebench_plugins.breakers import compression, lowpass
@@ -30,6 +30,7 @@ EVERY: list[Breaker] = [
     Jpeg(quality=75),
     BitDepth(),
 ]
+LABELS = torch.empty(0)  # these filters never look at them
 NAMES = [f"{one.name}-{place}" for place, one in enumerate(EVERY)]
 
 
@@ -43,7 +44,11 @@ def sample(*shape: int) -> Tensor:
 
 def through(breaker: Breaker, images: Tensor) -> Tensor:
     """Return uint8 images as the engine filters them."""
-    return filtered((breaker,), images, 0)
+    return chained((breaker,), images)
+
+
+def chained(chain: tuple[Breaker, ...], images: Tensor) -> Tensor:
+    return filtered(chain, images, torch.zeros(len(images), dtype=torch.int64), 0)
 
 
 # A 6x5 image of three channels, and what OpenCV 4.5.5 and 5.0 (the same) make of it, in order (c, h, w):
@@ -194,7 +199,7 @@ def test_bilateral_keeps_an_edge_that_the_gaussian_blurs() -> None:
 def test_size_one_and_eight_bits_change_nothing(breaker: Breaker) -> None:
     images = sample(4, 3, 9, 12)
     assert torch.equal(through(breaker, images), images)
-    assert torch.equal(breaker.filter(kit.to_float(images)), kit.to_float(images))
+    assert torch.equal(breaker.filter(kit.to_float(images), LABELS), kit.to_float(images))
 
 
 @pytest.mark.parametrize("breaker", [one(size=size) for one in LOWPASS for size in (3, 7)], ids=lambda one: one.name)
@@ -237,16 +242,16 @@ def test_bit_depth_is_pillows_posterize(bits: int) -> None:
 def test_any_parts_give_the_same(breaker: Breaker, monkeypatch: pytest.MonkeyPatch) -> None:
     assert breaker.by_image
     images = kit.to_float(sample(11, 3, 10, 8))
-    whole = breaker.filter(images)
+    whole = breaker.filter(images, LABELS)
     assert whole.dtype == torch.float32
     assert bool(((whole >= 0) & (whole <= 1)).all()), "and so none is NaN"
     assert torch.equal(whole, kit.to_float(kit.to_bytes(whole))), "already 8 bits"
     for size in (1, 4, 11):
-        assert torch.equal(torch.cat([breaker.filter(part) for part in images.split(size)]), whole)
+        assert torch.equal(torch.cat([breaker.filter(part, LABELS) for part in images.split(size)]), whole)
     for values in (1, 3 * 10 * 8 * 4):
         monkeypatch.setattr(lowpass, "PART", values)
-        assert torch.equal(breaker.filter(images), whole)
-    assert breaker.filter(images[:0]).shape == images[:0].shape
+        assert torch.equal(breaker.filter(images, LABELS), whole)
+    assert breaker.filter(images[:0], LABELS).shape == images[:0].shape
 
 
 @pytest.mark.parametrize("breaker", EVERY, ids=NAMES)
@@ -273,18 +278,44 @@ class Dim(Breaker):
 
     name = "dim"
 
-    def filter(self, images: Tensor) -> Tensor:
+    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
         return images * 0.9
 
 
 def test_a_chain_filters_in_order_and_rounds_between() -> None:
     images = sample(4, 3, 12, 12)
     median, mean, attack = Median(), Mean(), AdvLinf()
-    assert torch.equal(filtered((median, attack, mean), images, 0), through(mean, through(median, images)))
-    assert torch.equal(filtered((median, attack), images, 0), through(median, images))
-    assert not torch.equal(filtered((median, mean), images, 0), filtered((mean, median), images, 0))
+    assert torch.equal(chained((median, attack, mean), images), through(mean, through(median, images)))
+    assert torch.equal(chained((median, attack), images), through(median, images))
+    assert not torch.equal(chained((median, mean), images), chained((mean, median), images))
     rounded = kit.to_bytes(kit.to_float(images) * 0.9)
-    assert torch.equal(filtered((Dim(), mean), images, 0), through(mean, rounded))
+    assert torch.equal(chained((Dim(), mean), images), through(mean, rounded))
+
+
+class ByLabel(Breaker):
+    """Gives each image the brightness of its label, and then spoils the labels it was given."""
+
+    name = "by-label"
+
+    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+        result = torch.zeros_like(images) + labels[:, None, None, None] / 255
+        labels.zero_()
+        return result
+
+
+class ByLabelInParts(ByLabel):
+    """The same, image by image."""
+
+    name = "by-label-in-parts"
+    by_image = True
+
+
+@pytest.mark.parametrize("breaker", [ByLabel(), ByLabelInParts()], ids=lambda one: one.name)
+def test_a_filter_gets_a_copy_of_the_labels_of_its_images(breaker: Breaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "parts", lambda count, size: [slice(0, 3), slice(3, count)])
+    images, labels = sample(5, 3, 4, 4), torch.tensor([4, 0, 2, 7, 1])
+    found = filtered((breaker, breaker), images, labels, 0)
+    assert found[:, 0, 0, 0].tolist() == labels.tolist() == [4, 0, 2, 7, 1]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import TINY
-from uebench import UserError, leaderboard, pages, spec, suite
+from uebench import UserError, leaderboard, pages, ranking, spec, suite
 from uebench.registry import registry
 from uebench.result import Result, parse
 from uebench.suite import Suite
@@ -63,12 +63,12 @@ def made(noise: str, breaker: str, seed: int, accuracy: float, **other: Any) -> 
     return Result(**{**values, **other})  # type: ignore[arg-type]
 
 
-def board(results: list[Result], chosen: Suite = DEMO) -> leaderboard.Board:
-    (found,) = leaderboard.rank(chosen, results)
+def board(results: list[Result], chosen: Suite = DEMO) -> ranking.Board:
+    (found,) = ranking.rank(chosen, results)
     return found
 
 
-def row(found: leaderboard.Board, noise: str) -> Mapping[str, Any]:
+def row(found: ranking.Board, noise: str) -> Mapping[str, Any]:
     table = found.noises.set_index("noise").astype(object)
     return dict(table.where(table.notna(), None).loc[noise])
 
@@ -153,7 +153,7 @@ def test_only_seeds_that_all_required_cells_share_count() -> None:
 
 def test_recipes_are_never_mixed() -> None:
     other = [made(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in full()]
-    assert len(leaderboard.rank(DEMO, full() + other)) == 2
+    assert len(ranking.rank(DEMO, full() + other)) == 2
 
 
 def test_breakers_rank_by_what_they_recover() -> None:
@@ -183,7 +183,7 @@ def test_a_breaker_without_every_ranked_noise_is_unranked() -> None:
     ],
 )
 def test_budget_classes_go_by_the_norm_and_by_what_was_measured(norm: str, linf: float, expected: str) -> None:
-    assert leaderboard.budget(norm, linf) == expected
+    assert ranking.budget(norm, linf) == expected
 
 
 def test_a_noise_of_another_norm_is_ranked_apart() -> None:
@@ -200,7 +200,10 @@ def test_breakers_that_no_rank_needs_are_shown_in_parentheses_and_change_nothing
     assert row(found, "rem")[f"accuracy {extra}"] == pytest.approx(0.99)
     for name in ("residual_protection", "same_breaker_gap", "worst_breaker", "rank"):
         assert row(found, "rem")[name] == row(board(full()), "rem")[name]
-    head, rows = pages.table(found)
+    assert row(found, "rem")["highest_accuracy"] == pytest.approx(0.99)
+    assert row(found, "rem")["highest_breaker"] == extra
+    assert not any(extra in name for name in pages.table(found)[0])
+    head, rows = pages.matrix(found)
     place = head.index(f"({extra})")
     assert place > head.index("adv-linf")
     cells = {one[1]: one[place] for one in rows}
@@ -261,21 +264,42 @@ def test_files_follow_from_the_record_alone_and_are_the_same_each_time(tmp_path:
     written = []
     for place in ("one", "two"):
         results = leaderboard.read(path)
-        pages.publish(tmp_path / place, DEMO, leaderboard.rank(DEMO, reversed(list(results.values()))))
+        pages.publish(tmp_path / place, DEMO, ranking.rank(DEMO, reversed(list(results.values()))))
         written.append({file.name: file.read_bytes() for file in (tmp_path / place).iterdir()})
     assert written[0] == written[1]
     assert set(written[0]) == set(pages.FILES)
     head = written[0]["noises.csv"].decode().splitlines()[0].split(",")
     assert {"rank", "band", "residual_low", "residual_high", "same_breaker_gap"} <= set(head)
-    assert "| 1 | rem | 48.0 | 40.0 | 21.0 ± 1.0 | 51.0 ± 1.0 | 3 |" in written[0]["README.md"].decode()
+    line = r"| 1 | rem | 1 | 48.0 \[48.0, 48.0\] | 40.0 | 21.0 ± 1.0 | 51.0 ± 1.0 | 51.0 (adv-linf) | 3 |"
+    assert line in written[0]["README.md"].decode()
+
+
+def test_latex_shows_every_text_as_it_is_and_in_its_cell() -> None:
+    hostile = "\\input{x} a_b & 5 % #1 $y$ ^^5c~\n\nend \\\\"
+    head, rule, line, *_ = pages.latex(["rank", "in_percent"], [["1", hostile]]).splitlines()[2:]
+    assert (head, rule) == (r"rank & in\_percent \\", r"\midrule")
+    assert line.startswith(r"1 & \textbackslash input\{x\} a\_b \& 5 \% \#1 \$y\$ \textasciicircum \textasciicircum 5c")
+    assert line.endswith(r"end \textbackslash \textbackslash  \\")
+
+
+def test_the_latex_tables_follow_from_the_record(tmp_path: Path) -> None:
+    results = full() + [made(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in full()]
+    pages.publish(tmp_path, DEMO, ranking.rank(DEMO, [replace(one, dataset="a\nb") for one in results]))
+    text = (tmp_path / "noises.tex").read_text()
+    assert [line for line in text.splitlines() if line.startswith("%")] == [
+        "% a b, recipe sgd",
+        "% a b, recipe sgd@1:steps=9",
+    ]
+    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 2
+    assert "1 & rem & 1 & 48.0 [48.0, 48.0] & 40.0 & 21.0 ± 1.0 & 51.0 ± 1.0 & 51.0 (adv-linf) & 3 & 32/255" in text
 
 
 def test_the_table_goes_into_a_document(tmp_path: Path) -> None:
     document = tmp_path / "README.md"
     document.write_text("before\n<!-- board: demo -->\nold\n<!-- end -->\nafter\n")
-    pages.insert(document, DEMO, leaderboard.rank(DEMO, full()))
+    pages.insert(document, DEMO, ranking.rank(DEMO, full()))
     text = document.read_text()
-    assert text.startswith("before\n<!-- board: demo -->\n| rank | noise |")
+    assert text.startswith("before\n<!-- board: demo -->\n| rank | noise | band |")
     assert text.endswith("|\n<!-- end -->\nafter\n")
     with pytest.raises(UserError, match="has no block <!-- board: tiny -->"):
         pages.insert(document, suite.read(str(TINY)), [])

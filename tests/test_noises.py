@@ -250,6 +250,7 @@ def test_passes_are_those_of_the_papers_settings(name: str, text: str) -> None:
     assert counts[0] == per_step + per_batch
     batches = 1010 if name == "imagenet100" else 390
     assert noise.steps * per_step + batches * per_batch == PASSES[name, text]
+    assert noise.passes(128 * batches) == {noise.surrogate: 128 * PASSES[name, text]}, "what a dry run says"
 
 
 @pytest.mark.parametrize(

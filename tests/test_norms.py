@@ -104,7 +104,7 @@ def test_the_exact_step_changes_the_one_value_that_raises_the_loss_most() -> Non
 def test_breakers_climb_and_leave_the_model_alone(breaker: AdvL1 | AdvL2) -> None:
     net, (images, labels) = surrogate(), data()
     torch.manual_seed(0)
-    attacked = breaker.attack(net, images, labels)
+    attacked = breaker.attack(net, images, labels, 0.0)
     net.eval()
     losses = [float(F.cross_entropy(net(x), labels).detach()) for x in (images, attacked)]
     assert losses[1] > losses[0]
@@ -114,7 +114,7 @@ def test_breakers_climb_and_leave_the_model_alone(breaker: AdvL1 | AdvL2) -> Non
 def test_radius_zero_is_no_attack(breaker: AdvL1 | AdvL2) -> None:
     images = torch.rand(2, 3, 6, 6)
     before = torch.get_rng_state()
-    assert breaker.attack(nn.Identity(), images, torch.zeros(2)) is images
+    assert breaker.attack(nn.Identity(), images, torch.zeros(2), 0.0) is images
     assert torch.equal(torch.get_rng_state(), before)
 
 

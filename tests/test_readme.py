@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
-from uebench import check, leaderboard, pages, plan, suite
+from uebench import check, history, leaderboard, pages, plan, ranking, suite
 from uebench.cli import main
 from uebench.registry import registry
 from uebench.selection import select
@@ -36,7 +36,8 @@ def test_there_are_two_set_up_commands_and_ci_runs_the_second() -> None:
 @pytest.mark.parametrize("name", BOARDS)
 def test_committed_boards_and_the_readmes_tables_follow_from_the_record(name: str, tmp_path: Path) -> None:
     chosen, folder = suite.read(name), ROOT / "leaderboards" / name
-    boards = leaderboard.rank(chosen, leaderboard.read(folder / "results.jsonl").values())
+    rulings = history.rulings(history.read(folder))
+    boards = ranking.rank(chosen, leaderboard.read(folder / "results.jsonl").values(), rulings)
     if (folder / pages.GALLERY).is_dir():  # comes with the noises, not from the record
         shutil.copytree(folder / pages.GALLERY, tmp_path / pages.GALLERY)
     pages.publish(tmp_path, chosen, boards)
@@ -46,6 +47,12 @@ def test_committed_boards_and_the_readmes_tables_follow_from_the_record(name: st
     copy.write_text(README)
     pages.insert(copy, chosen, boards)
     assert copy.read_text() == README, f"run `uebench rank {name} --into README.md`"
+
+
+def test_the_list_of_boards_is_the_generated_one(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "leaderboards", tmp_path, dirs_exist_ok=True)
+    pages.index(tmp_path)
+    assert (tmp_path / "README.md").read_bytes() == (ROOT / "leaderboards" / "README.md").read_bytes()
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -70,8 +77,17 @@ def test_the_readmes_commands_parse(line: str, tmp_path: Path, monkeypatch: pyte
         words.append("--dry-run")
     if words[0] == "rank":
         words += ["--boards", str(tmp_path)]
+    if words[0] == "site":
+        words += ["--boards", str(ROOT / "leaderboards"), "--into", str(tmp_path)]
     done = CliRunner().invoke(main, words)
-    expected = {"DIR": "is missing or has no folder per class", "rank": "holds no results"}
+    expected = {
+        "DIR": "is missing or has no folder per class",
+        "rank": "holds no results",
+        "plot": "holds no results",
+        "submit": "the entry lacks ",
+        ".zip --rerun": "em.zip is no file",
+        "withdraw": "suite demo lists no noise 'em'",
+    }
     refused = [text for word, text in expected.items() if word in line]
     assert done.exit_code == (2 if refused else 0), done.output
     assert all(text in done.output for text in refused)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uebench import Breaker, Component, Target, UserError, parameter, spec
+from uebench import Breaker, Component, Recipe, Target, UserError, parameter, spec
 from uebench.registry import registry
 
 
@@ -53,6 +53,28 @@ def test_canonical_text_names_version_and_every_parameter_that_matters() -> None
     assert spec.canonical(Sample(path="/a")) == (
         "sample@1:radius=0.03137254901960784,steps=10,flip=true,kind=soft,title="
     )
+
+
+def test_a_later_parameter_is_in_the_texts_only_where_it_differs() -> None:
+    class Wider(Component):
+        """A component that has been given parameters since."""
+
+        name = "wider"
+        old: int = 3
+        new: int = parameter(default=1, later=True)
+        network: Target = parameter(default="smallcnn", later=True)
+
+    plain = registry().build("target", "smallcnn")
+    narrow = registry().build("target", "smallcnn:width=8")
+    assert spec.canonical(Wider(network=plain)) == "wider@1:old=3"
+    assert spec.canonical(Wider(old=4, new=2, network=narrow)) == "wider@1:old=4,new=2,network=(smallcnn@1:width=8)"
+    assert spec.label(Wider(new=2, network=plain)) == "wider:new=2"
+
+
+def test_recipes_have_the_text_that_published_keys_were_made_from() -> None:
+    text = "sgd@1:steps=40000,batch=128,lr=0.1,momentum=0.9,weight_decay=0.0005,schedule=step,precision=fp32"
+    assert spec.canonical(Recipe()) == f"{text},evaluations=10"
+    assert spec.canonical(Recipe(optimiser="adamw")) == f"{text},evaluations=10,optimiser=adamw"
 
 
 def test_label_shows_what_differs() -> None:
@@ -106,3 +128,21 @@ def test_components_are_values() -> None:
     assert hash(Sample(steps=3)) == hash(Sample(steps=3))
     with pytest.raises(AttributeError):
         Sample().steps = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "head", "parameters"),
+    [
+        ("none@1", "none@1", {}),
+        ("adv-linf@1:radius=0.5,method=pgd", "adv-linf@1", {"radius": "0.5", "method": "pgd"}),
+        (
+            "em:surrogate=(smallcnn:width=16,depth=2),steps=3",
+            "em",
+            {"surrogate": "(smallcnn:width=16,depth=2)", "steps": "3"},
+        ),
+    ],
+)
+def test_canonical_text_and_labels_come_apart_as_they_were_written(
+    text: str, head: str, parameters: dict[str, str]
+) -> None:
+    assert spec.apart(text) == (head, parameters)

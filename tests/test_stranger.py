@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
-import sys
-import sysconfig
-import venv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, environment, install
 
 STRANGERS = ROOT / "tests" / "strangers"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -22,17 +20,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def uebench(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Return the command line of an environment of its own, which sees the libraries of this one."""
     folder = tmp_path_factory.mktemp("stranger")
-    venv.create(folder / "env", with_pip=False)
-    python = folder / "env" / "bin" / "python"
-    (packages,) = (folder / "env" / "lib").glob("python*/site-packages")
-    ours = [sysconfig.get_path("purelib"), str(ROOT), str(ROOT / "plugins")]
-    (packages / "ours.pth").write_text("".join(f"import site; site.addsitedir({place!r})\n" for place in ours))
+    python = environment(folder / "env", ROOT, ROOT / "plugins")
     built = folder / "source"
-    subprocess.run(["cp", "-r", str(STRANGERS), str(built)], check=True)
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-build-isolation"]
-    for name in ("good", "crashes", "misspelt", "taken"):
-        done = subprocess.run([*install, str(built / name)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    shutil.copytree(STRANGERS, built)
+    install(python, *(str(built / name) for name in ("good", "crashes", "misspelt", "taken")))
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [str(python), "-m", "uebench.cli", *words]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +106,20 @@ def test_every_suite_can_be_planned_and_its_claims_name_its_cells(name: str) -> 
     for claim in chosen.claims:
         assert {*claim.lower, *claim.higher} <= noises, claim
         assert set(claim.breakers) <= breakers, claim
+
+
+def test_a_recipe_is_a_family_and_what_differs_from_it(tmp_path: Path) -> None:
+    lists = 'title = "t"\ndatasets = ["digits"]\nnoises = ["none"]\nbreakers = ["none"]\ntargets = ["smallcnn"]\n'
+    path = tmp_path / "mine.toml"
+
+    def recipes(text: str, **given: Any) -> list[suite.Recipe]:
+        path.write_text(lists + text)
+        return [one.recipe for one in select(suite.read(str(path)), **given)]
+
+    paper, fast = suite.Recipe(), suite.Recipe(steps=4000, schedule="one-cycle", precision="bf16")
+    assert recipes("") == [paper]
+    assert recipes('[recipe]\nfamily = "fast"') == [fast]
+    assert recipes('[recipe]\nfamily = "fast"\nsteps = 10') == [replace(fast, steps=10)]
+    wide = '[recipe]\nfamily = "fast"\n[[grid]]\ntargets = ["resnet8"]\n[grid.recipe]\nlr = 0.01\n[[grid]]\n'
+    assert recipes(wide) == [replace(fast, lr=0.01), fast], "a target has a recipe of its own"
+    assert recipes(wide, recipe="paper:batch=64") == [replace(paper, batch=64)] * 2, "what the user says goes first"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from uebench import Breaker, Recipe, Split, kit
+from uebench import Breaker, Recipe, Split, UserError, kit, precision
 from uebench.journal import StoredJournal
+from uebench.precision import Classifier
+from uebench.sgd import Training, learning_rate
 from uebench.store import Store
-from uebench.train import Classifier, Outcome, build, evaluate, train
+from uebench.train import Outcome, build, evaluate, train
 from uebench_plugins.breakers.adv_linf import AdvLinf
 from uebench_plugins.breakers.none import NoBreaker
 from uebench_plugins.targets.smallcnn import SmallCNN
@@ -79,7 +83,7 @@ def test_breakers_see_the_same_batches_and_views(store: Store) -> None:
             seen.append(images.clone())
             return images, targets
 
-        def attack(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        def attack(self, model: nn.Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
             torch.rand(draws)  # however much randomness an attack uses up
             return images
 
@@ -101,14 +105,68 @@ def test_training_broken_off_anywhere_ends_with_the_same_bits(store: Store) -> N
         assert curve == other
 
 
+def test_adamw_broken_off_anywhere_ends_with_the_same_bits(store: Store) -> None:
+    recipe = Recipe(steps=12, batch=8, evaluations=3, optimiser="adamw", lr=0.01)
+    straight, curve = learn(store, NoBreaker(), recipe)
+    assert not same_weights(straight, learn(store, NoBreaker())[0])
+    for dies_at in (1, 5):
+        with pytest.raises(Broken):
+            learn(store, NoBreaker(), recipe, dies_at=dies_at)
+        resumed, other = learn(store, NoBreaker(), recipe)
+        assert same_weights(straight, resumed)
+        assert curve == other
+
+
+def test_adamw_takes_the_papers_steps_with_the_recipes_rate_momentum_and_decay() -> None:
+    """Loshchilov and Hutter, ICLR 2019, algorithm 2."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)).double()
+    weights = net[1].weight.detach().clone()
+    recipe = Recipe(steps=10, lr=0.02, momentum=0.8, weight_decay=0.3, schedule="one-cycle", optimiser="adamw")
+    training = Training(net, recipe, 6, seed=0)
+    first, second = torch.zeros_like(weights), torch.zeros_like(weights)
+    for step in range(5):
+        images, labels = torch.rand(6, 3, 2, 2, dtype=torch.float64), torch.arange(6) % 4
+        x, bias = images.flatten(1), net[1].bias.detach().clone()
+        slope = ((x @ weights.T + bias).softmax(1) - nn.functional.one_hot(labels, 4)).T @ x / 6
+        training.step(step, images, labels)
+        first, second = 0.8 * first + 0.2 * slope, 0.999 * second + 0.001 * slope**2
+        unbiased, spread = first / (1 - 0.8 ** (step + 1)), second / (1 - 0.999 ** (step + 1))
+        rate = learning_rate(recipe, step)
+        weights = weights * (1 - rate * 0.3) - rate * unbiased / (spread.sqrt() + 1e-8)
+        assert torch.allclose(net[1].weight, weights, atol=1e-10)
+
+
+def test_adamw_refuses_a_momentum_of_one() -> None:
+    with pytest.raises(UserError, match="momentum must be below 1 with adamw, not 1"):
+        Recipe(optimiser="adamw", momentum=1)
+    Recipe(momentum=1)
+
+
+def test_an_attack_is_told_how_far_training_is_also_after_an_interruption(store: Store) -> None:
+    class Clock(Breaker):
+        name = "clock"
+
+        def attack(self, model: nn.Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
+            told.append(progress)
+            return images
+
+    told: list[float] = []
+    with pytest.raises(Broken):
+        learn(store, Clock(), dies_at=5)
+    assert told == [step / 12 for step in range(5)]
+    learn(store, Clock())
+    assert told[5:] == [step / 12 for step in range(5, 12)]
+
+
 def test_adversarial_training_updates_batch_statistics_once_a_step_from_attacked_images(store: Store) -> None:
     attacked: list[Tensor] = []
 
     class Spy(AdvLinf):
         name = "spy"
 
-        def attack(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
-            attacked.append(super().attack(model, images, targets))
+        def attack(self, model: nn.Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
+            attacked.append(super().attack(model, images, targets, progress))
             return attacked[-1]
 
     net = build(SmallCNN(width=4), (3, 8, 8), 4, "fp32", torch.device("cpu"), seed=5)
@@ -149,23 +207,39 @@ def test_a_loss_that_is_no_number_and_a_network_of_one_answer_are_flagged(store:
     assert "diverged" not in learn(store, NoBreaker())[1].flags
 
 
-def test_soft_targets_train(store: Store) -> None:
-    class Smooth(Breaker):
-        name = "smooth"
+def test_who_augments_gets_the_labels_in_one_hot_form_which_train_as_labels_do(store: Store) -> None:
+    class Watching(Breaker):
+        name = "watching"
 
         def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-            return images, nn.functional.one_hot(targets, 4).float()
+            assert targets.dtype == torch.float32
+            assert targets.shape == (8, 4)
+            assert torch.equal(targets.sort(1).values, torch.tensor([0.0, 0.0, 0.0, 1.0]).expand(8, 4))
+            return images, targets
 
-    hard, soft = learn(store, NoBreaker())[0], learn(store, Smooth())[0]
+    hard, soft = learn(store, NoBreaker())[0], learn(store, Watching())[0]
     pairs = zip(hard.parameters(), soft.parameters(), strict=True)
     assert all(torch.allclose(one, other, atol=1e-4) for one, other in pairs)
 
 
-def test_bf16_is_close_to_fp32_and_gives_float32_logits() -> None:
+def test_bf16_is_close_to_fp32_and_gives_float32_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     body = SmallCNN(width=8).build((3, 8, 8), 4)
-    images = torch.rand(32, 3, 8, 8)
-    exact, rough = Classifier(body, "fp32").eval()(images), Classifier(body, "bf16").eval()(images)
+    images, host = torch.rand(32, 3, 8, 8), torch.device("cpu")
+    exact = Classifier(body, "fp32", host).eval()(images)
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    rough = Classifier(body, "bf16", host).eval()(images)
     assert rough.dtype == torch.float32
     assert not torch.equal(exact, rough)
     assert torch.allclose(exact, rough, atol=0.02)
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    assert torch.equal(exact, Classifier(body, "bf16", host).eval()(images))
+
+
+@pytest.mark.parametrize(("features", "has"), [("avx512_bf16 amx", True), ("asimd bf16", True), ("avx512f", False)])
+def test_a_processor_has_bf16_when_it_lists_it(
+    features: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t: sse {features} avx2\n")
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+    assert precision.processor_has_bf16.__wrapped__() is has

@@ -29,18 +29,20 @@ def parameter(
     low: float | None = None,
     above: float | None = None,
     high: float | None = None,
+    neutral: float | None = None,
     identity: bool = True,
+    later: bool = False,
 ) -> Any:
     """Declare a parameter of a component: its default, what it means, its unit and its allowed range.
 
-    `low` and `high` are inclusive, `above` is exclusive. `identity=False` says that the value changes no number
-    (a path, a title) and so stays out of the content key. A field annotated with a component class holds a
-    component of that kind; its default may be given as text, which the registry resolves.
+    `low` and `high` are inclusive, `above` is exclusive. `neutral` is the value with which a breaker does nothing: a
+    curve over the parameter has the result without that breaker there. `identity=False` says that the value changes
+    no number (a path, a title) and so stays out of the content key. `later=True` says that the parameter was added
+    after results were published: at its default it stays out too, so that their keys hold. A field annotated with a
+    component class holds a component of that kind; its default may be given as text, which the registry resolves.
     """
-    return field(
-        default=default,
-        metadata={"doc": doc, "unit": unit, "low": low, "above": above, "high": high, "identity": identity},
-    )
+    meaning = {"doc": doc, "unit": unit, "neutral": neutral, "identity": identity, "later": later}
+    return field(default=default, metadata={**meaning, "low": low, "above": above, "high": high})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, parameter))
@@ -59,8 +61,9 @@ class Component:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.__doc__ = cls.__doc__ or ""  # before dataclass() would put a signature there
+        text = cls.__doc__ or ""
         dataclass(frozen=True, kw_only=True)(cls)
+        cls.__doc__ = text  # where there is none, dataclass() put a signature
 
     def __post_init__(self) -> None:
         """Refuse a value outside its declared range; raises `UserError`."""
@@ -136,6 +139,13 @@ class Noise(Component):
         """Return the networks that `make` asks for trained on the clean set; the engine trains and keeps them."""
         return ()
 
+    def passes(self, count: int) -> Mapping[Target, float]:
+        """Return what making the noise for so many images costs, for forecasts: nothing where that is not known.
+
+        In passes, forward and backward, of one image through each network.
+        """
+        return {}
+
 
 class Breaker(Component):
     """Learns from protected images all the same. Override what you need; all three methods leave images in [0, 1].
@@ -146,17 +156,31 @@ class Breaker(Component):
     by_image: ClassVar[bool] = False
     """Whether `filter` treats each image by itself, so that it may be given parts of the set."""
 
-    def filter(self, images: Tensor) -> Tensor:
-        """Process the whole training set, float32 (n, c, h, w), once before training; the engine rounds to 8 bits."""
+    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Process the training set once, before training; the engine rounds what comes back to 8 bits.
+
+        images: float32 (n, c, h, w); labels: int64 (n,), on the images' device.
+        """
         return images
 
     def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Change a batch (b, c, h, w) at random, each step; targets are labels (b,) or soft targets (b, classes)."""
+        """Change a batch (b, c, h, w) at random, each step, and its soft targets, float32 (b, classes).
+
+        They are one-hot until a member of the chain changes them.
+        """
         return images, targets
 
-    def attack(self, model: Module, images: Tensor, targets: Tensor) -> Tensor:
-        """Perturb a batch (b, c, h, w) against the model in training, each step, last; at most one in a chain."""
+    def attack(self, model: Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
+        """Perturb a batch (b, c, h, w) against the model in training, each step, last; at most one in a chain.
+
+        targets: labels (b,), or soft targets (b, classes) where a member of the chain augments; progress: the share of
+        the training steps that lie behind, in [0, 1).
+        """
         return images
+
+    def passes(self) -> float:
+        """Return the passes, forward and backward, of an image that one call of `attack` takes, for forecasts."""
+        return 0
 
 
 class Target(Component):
@@ -188,16 +212,21 @@ class Source(Component):
         """Return a text that changes with the content, for sources whose parameters do not determine it."""
         return ""
 
+    def count(self) -> int | None:
+        """Return the number of training images, for forecasts; None where only loading them would tell."""
+        return None
+
     def augment(self, images: Tensor) -> Tensor:
         """Apply the data set's training augmentation to (b, c, h, w): random per image, differentiable."""
         return images
 
 
 class Recipe(Component):
-    """How a network is trained: stochastic gradient descent counted in steps (batches), as the papers count.
+    """How a network is trained: gradient descent counted in steps (batches), as the papers count.
 
     The defaults are the protocol of REM (Fu et al., ICLR 2022, section 5.1): 40 000 steps, learning rate divided by
-    ten after 40 % and 80 % of them.
+    ten after 40 % and 80 % of them. Transformers are usually trained by `adamw` (Loshchilov and Hutter, ICLR 2019), at
+    a lower rate.
     """
 
     name = "sgd"
@@ -208,8 +237,17 @@ class Recipe(Component):
     momentum: float = parameter(default=0.9, doc="momentum", low=0, high=1)
     weight_decay: float = parameter(default=5e-4, doc="weight decay on all parameters", low=0)
     schedule: Literal["step", "one-cycle", "constant"] = parameter(default="step", doc="learning-rate schedule")
-    precision: Literal["fp32", "bf16"] = parameter(default="fp32", doc="arithmetic of the networks; bf16 is autocast")
+    precision: Literal["fp32", "bf16"] = parameter(default="fp32", doc="bf16 is autocast, where the device has it")
     evaluations: int = parameter(default=10, doc="points of the accuracy curve", low=1)
+    optimiser: Literal["sgd", "adamw"] = parameter(
+        default="sgd", doc="adamw has the momentum for its first beta, and 0.999 for its second", later=True
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a momentum that AdamW cannot divide by; raises `UserError`."""
+        super().__post_init__()
+        if self.optimiser == "adamw" and self.momentum == 1:
+            raise UserError(f"{self.name}: momentum must be below 1 with adamw, not 1")
 
 
 @dataclass(frozen=True)

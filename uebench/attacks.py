@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
+from uebench.folding import folded
+
 Attack = Literal["pgd", "fgsm", "rs-fgsm", "apgd"]
 """The inner attacks, for the type of a parameter."""
 Norm = Literal["linf", "l2", "l1", "l1-exact"]
@@ -25,7 +27,7 @@ TINY = 1e-10
 def frozen(network: Module) -> Iterator[None]:
     """Hold a network in eval mode with no gradient for its weights, and restore both on leaving.
 
-    Running statistics stay untouched and dropout is off inside.
+    Running statistics stay untouched and dropout is off inside, and batch norm is folded into the convolutions.
     """
     modes = [one for one in network.modules() if one.training]
     weights = [one for one in network.parameters() if one.requires_grad]
@@ -34,7 +36,8 @@ def frozen(network: Module) -> Iterator[None]:
     for weight in weights:
         weight.requires_grad_(False)
     try:
-        yield
+        with folded(network):
+            yield
     finally:
         for module in modes:
             module.training = True
@@ -214,3 +217,8 @@ def adversary(
     raise ValueError(
         f"no attack {attack!r} in {norm}; known: {', '.join(get_args(Attack))}, of which apgd in linf only"
     )
+
+
+def attack_passes(attack: Attack, steps: int) -> int:
+    """Return the passes, forward and backward, of an image that `adversary` takes; APGD's last look is left out."""
+    return steps if attack in ("pgd", "apgd") else min(steps, 1)

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from uebench import display, spec
-from uebench.api import UserError
 from uebench.registry import Entry, component_kind, registry
 
 
@@ -26,11 +25,7 @@ def overview(console: Console) -> None:
 
 def describe(console: Console, name: str) -> None:
     """Print all about the components of a name; raises `UserError` where there is none."""
-    found = [entries[name] for entries in registry().entries.values() if name in entries]
-    if not found:
-        known = {name for entries in registry().entries.values() for name in entries}
-        raise UserError(f"no component is called {name!r}{spec.nearest(name, known)}")
-    for entry in found:
+    for entry in registry().named(name):
         console.print(
             f"[bold]{entry.kind} {entry.cls.name}[/] version {entry.cls.version}, from {escape(_origin(entry))}"
         )
@@ -56,4 +51,4 @@ def _summary(entry: Entry) -> str:
 
 
 def _origin(entry: Entry) -> str:
-    return f"{entry.distribution} {entry.release}"
+    return f"{entry.distribution} {entry.release:.19}"  # a file's version is a hash

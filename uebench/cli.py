@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +49,16 @@ def shares(context: click.Context, option: click.Parameter, values: Sequence[str
     return [share(part) for value in values for part in value.split(",")]
 
 
+def add_plugins(context: click.Context, option: click.Parameter, values: Sequence[Path]) -> None:
+    """Load plug-in files, so that all else on the command line may name what they bring."""
+    if values:
+        from uebench import plugin_file
+        from uebench.registry import registry
+
+        for value in values:
+            registry().add(plugin_file.read(value))
+
+
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     """Bundle options that several commands share."""
 
@@ -65,10 +77,23 @@ boards_option = click.option(
 seed_option = click.option(
     "--seed", "seeds", multiple=True, callback=seeds, metavar="N,N", help="Seeds in place of the suite's."
 )
+store_option = click.option("--store", type=place, default=Path(".uebench"), show_default=True, help="Work folder.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes per device; default 1 a GPU, on a CPU 1 a core."
+)
+plugin_option = click.option(
+    "--plugin",
+    multiple=True,
+    type=place,
+    expose_value=False,
+    callback=add_plugins,
+    metavar="FILE",
+    help="A Python file with hooks that takes part without a package; repeatable.",
+)
 machine_options = options(
     click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads a process."),
     click.option("--device", help="Devices, as cuda:0,cuda:1 or cpu; default every GPU, else the CPU."),
-    click.option("--store", type=place, default=Path(".uebench"), show_default=True, help="Work folder."),
+    store_option,
     click.option(
         "--keep-every", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds between states."
     ),
@@ -93,11 +118,13 @@ def main() -> None:
 @click.option(
     "--kind", type=click.Choice(["mixed", "clean-only"]), help="The others are there, or the protected are left out."
 )
+@click.option("--recipe", metavar="SPEC", help="How targets are trained: paper or fast, as fast:steps=8000.")
 @seed_option
-@click.option("--workers", type=click.IntRange(min=1), help="Processes per device; default 1 a GPU, on a CPU 1 a core.")
+@workers_option
 @machine_options
 @click.option("--dry-run", "dry", is_flag=True, help="Show the cells and what is left to do, and stop.")
 @boards_option
+@plugin_option
 def run(
     suite: str,
     workers: int | None,
@@ -137,6 +164,7 @@ def run(
     help="Format of the array beside the pictures.",
 )
 @machine_options
+@plugin_option
 def export(
     out: Path,
     suite: str | None,
@@ -160,14 +188,71 @@ def export(
 
 
 @main.command()
+@click.argument("suites", nargs=-1)
+@click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="A data set; repeatable.")
+@click.option("--target", "targets", multiple=True, metavar="SPEC", help="A target network; repeatable.")
+@click.option("--recipe", metavar="SPEC", help="How targets are trained: paper or fast, as fast:steps=8000.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes per device, for the forecast.")
+@machine_options
+@click.option("--seconds", type=click.FloatRange(min=0), default=2.0, show_default=True, help="Time for a measurement.")
+@click.option("--into", type=place, help="Also write the measurements to this file, as JSON.")
+def bench(
+    suites: tuple[str, ...],
+    workers: int | None,
+    threads: int,
+    device: str | None,
+    store: Path,
+    keep_every: float,
+    seconds: float,
+    into: Path | None,
+    **lists: Any,
+) -> None:
+    """Measure the attack step and the training step of every network in SUITES (demo) on this device.
+
+    Tells images and operations a second, the share of what the device's own matrix product reaches, and the time that
+    each suite takes at these rates. `--dry-run` uses them from then on.
+    """
+    from uebench import commands
+
+    machine = commands.Machine(store, device, workers, threads, keep_every)
+    commands.bench(suites or ("demo",), lists, machine, seconds, into)
+
+
+@main.command()
 @click.argument("suite", default="demo")
 @click.option("--into", type=place, help="Also replace this suite's table in a document.")
 @boards_option
+@plugin_option
 def rank(suite: str, into: Path | None, boards: Path) -> None:
     """Rebuild the files of SUITE's board from its results.jsonl alone."""
     from uebench import commands
 
     commands.rank(suite, into, boards)
+
+
+@main.command()
+@click.argument("suite", default="demo")
+@click.option("--into", type=place, help="Folder for the figures; default plots/ in the board's folder.")
+@boards_option
+def plot(suite: str, into: Path | None, boards: Path) -> None:
+    """Draw SUITE's results.jsonl as SVG: accuracy against a breaker's parameter, training steps, protected share."""
+    from uebench import commands
+
+    commands.plot(suite, boards, into)
+
+
+@main.command()
+@click.argument("suites", nargs=-1)
+@click.option("--into", type=place, help="Folder for the pages; default site/ in the folder of boards.")
+@boards_option
+def site(suites: Sequence[str], into: Path | None, boards: Path) -> None:
+    """Build a static site of SUITES (names or paths of TOML files), by default of every board.
+
+    It has the tables, figures and a page for each noise, and opens from disk, without a server or a network.
+    """
+    from uebench import web
+
+    click.echo(f"Site: {web.write(boards, into or boards / 'site', suites)}")
 
 
 @main.command()
@@ -189,7 +274,108 @@ def compare(suite: str, form: str, boards: Path) -> None:
 
 
 @main.command()
+@click.argument("suite")
+@click.option(
+    "--noise", "noises", multiple=True, required=True, metavar="SPEC", help="The noise; repeatable with --breaker."
+)
+@click.option(
+    "--breaker", "breakers", multiple=True, metavar="SPEC", help="Hand in this breaker, against listed noises."
+)
+@click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="The data set.")
+@click.option("--into", type=place, required=True, metavar="FILE.zip", help="The bundle to write.")
+@click.option("--with-noise", "images", is_flag=True, help="Also pack the released images.")
+@click.option("--name", required=True, help="Who hands it in.")
+@click.option("--contact", default="", help="Where the maintainers reach you.")
+@click.option("--paper", default="", metavar="URL", help="Where the method is published.")
+@store_option
+@boards_option
+def submit(
+    suite: str, into: Path, images: bool, name: str, contact: str, paper: str, store: Path, boards: Path, **lists: Any
+) -> None:
+    """Pack the results of a noise, or of a breaker against listed noises, into one file for a board's maintainers.
+
+    The results are those on your own board of SUITE, the seeds 0, 1 and so on. What would not be valid is refused.
+
+    \b
+    uebench submit demo --noise em --into em.zip --name "Ada Example"
+    """
+    from uebench import submitting
+    from uebench.store import Store
+
+    submitter = {"name": name, "contact": contact, "paper": paper}
+    submitting.submit(suite, lists, into, images, submitter, Store(store), boards)
+
+
+def _draw(context: click.Context, option: click.Parameter, value: int | None) -> int:
+    """Draw a seed that nobody knew before, unless one is given."""
+    return secrets.randbelow(2**32) if value is None else value
+
+
+judging_options = options(
+    click.argument("bundle", type=place),
+    click.option("--rerun", type=click.IntRange(min=0), default=0, show_default=True, help="Cells to run again."),
+    click.option(
+        "--verification-seed", "seed", type=click.IntRange(min=0), callback=_draw, help="Which cells; default drawn."
+    ),
+    click.option("--suite", help="The suite, where the bundle's is a TOML file here."),
+    click.option("--noise", "noises", multiple=True, metavar="SPEC", help="A noise to run again that needs a path."),
+    click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="The data set, where it needs a path."),
+    workers_option,
+    machine_options,
+    boards_option,
+)
+
+
+@main.command()
+@judging_options
+def verify(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
+    """Say how far BUNDLE is to be believed: valid in itself, and with --rerun, the same when it is run here.
+
+    Nothing of a bundle is extracted, imported or installed. Running its cells again needs its plug-in installed, which
+    is your decision. Status 0: what was asked holds; 1: running again was not possible, or disagrees; 2: refused.
+    """
+    from uebench import judging
+
+    sys.exit(int(not judging.judge(bundle, rerun, seed, _desk(**rest)).agreed))
+
+
+@main.command()
+@judging_options
+def accept(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
+    """Verify BUNDLE in the same way, and take it onto its board; what verify ran is not run again."""
+    from uebench import deciding, judging
+
+    desk = _desk(**rest)
+    judged = judging.judge(bundle, rerun, seed, desk)
+    if judged.agreed:
+        deciding.accept(judged, desk)
+    sys.exit(int(not judged.agreed))
+
+
+def _desk(boards: Path, suite: str | None, noises: Sequence[str], datasets: Sequence[str], **machine: Any) -> Any:
+    from uebench.commands import Machine
+    from uebench.judging import Desk
+
+    return Desk(boards, Machine(**machine), suite, noises, datasets)
+
+
+@main.command()
+@click.argument("suite")
+@click.option("--noise", required=True, metavar="NAME", help="The noise, as the board calls it.")
+@click.option("--reason", required=True, help="Why; it stands on the board.")
+@store_option
+@boards_option
+def withdraw(suite: str, noise: str, reason: str, store: Path, boards: Path) -> None:
+    """Take the rank of a noise on SUITE's board; its row and its numbers stay, with the reason."""
+    from uebench import deciding
+    from uebench.store import Store
+
+    deciding.withdraw(suite, noise, reason, Store(store), boards)
+
+
+@main.command()
 @click.argument("name", required=False)
+@plugin_option
 def plugins(name: str | None) -> None:
     """List every component and what was left out and why, or all about the components called NAME."""
     from uebench import catalogue, display
@@ -204,18 +390,39 @@ def plugins(name: str | None) -> None:
 @main.command()
 @click.argument("name")
 @click.option("--suite", default="demo", show_default=True, help="The suite whose defaults the check uses.")
+@plugin_option
 def check(name: str, suite: str) -> None:
     """Check that the components called NAME (or NAME:key=value) keep the contract; exit status 1 where one does not."""
-    from uebench import check as contract
+    from uebench import check as checking
     from uebench import display
     from uebench.suite import read
 
     broken = False
-    for kind, component in contract.find(name, read(suite)):
-        findings = contract.check(kind, component)
-        contract.show(display.console(), kind, component, findings)
+    for kind, component in checking.find(name, read(suite)):
+        findings = checking.check(kind, component)
+        checking.show(display.console(), kind, component, findings)
         broken = broken or not all(finding.kept for finding in findings)
     sys.exit(int(broken))
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["noise", "breaker", "target", "dataset"]))
+@click.argument("name")
+@click.option("--into", type=place, default=Path(), help="Folder to write into; default the current one.")
+def new(kind: str, name: str, into: Path) -> None:
+    """Write a plug-in of your own, a package in the folder NAME that works as it is.
+
+    \b
+    uebench new noise mine
+    """
+    from uebench import scaffold
+
+    folder = scaffold.create(kind, name, into)
+    click.echo(
+        f"{folder} has a {kind} that works; README.md there says what to edit. Next:\n\n"
+        f'cd {shlex.quote(str(folder))}\npip install -e ".[test]"\npytest\n'
+        f"uebench check {name}\nuebench run demo --{kind} {name}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,28 +1,33 @@
-"""What the commands that do work do: run a suite, export a protected set, rebuild a board."""
+"""What the commands that do work do: run a suite, export a protected set, rebuild or draw a board."""
 
 from __future__ import annotations
 
+import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import click
+import torch
 from rich.console import Console
 
+from uebench import bench as benching
 from uebench import compare as comparing
-from uebench import display, executors, leaderboard, naming, pages
+from uebench import display, executors, forecast, history, leaderboard, naming, pages, preview, ranking
 from uebench import export as exporting
 from uebench import plan as planning
 from uebench.api import Breaker, Noise, UserError
 from uebench.data import complete, fingerprint, load, names
-from uebench.plan import Job, Plan
+from uebench.place import Place, made_with, now
+from uebench.plan import Plan
 from uebench.registry import registry
+from uebench.result import Result
 from uebench.selection import Selection, select
-from uebench.store import Store, sweep
+from uebench.store import Store, sweep, write_whole
 from uebench.suite import Suite, read
-from uebench.work import finished
+from uebench.work import finished, made_by
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,19 @@ class Machine:
         """Return the store; what it finds damaged is told on standard error."""
         return Store(self.store, lambda line: click.echo(f"note: {line}", err=True))
 
+    def crew(self) -> tuple[list[str], int]:
+        """Return the devices to use and the number of processes for each."""
+        used = executors.devices(self.device)
+        return used, self.workers or (1 if used != ["cpu"] else max(1, executors.cores() // self.threads))
+
     def execute(self, plan: Plan, queue: executors.Queue) -> bool:
         """Run what a plan lacks; returns whether it went through, uninterrupted."""
-        used = executors.devices(self.device)
-        crew = self.workers or (1 if used != ["cpu"] else max(1, executors.cores() // self.threads))
+        used, crew = self.crew()
+        for name in _edited(plan, Store(self.store)):
+            queue.listener.said(
+                f"finished work was done with another content of {name}; "
+                "raise the version of what you changed to do it again"
+            )
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             executors.execute(
@@ -68,7 +82,9 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
     part = {job.key: selection for selection, one in zip(selections, plans, strict=True) for job in one.jobs}
     called = {job.key: naming.name(part[job.key], job) for job in plan.jobs}
     if dry:
-        _show_plan(console, chosen, plan, called, store)
+        used, workers = machine.crew()
+        torch.set_num_threads(machine.threads)
+        preview.show(console, f"suite {chosen.name}", plan, called, store, used * workers)
         return 0
     folder = boards / chosen.name
     leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
@@ -120,20 +136,71 @@ def export(suite: str | None, lists: dict[str, Any], machine: Machine, folder: P
     return int(bool(data.skipped))
 
 
+def bench(suites: Sequence[str], lists: dict[str, Any], machine: Machine, seconds: float, into: Path | None) -> None:
+    """Measure every network of some suites on this device, keep the rates, and tell what each suite takes."""
+    console, store = display.console(), machine.open()
+    used, workers = machine.crew()
+    device = torch.device(used[0])
+    torch.set_num_threads(machine.threads)
+    plans = {}
+    for name in suites:
+        selections = select(read(name), **lists)
+        plans[name] = planning.of(cell for one in selections for cell in _plan(one, store).cells)
+    store.prepare()
+    found = []
+    for one in forecast.networks(job for plan in plans.values() for job in plan.jobs):
+        data = load(one.source, one.fingerprint, store)
+        channels, height, width = data.test.images.shape[1:]
+        speeds = benching.measure(one.target, (channels, height, width), len(data.classes), one.recipe, device, seconds)
+        mean = sum(1 / speed.images_per_second for speed in speeds) / len(speeds)
+        forecast.note(one, store, device, mean * sum(forecast.passes(one).values()))
+        found += [speed.facts() for speed in speeds]
+    machine_facts = made_with(Place(store, device))
+    facts = {"made_with": machine_facts, "finished": now(), "speeds": found}
+    display.show(console, f"on {machine_facts['device']}", *preview.speeds(found), numbers=True)
+    for name, plan in plans.items():
+        console.print(f"Suite {name}. {preview.total(plan, {job.key for job in plan.jobs}, store, used * workers)}")
+    if into:
+        write_whole(into, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
+
+
 def rank(suite: str, into: Path | None, boards: Path) -> None:
     """Rebuild the files of a board, and its table in a document."""
-    chosen = read(suite)
-    folder = boards / chosen.name
-    results = leaderboard.read(folder / "results.jsonl")
-    if not results:
-        raise UserError(f"{folder / 'results.jsonl'} holds no results; run `uebench run {suite}` first")
-    made = leaderboard.rank(chosen, results.values())
-    pages.publish(folder, chosen, made)
-    pages.index(boards)
+    chosen, folder, results = _recorded(suite, boards)
+    made = rebuild(folder, chosen, {one.key: one for one in results})
     if into:
         pages.insert(into, chosen, made)
     for board in made:
         display.show(display.console(), board.title, *pages.table(board, brief=True), numbers=True)
+
+
+def plot(suite: str, boards: Path, into: Path | None) -> None:
+    """Draw the figures that a board's record has the data for, and say which it has not."""
+    from uebench import curves, plots  # no other command waits for matplotlib
+
+    _, folder, results = _recorded(suite, boards)
+    drawn, lacking = curves.of(results)
+    looks, place = plots.styles(drawn), into or folder / "plots"
+    for one in drawn:
+        path = place / f"{one.name}.svg"
+        write_whole(path, plots.svg(one, looks))
+        click.echo(f"{path}: {one.title}; {one.setting}")
+    for line in lacking:
+        click.echo(f"not drawn: {line}")
+
+
+def on_record(boards: Path, suite: Suite) -> tuple[dict[str, Result], history.Rulings]:
+    """Return the results of a board by key, and what was decided about it."""
+    folder = boards / suite.name
+    return leaderboard.read(folder / "results.jsonl"), history.rulings(history.read(folder))
+
+
+def rebuild(folder: Path, suite: Suite, results: Mapping[str, Result]) -> list[ranking.Board]:
+    """Rank a board's results under the decisions in its history, and write every generated file; returns the boards."""
+    boards = ranking.rank(suite, results.values(), history.rulings(history.read(folder)))
+    pages.publish(folder, suite, boards)
+    pages.index(folder.parent)
+    return boards
 
 
 def compare(suite: str, form: str, boards: Path) -> None:
@@ -143,7 +210,7 @@ def compare(suite: str, form: str, boards: Path) -> None:
     own = comparing.ours(chosen, leaderboard.read(boards / chosen.name / "results.jsonl").values())
     cells = own if theirs is None else comparing.beside(theirs, own)
     if form == "csv":
-        click.echo(cells.to_csv(index=False, float_format="%.2f"), nl=False)
+        click.echo(pages.csv(cells, 2), nl=False)
         return
     head, rows = comparing.table(cells)
     verdicts = comparing.verdicts(chosen, theirs, own)
@@ -156,6 +223,16 @@ def compare(suite: str, form: str, boards: Path) -> None:
         click.echo(write(head, rows))
         if verdicts:
             click.echo(write(list(verdicts[0]), judged), nl=False)
+
+
+def _recorded(suite: str, boards: Path) -> tuple[Suite, Path, list[Result]]:
+    """Return a suite, the folder of its board and the results there; raises `UserError` where there are none."""
+    chosen = read(suite)
+    folder = boards / chosen.name
+    results = leaderboard.read(folder / "results.jsonl")
+    if not results:
+        raise UserError(f"{folder / 'results.jsonl'} holds no results; run `uebench run {suite}` first")
+    return chosen, folder, list(results.values())
 
 
 def _tell(queue: executors.Queue, called: dict[str, str], through: bool, done: int, count: int, what: str) -> int:
@@ -176,12 +253,11 @@ def _plan(selection: Selection, store: Store) -> Plan:
     return planning.plan(selection, nothing, (plain,), fingerprints)
 
 
-def _show_plan(console: Console, suite: Suite, plan: Plan, called: dict[str, str], store: Store) -> None:
-    jobs: list[Job] = plan.jobs
-    left = {job.key for job in jobs if not finished(job, store)}
-    rows = [[called[job.key], job.key, "to do" if job.key in left else "done"] for job in jobs]
-    display.show(console, f"suite {suite.name}", ["job", "key", "state"], rows)
-    console.print(f"{len(plan.protects)} noises and {len(plan.cells)} cells; {len(left)} of {len(jobs)} jobs to do")
+def _edited(plan: Plan, store: Store) -> list[str]:
+    """Return the names of plug-in files that had another content when finished jobs were done."""
+    now = {file.name: file.release for file in registry().files}
+    found = [made_by(job, store) for job in plan.jobs] if now else []
+    return [name for name in now if any(versions.get(name, now[name]) != now[name] for versions in found)]
 
 
 def _galleries(part: dict[str, Selection], plan: Plan, store: Store) -> dict[str, bytes]:
@@ -207,10 +283,8 @@ def _publish(
         for name in (path.name, *pages.FILES):
             sweep(folder / name)
         leaderboard.write(path, merged)
-        boards = leaderboard.rank(suite, merged.values())
         pages.hang(folder, galleries)
-        pages.publish(folder, suite, boards)
-        pages.index(folder.parent)
+        boards = rebuild(folder, suite, merged)
     for board in boards:
         display.show(console, board.title, *pages.table(board, brief=True), numbers=True)
         display.show(console, "breakers", *pages.breaker_table(board), numbers=True)

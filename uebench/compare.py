@@ -13,7 +13,7 @@ from uebench import registry as plugins
 from uebench import spec
 from uebench.api import UserError
 from uebench.result import Result
-from uebench.selection import recipe
+from uebench.selection import recipe_of
 from uebench.suite import Claim, Suite
 
 CELL = ["dataset", "noise", "breaker", "target", "protected", "kind"]
@@ -47,7 +47,7 @@ def published(suite: Suite) -> pd.DataFrame | None:
 
 def ours(suite: Suite, results: Iterable[Result]) -> pd.DataFrame:
     """Return mean, deviation over seeds and number of seeds, in percent, of every cell run by the suite's recipe."""
-    recipes = {spec.label(recipe(part)) for part in suite.parts}
+    recipes = {spec.label(recipe_of(part)) for part in suite.parts}
     rows = [
         {**{name: getattr(one, name) for name in CELL}, "ours": 100 * one.test_accuracy}
         for one in results

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from uebench import spec
 from uebench.api import Dataset, Source, Split, UserError
 from uebench.audit import ContractError
 from uebench.pixels import to_float
@@ -49,7 +51,8 @@ TEXTS = ("classes", "names", "skipped")
 
 def kept(source: Source, content: str, store: Store) -> dict[str, Path]:
     """Return the files of a data set in the store, where it is decoded once and checked."""
-    key = hashlib.sha256(f"{source!r}/{content}".encode(errors="surrogateescape")).hexdigest()[:32]
+    identity = f"{spec.canonical(source)}/{source!r}/{content}"  # with its version, and where it was read
+    key = hashlib.sha256(identity.encode(errors="surrogateescape")).hexdigest()[:32]
     with store.lock(key, wait=True):
         files = store.find(key)
         if files is None:
@@ -80,6 +83,11 @@ def complete(source: Source, data: Dataset) -> Dataset:
     if not len(data.test.labels):
         raise UserError(f"dataset {source.name} has no test images; it can be protected, not run")
     return data
+
+
+def untested(data: Dataset) -> Dataset:
+    """Return a data set without its test images, whose shape it keeps: what a noise is made from."""
+    return replace(data, test=Split(data.test.images[:0].clone(), data.test.labels[:0].clone()))
 
 
 def names(data: Dataset) -> Sequence[str]:

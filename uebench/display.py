@@ -29,9 +29,14 @@ SILENCE = 30.0
 
 
 def console() -> Console:
-    """Return the console for standard output; a log is wide enough for every table."""
-    wide = Console()
-    return wide if wide.is_terminal else Console(width=160)
+    """Return the console for standard output; no `:name:` becomes a picture, and a log is wide enough for tables."""
+    wide = Console(emoji=False)
+    return wide if wide.is_terminal else Console(width=160, emoji=False)
+
+
+def say(line: str) -> None:
+    """Print a line on standard output as it is."""
+    console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def show(

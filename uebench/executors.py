@@ -22,6 +22,8 @@ from uebench.api import UserError
 from uebench.journal import Report
 from uebench.place import Place
 from uebench.plan import Job, Plan
+from uebench.plugin_file import PluginFile
+from uebench.registry import registry
 from uebench.result import Result
 from uebench.store import Busy, Store
 from uebench.work import finished, perform
@@ -118,7 +120,9 @@ def here(queue: Queue, place: Place) -> None:
             queue.close(job, *_attempt(job, place, partial(queue.listener.stepped, job)))
 
 
-def _serve(connection: Connection, root: Path, device: str, threads: int, every: float) -> None:
+def _serve(
+    connection: Connection, root: Path, device: str, threads: int, every: float, files: Sequence[PluginFile]
+) -> None:
     """Do the jobs that come through a connection, until it closes or the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
 
@@ -130,6 +134,8 @@ def _serve(connection: Connection, root: Path, device: str, threads: int, every:
 
     threading.Thread(target=follow, daemon=True).start()
     torch.set_num_threads(threads)
+    for file in files:  # before a job brings a component of theirs
+        registry().add(file)
     place = Place(Store(root, lambda line: connection.send(("said", line))), torch.device(device), every)
 
     def report(step: int, count: int, loss: float | None) -> None:
@@ -188,7 +194,7 @@ class _Worker:
 
 def spread(queue: Queue, root: Path, devices: Sequence[str], workers: int, threads: int, every: float) -> None:
     """Run every job on `workers` spawned processes per device; a process that dies fails its job only."""
-    places = [(root, device, threads, every) for _ in range(workers) for device in devices]
+    places = [(root, device, threads, every, registry().files) for _ in range(workers) for device in devices]
     crew = [_Worker(*place) for place in places[: len(queue.jobs)]]
     try:
         while queue.jobs or any(one.job for one in crew):

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from uebench.api import Context, Images, Recipe
-from uebench.attacks import Attack, Norm, adversary, apgd, frozen, pgd, project
+from uebench.attacks import Attack, Norm, adversary, apgd, attack_passes, frozen, pgd, project
 from uebench.pixels import Pixels, blank, crop_and_flip, quantise, to_bytes, to_float, to_steps
 from uebench.sgd import Training
 
@@ -22,6 +22,7 @@ __all__ = [
     "adversary",
     "alternate",
     "apgd",
+    "attack_passes",
     "blank",
     "crop_and_flip",
     "frozen",

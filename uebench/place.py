@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 import uebench
 from uebench.api import Component
+from uebench.precision import CPUINFO, has_bf16
 from uebench.registry import registry
 from uebench.store import Store
 
@@ -36,22 +37,29 @@ class Place:
 
 def made_with(place: Place, *components: Component) -> dict[str, Any]:
     """Return the versions and the device that a number was made with."""
-    on_gpu = place.device.type == "cuda"
     return {
         "uebench": uebench.__version__,
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
         "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(place.device) if on_gpu else _processor(),
-        "threads": None if on_gpu else torch.get_num_threads(),
+        "device": device_name(place.device),
+        "bf16": has_bf16(place.device),
+        "threads": None if place.device.type == "cuda" else torch.get_num_threads(),
         "plugins": dict(sorted({registry().origin(component) for component in components})),
     }
 
 
-def _processor() -> str:
-    """Return the processor's name and vector instructions: bits differ between processors."""
+def now() -> str:
+    """Return the time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def device_name(device: torch.device) -> str:
+    """Return a GPU's name, or the processor's and its vector instructions: bits differ between processors."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = CPUINFO.read_text().splitlines()
         name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()

@@ -18,9 +18,15 @@ NUMBERS = 1
 """Raised when a change of the engine gives other numbers for the same components."""
 
 
-def _key(identity: Mapping[str, Any]) -> str:
+def content_key(identity: Mapping[str, Any]) -> str:
+    """Return the key of a job: a hash of everything that its outcome depends on."""
     text = json.dumps({"numbers": NUMBERS, **identity}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cell_identity(parameters: Mapping[str, str], protected: float, kind: str, seed: int) -> dict[str, Any]:
+    """Return everything that the result of a cell depends on, as a plan and as a record know it."""
+    return {**parameters, "protected": protected, "kind": kind, "seed": seed}
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Victim:
     @cached_property
     def key(self) -> str:
         """The content key."""
-        return _key(
+        return content_key(
             {
                 "dataset": spec.canonical(self.source),
                 "content": self.fingerprint,
@@ -78,7 +84,7 @@ class Protect:
     @cached_property
     def key(self) -> str:
         """The content key."""
-        return _key(self.identity)
+        return content_key(self.identity)
 
     @property
     def needs(self) -> tuple[Job, ...]:
@@ -116,17 +122,12 @@ class Cell:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that the result depends on."""
-        return {
-            **self.parameters,
-            "protected": self.protected,
-            "kind": self.kind,
-            "seed": self.protect.seed,
-        }
+        return cell_identity(self.parameters, self.protected, self.kind, self.protect.seed)
 
     @cached_property
     def key(self) -> str:
         """The content key."""
-        return _key(self.identity)
+        return content_key(self.identity)
 
     @property
     def needs(self) -> tuple[Job, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ import pluggy
 
 from uebench import hookspecs, spec
 from uebench.api import Breaker, Component, Noise, Source, Target, UserError
+from uebench.plugin_file import PluginFile
 
 GROUP = "uebench"
 KINDS: dict[str, type[Component]] = {"noise": Noise, "breaker": Breaker, "target": Target, "dataset": Source}
@@ -47,30 +48,53 @@ class Registry:
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
         self.problems: list[Problem] = []
+        self.files: list[PluginFile] = []
 
     def load(self, point: importlib.metadata.EntryPoint) -> None:
         """Load one entry point; whatever is wrong with it becomes a problem and stops nothing else."""
         name, release = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
+        self._admit(point.load, f"{point.name} = {point.value}", name, release)
+
+    def add(self, file: PluginFile) -> None:
+        """Load a plug-in file that the user asks for; raises `UserError` for anything that is wrong with it."""
+        if file in self.files:
+            return
+        for other in self.files:
+            if other.module == file.module:
+                raise UserError(f"plug-in files are told apart by name; rename {other.path} or {file.path}")
+        module, before = file.load(), len(self.problems)
+        admitted = self._admit(lambda: module, file.name, file.name, file.release)
+        reasons = [problem.reason for problem in self.problems[before:]]
+        if not admitted and not reasons:
+            reasons = ["its hooks return no component"]
+        if reasons:
+            raise UserError(f"plug-in file {file.path}: {'; '.join(reasons)}")
+        self.files.append(file)
+
+    def _admit(self, load: Callable[[], object], plugin: str, name: str, release: str) -> int:
+        """Register what the hooks of a plug-in return, and note what is wrong with it; returns how many it brought."""
 
         def refuse(reason: str) -> None:
-            self.problems.append(Problem(f"{point.name} = {point.value}", name, reason))
+            self.problems.append(Problem(plugin, name, reason))
 
         manager = pluggy.PluginManager(GROUP)
         manager.add_hookspecs(hookspecs)
         try:
-            manager.register(point.load(), point.name)
+            module = load()
+            manager.register(module, plugin)
             implemented = {name for name in HOOKS if getattr(manager.hook, name).get_hookimpls()}
             unknown = [name for name in vars(manager.hook) if not name.startswith("_") and name not in HOOKS]
             for hook in unknown:
                 refuse(f"there is no hook {hook}{spec.nearest(hook, HOOKS)}")
             if not implemented and not unknown:
-                refuse(f"it implements no hook: mark one of {', '.join(HOOKS)} with @uebench.hookimpl")
+                refuse(f"it implements no hook{_advice(module)}")
             found = [
                 (HOOKS[hook], cls) for hook in HOOKS for classes in getattr(manager.hook, hook)() for cls in classes
             ]
         except (Exception, SystemExit) as error:  # a stranger's module may do anything
             refuse(f"{type(error).__name__}: {error}")
-            return
+            return 0
+        admitted = 0
         for kind, cls in found:
             reason = flaw(cls, kind)
             if not reason and cls.name in self.entries[kind]:
@@ -80,12 +104,25 @@ class Registry:
                 refuse(reason)
             else:
                 self.entries[kind][cls.name] = Entry(cls, kind, name, release)
+                admitted += 1
+        return admitted
 
     def find(self, kind: str, name: str) -> Entry:
-        """Return the entry of a name; raises `UserError` with the nearest match."""
+        """Return the entry of a name; raises `UserError` with the nearest match and what was left out."""
         if name not in self.entries[kind]:
-            raise UserError(f"unknown {kind} {name!r}{spec.nearest(name, self.entries[kind])}")
+            raise UserError(f"unknown {kind} {name!r}{spec.nearest(name, self.entries[kind])}{self._left_out()}")
         return self.entries[kind][name]
+
+    def named(self, name: str) -> list[Entry]:
+        """Return the entries of a name, of every kind that has it; raises `UserError` likewise."""
+        found = [entries[name] for entries in self.entries.values() if name in entries]
+        if not found:
+            known = {name for entries in self.entries.values() for name in entries}
+            raise UserError(f"no component is called {name!r}{spec.nearest(name, known)}{self._left_out()}")
+        return found
+
+    def _left_out(self) -> str:
+        return "".join(f"; left out: {one.plugin}: {' '.join(one.reason.split())}" for one in self.problems)
 
     def build(
         self, kind: str, text: str, usual: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None
@@ -164,6 +201,15 @@ def flaw(cls: Any, kind: str) -> str:
     return ""
 
 
+def _advice(module: object) -> str:
+    """Return what a plug-in without hooks is to do about the components it defines."""
+    for hook, kind in HOOKS.items():
+        for cls in vars(module).values():
+            if getattr(cls, "__module__", "") == getattr(module, "__name__", None) and not flaw(cls, kind):
+                return f" for {cls.__name__}: let {hook}, marked with @uebench.hookimpl, return [{cls.__name__}]"
+    return f": mark one of {', '.join(HOOKS)} with @uebench.hookimpl"
+
+
 def points() -> list[importlib.metadata.EntryPoint]:
     """Return every entry point of the group, the engine's own distribution first, then by name."""
     found = importlib.metadata.entry_points(group=GROUP)
@@ -198,3 +244,9 @@ def registry() -> Registry:
             seen.add((point.name, point.value))
             made.load(point)
     return made
+
+
+@cache
+def none(kind: str) -> str:
+    """Return the canonical text of the component of a kind that does nothing, the only one the engine knows."""
+    return spec.canonical(registry().build(kind, "none"))

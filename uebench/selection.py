@@ -9,7 +9,7 @@ from typing import Any, cast
 from uebench import registry as plugins
 from uebench import spec
 from uebench.api import Breaker, Noise, Recipe, Source, Target, UserError
-from uebench.suite import Kind, Suite, name_of
+from uebench.suite import RECIPES, Kind, Suite, name_of
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,22 @@ class Selection:
     kind: Kind = "mixed"
 
 
-def recipe(suite: Suite) -> Recipe:
-    """Return a suite's recipe; raises `UserError`."""
+def recipe_of(suite: Suite, text: str | None = None) -> Recipe:
+    """Return a suite's recipe, or in its place that of a text `family:key=value`; raises `UserError`."""
+    if text is None:
+        where, given = f"suite {suite.name}: recipe", dict(suite.recipe)
+        family = given.pop("family", "paper")
+    else:
+        where = "recipe"
+        family, given = spec.parse(text)
+    if family not in RECIPES:
+        raise UserError(f"{where}: unknown family {family!r}{spec.nearest(str(family), RECIPES)}")
     types = spec.kinds(Recipe)
-    given = suite.recipe.items()
-    return Recipe(**{key: spec.convert(f"suite {suite.name}: recipe", key, types[key], value) for key, value in given})
+    for key in given:
+        if key not in types:
+            raise UserError(f"{where} has no parameter {key!r}{spec.nearest(key, types)}")
+    whole = {**RECIPES[family], **given}
+    return Recipe(**{key: spec.convert(where, key, types[key], value) for key, value in whole.items()})
 
 
 def chain(suite: Suite, text: str) -> tuple[Breaker, ...]:
@@ -49,6 +60,7 @@ def select(
     targets: Sequence[str] = (),
     protected: Sequence[float] = (),
     kind: Kind | None = None,
+    recipe: str | None = None,
     seeds: Sequence[int] = (),
 ) -> list[Selection]:
     """Turn a suite into components, one selection a cross product; raises `UserError`.
@@ -73,7 +85,7 @@ def select(
                 noises=build("noise", lists["noises"]),
                 chains=list(dict.fromkeys(chain(part, text) for text in lists["breakers"])),
                 targets=build("target", lists["targets"]),
-                recipe=recipe(part),
+                recipe=recipe_of(part, recipe),
                 seeds=list(dict.fromkeys(seeds or suite.seeds)),
                 protected=list(dict.fromkeys(protected or part.protected)),
                 kind=kind or part.kind,

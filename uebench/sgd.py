@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,10 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.lr
 
 
+KEPT = {"momentum": "momentum_buffer", "first": "exp_avg", "second": "exp_avg_sq", "steps": "step"}
+"""What an optimiser remembers of each parameter: the name in a kept state, and torch's."""
+
+
 class Training:
     """Stochastic gradient descent on a network by a recipe, over `count` images in an order drawn from `seed`.
 
@@ -38,9 +43,12 @@ class Training:
         self.network, self.recipe, self.count, self.seed, self.clip = network, recipe, count, seed, clip
         self.size = min(recipe.batch, count)
         self.parameters = {name: one for name, one in network.named_parameters() if one.requires_grad}
-        self.optimiser = torch.optim.SGD(
-            self.parameters.values(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-        )
+        usual: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+        self.optimiser: torch.optim.Optimizer
+        if recipe.optimiser == "adamw":
+            self.optimiser = torch.optim.AdamW(self.parameters.values(), betas=(recipe.momentum, 0.999), **usual)
+        else:
+            self.optimiser = torch.optim.SGD(self.parameters.values(), momentum=recipe.momentum, **usual)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def batch(self, step: int) -> Tensor:
@@ -65,12 +73,11 @@ class Training:
         return loss.detach(), logits.detach()
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights, buffers and momenta, by reference."""
+        """Return weights, buffers and what the optimiser remembers, by reference."""
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         for name, one in self.parameters.items():
-            momentum = self.optimiser.state[one].get("momentum_buffer")
-            if momentum is not None:
-                state[f"momentum.{name}"] = momentum
+            known = self.optimiser.state[one]
+            state |= {f"{kept}.{name}": known[own] for kept, own in KEPT.items() if known.get(own) is not None}
         return state
 
     def resume(self, state: Mapping[str, Tensor]) -> None:
@@ -78,6 +85,8 @@ class Training:
         weights = {name[8:]: value for name, value in state.items() if name.startswith("network.")}
         self.network.load_state_dict(weights)
         for name, one in self.parameters.items():
-            if f"momentum.{name}" in state:
-                momentum = torch.empty_like(one).copy_(state[f"momentum.{name}"])
-                self.optimiser.state[one]["momentum_buffer"] = momentum
+            for kept, own in KEPT.items():
+                value = state.get(f"{kept}.{name}")
+                if value is not None:
+                    like = value if own == "step" else one  # torch counts steps on the host
+                    self.optimiser.state[one][own] = torch.empty_like(like).copy_(value)

@@ -60,6 +60,12 @@ def parse(text: str) -> tuple[str, dict[str, str]]:
     return name, parameters
 
 
+def apart(text: str) -> tuple[str, dict[str, str]]:
+    """Take canonical text or a label apart, as they were written: what stands before the colon, and the parameters."""
+    head, _, rest = text.partition(":")
+    return head, {key: value for key, _, value in (part.partition("=") for part in split(rest, ",") if part)}
+
+
 def kinds(cls: type[Component]) -> dict[str, Any]:
     """Return the annotated type of every parameter of a component class."""
     hints = get_type_hints(cls)
@@ -133,11 +139,15 @@ def text(value: Any, exact: bool) -> str:
 
 
 def canonical(component: Component) -> str:
-    """Return name, version and every parameter that changes a number: equal texts mean equal results."""
+    """Return name, version and every parameter that changes a number: equal texts mean equal results.
+
+    A parameter that came later than the others is left out at its default, as in the texts from before it.
+    """
     texts = [
         f"{one.name}={text(getattr(component, one.name), exact=True)}"
         for one in fields(component)  # type: ignore[arg-type]
         if one.metadata.get("identity", True)
+        and not (one.metadata.get("later") and _same(getattr(component, one.name), one.default))
     ]
     head = f"{component.name}@{component.version}"
     return f"{head}:{','.join(texts)}" if texts else head

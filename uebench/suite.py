@@ -17,6 +17,11 @@ LISTS = ("datasets", "noises", "breakers", "targets")
 GRID = (*LISTS, "protected", "kind", "recipe", "defaults")
 """What one cross product of a suite may say of itself."""
 Kind = Literal["mixed", "clean-only"]
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},  # the defaults of `Recipe`
+    "fast": {"steps": 4000, "schedule": "one-cycle", "precision": "bf16"},
+}
+"""Families of recipes; what else a suite or the user says of a recipe goes over its family's settings."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,12 @@ class Claim:
 class Suite:
     """Names and parameters only; nothing in it is a component yet.
 
-    `protected` are shares of protected images; `kind` says whether the others are there (`mixed`) or everything
-    protected is left out (`clean-only`). `references` adds the clean set under every breaker, and every noise under no
-    breaker. `defaults` is `{kind: {name or "*": {parameter: value}}}`. An entry of the board needs every required
-    breaker on every required target. `floor` is the share of the plain clean accuracy that a breaker must keep on clean
-    images to count for the same-breaker gap. `grids` are the cross products of a suite that is more than one, each a
-    suite itself.
+    `recipe` says what differs from its `family` in `RECIPES`. `protected` are shares of protected images; `kind` says
+    whether the others are there (`mixed`) or everything protected is left out (`clean-only`). `references` adds the
+    clean set under every breaker, and every noise under no breaker. `defaults` is
+    `{kind: {name or "*": {parameter: value}}}`. An entry of the board needs every required breaker on every required
+    target. `floor` is the share of the plain clean accuracy that a breaker must keep on clean images to count for the
+    same-breaker gap. `grids` are the cross products of a suite that is more than one, each a suite itself.
     """
 
     name: str
@@ -179,7 +184,7 @@ class _File:
         """Return what a cross product is made of."""
         found: dict[str, Any] = {key: self.texts(key, table[key]) for key in LISTS if key in table}
         found["recipe"] = self.section("recipe", table.get("recipe", {}))
-        self.take("recipe", found["recipe"], list(spec.kinds(Recipe)))
+        self.take("recipe", found["recipe"], ["family", *spec.kinds(Recipe)])
         found["defaults"] = self.section("defaults", table.get("defaults", {}))
         self.take("defaults", found["defaults"], list(plugins.KINDS))
         for kind, components in found["defaults"].items():

@@ -9,10 +9,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn import functional as F
 
+from uebench import folding
 from uebench.api import Breaker, Recipe, Split, Target
 from uebench.attacks import frozen
 from uebench.pixels import Pixels, to_float
+from uebench.precision import Classifier
 from uebench.seeds import sow
 from uebench.sgd import Training
 
@@ -35,29 +38,15 @@ class Journal(Protocol):
         """Return the state last kept."""
 
 
-class Classifier(Module):
-    """A target's network in a recipe's precision: images (b, c, h, w) in [0, 1] to float32 logits (b, classes)."""
-
-    def __init__(self, network: Module, precision: str) -> None:
-        super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
-        self.autocast = precision == "bf16"
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-            logits: Tensor = self.network(images)
-        return logits.float() if self.autocast else logits
-
-
 def build(
     target: Target, shape: Sequence[int], classes: int, precision: str, device: torch.device, seed: int
 ) -> Classifier:
     """Return a freshly initialised network; its weights are drawn on the host and so equal on every device."""
     sow(seed)
     channels, height, width = shape
-    return Classifier(target.build((channels, height, width), classes), precision).to(device)
+    network = Classifier(target.build((channels, height, width), classes), precision, device)
+    folding.prepare(network)
+    return network
 
 
 def evaluate(network: Module, test: Split, classes: int) -> Tensor:
@@ -98,7 +87,8 @@ def train(
     Training labels are on the device, images there or on the host. `test` gives the test split when it is asked for;
     nothing of it is kept, so that no breaker finds it.
 
-    Each step: draw a batch, augment, let the chain augment, let it attack, one step of gradient descent. Flags:
+    Each step: draw a batch, augment, let the chain augment, let it attack, one step of gradient descent. Targets are
+    labels unless a member of the chain augments: in one-hot form the loss is the same, its last bits are not. Flags:
     `diverged` (a loss that is no number), `constant-class` (the final network gives one class to every test image).
     """
     training = Training(network, recipe, len(train.labels), seed)
@@ -108,6 +98,7 @@ def train(
     tally = torch.zeros(3, dtype=torch.float64, device=train.labels.device)  # right and seen since the mark; not finite
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     pixels = Pixels(train.images, train.labels.device)
+    softens = any(type(breaker).augment is not Breaker.augment for breaker in chain)
     kept = journal.kept()
     if kept:
         training.resume(kept)
@@ -117,11 +108,13 @@ def train(
     for step in journal.steps(recipe.steps):
         index = training.batch(step)
         labels = targets = train.labels[index]
+        if softens:
+            targets = F.one_hot(labels, classes).float()
         images = augment(pixels[index])
         for breaker in chain:
             images, targets = breaker.augment(images, targets)
         for breaker in chain:
-            images = breaker.attack(network, images, targets)
+            images = breaker.attack(network, images, targets, step / recipe.steps)
         loss, logits = training.step(step, images, targets)
         journal.tell(loss)
         tally[0] += (logits.argmax(1) == labels).sum()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from uebench import audit, result, spec
+from uebench import audit, forecast, result, spec
 from uebench.api import Breaker, Dataset, Split, Target, UserError
-from uebench.data import complete, kept, load, names, split
+from uebench.data import complete, kept, load, names, split, untested
 from uebench.gallery import sheet
 from uebench.journal import Report, StoredJournal
 from uebench.pixels import Pixels, to_bytes, to_float
-from uebench.place import Place, made_with, measure_from_here, peak
+from uebench.place import Place, made_with, measure_from_here, now, peak
 from uebench.plan import Cell, Job, Protect, Victim
 from uebench.registry import registry
 from uebench.result import Result
@@ -76,8 +75,14 @@ def teach(job: Victim, place: Place, report: Report) -> None:
         journal=journal,
         seed=seed,
     )
-    facts = {"test_accuracy": outcome.curve[-1][1], "train_accuracy": outcome.curve[-1][2], "seconds": journal.seconds}
+    facts = {
+        "test_accuracy": outcome.curve[-1][1],
+        "train_accuracy": outcome.curve[-1][2],
+        "seconds": journal.seconds,
+        "made_with": made_with(place, job.source, job.target),
+    }
     place.store.save(job.key, {"weights.safetensors": network.state_dict(), "facts.json": pack(facts)})
+    forecast.note(job, place.store, place.device, journal.seconds)
 
 
 def _at(place: Place, split: Split) -> Split:
@@ -89,7 +94,7 @@ def protect(job: Protect, place: Place, report: Report) -> None:
     """Make a noise, audit it, and store the released images, pictures of some, and what is known of them."""
     measure_from_here(place.device)
     journal = StoredJournal(place.store, job.key, derive(job.seed, "noise"), report, place.every)
-    data = load(job.source, job.fingerprint, place.store)
+    data = untested(load(job.source, job.fingerprint, place.store))  # so that no noise finds a test image
     clean, labels = data.train.images, data.train.labels.to(place.device, copy=True)
     images = Pixels(clean.to(place.home(clean)), place.device)
     if not job.noise.streams and not place.holds(4 * clean.numel()):
@@ -108,6 +113,7 @@ def protect(job: Protect, place: Place, report: Report) -> None:
     }
     files = {"facts.json": pack(facts), "gallery.png": sheet(clean, released, data.train.labels)}
     place.store.save(job.key, {"released.safetensors": {"images": released}, **files})
+    forecast.note(job, place.store, place.device, seconds)
 
 
 def _artefact(job: Job, place: Place, report: Report) -> dict[str, Path]:
@@ -123,19 +129,19 @@ def _artefact(job: Job, place: Place, report: Report) -> dict[str, Path]:
     return files
 
 
-def filtered(chain: tuple[Breaker, ...], images: Tensor, seed: int) -> Tensor:
-    """Pass uint8 images (n, c, h, w) through the filters of a chain; each result is rounded to 8 bits."""
+def filtered(chain: tuple[Breaker, ...], images: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """Pass uint8 images (n, c, h, w) and labels (n,) through a chain's filters; each result is rounded to 8 bits."""
     sow(seed)
     for breaker in chain:
         if type(breaker).filter is not Breaker.filter:
             count = len(images)
             parts = audit.parts(count, images[0].numel()) if breaker.by_image else [slice(count)]
-            images = torch.cat([_filtered(breaker, images[part]) for part in parts])
+            images = torch.cat([_filtered(breaker, images[part], labels[part]) for part in parts])
     return images
 
 
-def _filtered(breaker: Breaker, images: Tensor) -> Tensor:
-    found = breaker.filter(to_float(images))
+def _filtered(breaker: Breaker, images: Tensor, labels: Tensor) -> Tensor:
+    found = breaker.filter(to_float(images), labels.to(images.device, copy=True))
     if found.shape != images.shape or not found.is_floating_point() or not bool(found.isfinite().all()):
         raise audit.ContractError(f"breaker {breaker.name}: filter must return finite floats of its input's shape")
     return to_bytes(found)
@@ -178,7 +184,7 @@ def run(cell: Cell, place: Place, report: Report) -> None:
     journal = StoredJournal(place.store, cell.key, seed, report, place.every)
     files = kept(cell.protect.source, cell.protect.fingerprint, place.store)
     seen, shape, classes = _shown(cell, place, made["released.safetensors"])
-    images = filtered(cell.chain, seen.images, derive(cell.protect.seed, "filter"))
+    images = filtered(cell.chain, seen.images, seen.labels, derive(cell.protect.seed, "filter"))
     target, recipe = cell.target, cell.recipe
     outcome = train(
         build(target, shape, classes, recipe.precision, place.device, seed),
@@ -212,9 +218,10 @@ def run(cell: Cell, place: Place, report: Report) -> None:
         peak_bytes=peak(place.device),
         flags=[*outcome.flags, *_flags(cell)],
         made_with=made_with(place, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=now(),
     )
     place.store.save(cell.key, {"result.json": record.line().encode()})
+    forecast.note(cell, place.store, place.device, record.train_seconds)
 
 
 def finished(job: Job, store: Store) -> Result | bool:
@@ -223,6 +230,16 @@ def finished(job: Job, store: Store) -> Result | bool:
     if files is None or not isinstance(job, Cell):
         return files is not None
     return result.parse(files["result.json"].read_text("utf-8"), place=f"stored result {job.key}")
+
+
+def made_by(job: Job, store: Store) -> Mapping[str, str]:
+    """Return the versions of the plug-ins that a finished job was done with; none of one that is not finished."""
+    files = store.find(job.key)
+    if files is None:
+        return {}
+    facts = json.loads(files["result.json" if isinstance(job, Cell) else "facts.json"].read_bytes())
+    versions: Mapping[str, str] = facts.get("made_with", {}).get("plugins", {})  # old victims have none
+    return versions
 
 
 def do(job: Job, place: Place, report: Report) -> None:

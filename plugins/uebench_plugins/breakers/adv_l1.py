@@ -21,17 +21,23 @@ class AdvL1(Breaker):
     name = "adv-l1"
     paper = "Fu et al., Robust Unlearnable Examples, ICLR 2022, table 11; projection of Duchi et al., ICML 2008"
 
-    radius: float = parameter(default=1000 / 255, doc="L1 radius of the attack", unit="norm of [0, 1] pixels", low=0)
+    radius: float = parameter(
+        default=1000 / 255, doc="L1 radius of the attack", unit="norm of [0, 1] pixels", low=0, neutral=0
+    )
     exact: bool = parameter(default=False, doc="steepest step and nearest point of the ball")
     method: Literal["pgd", "fgsm", "rs-fgsm"] = parameter(default="pgd", doc="inner attack")
     steps: int = parameter(default=10, doc="attack steps", low=0)
     step: float = parameter(default=0.2, doc="size of a step", unit="radius", above=0)
 
-    def attack(self, model: Module, images: Tensor, targets: Tensor) -> Tensor:
+    def attack(self, model: Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
         """Return the attacked images."""
         size = {"radius": self.radius, "step": self.step * self.radius}
         norm: kit.Norm = "l1-exact" if self.exact else "l1"
         return kit.adversary(self.method, model, images, targets, steps=self.steps, norm=norm, **size)
+
+    def passes(self) -> float:
+        """Return the steps of the attack."""
+        return kit.attack_passes(self.method, self.steps) if self.radius else 0
 
 
 @uebench.hookimpl

@@ -20,15 +20,21 @@ class AdvL2(Breaker):
     name = "adv-l2"
     paper = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018; REM, table 11"
 
-    radius: float = parameter(default=50 / 255, doc="L2 radius of the attack", unit="norm of [0, 1] pixels", low=0)
+    radius: float = parameter(
+        default=50 / 255, doc="L2 radius of the attack", unit="norm of [0, 1] pixels", low=0, neutral=0
+    )
     method: Literal["pgd", "fgsm", "rs-fgsm"] = parameter(default="pgd", doc="inner attack")
     steps: int = parameter(default=10, doc="attack steps", low=0)
     step: float = parameter(default=0.2, doc="size of a step", unit="radius", above=0)
 
-    def attack(self, model: Module, images: Tensor, targets: Tensor) -> Tensor:
+    def attack(self, model: Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
         """Return the attacked images."""
         size = {"radius": self.radius, "step": self.step * self.radius}
         return kit.adversary(self.method, model, images, targets, steps=self.steps, norm="l2", **size)
+
+    def passes(self) -> float:
+        """Return the steps of the attack."""
+        return kit.attack_passes(self.method, self.steps) if self.radius else 0
 
 
 @uebench.hookimpl

@@ -19,16 +19,20 @@ class AdvLinf(Breaker):
     paper = "Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018; settings of REM"
 
     radius: float = parameter(
-        default=4 / 255, doc="L-inf radius of the attack", unit="pixel range [0, 1]", low=0, high=1
+        default=4 / 255, doc="L-inf radius of the attack", unit="pixel range [0, 1]", low=0, high=1, neutral=0
     )
     method: kit.Attack = parameter(default="pgd", doc="inner attack")
     steps: int = parameter(default=10, doc="attack steps", low=0)
     step: float = parameter(default=0.2, doc="size of a step", unit="radius", above=0)
 
-    def attack(self, model: Module, images: Tensor, targets: Tensor) -> Tensor:
+    def attack(self, model: Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
         """Return the attacked images."""
         step = self.step * self.radius
         return kit.adversary(self.method, model, images, targets, radius=self.radius, steps=self.steps, step=step)
+
+    def passes(self) -> float:
+        """Return the steps of the attack."""
+        return kit.attack_passes(self.method, self.steps) if self.radius else 0
 
 
 @uebench.hookimpl

@@ -22,7 +22,7 @@ class Compression(Breaker):
 
     by_image: ClassVar[bool] = True
 
-    def filter(self, images: Tensor) -> Tensor:
+    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the images compressed and back, float32 (n, c, h, w), each value a whole number of 255ths.
 
         Raises `UserError` where images have channels that the method does not know.
@@ -83,7 +83,7 @@ class BitDepth(Compression):
     name = "bitdepth"
     paper = f"{ISS} (bit depth reduction)"
 
-    bits: int = parameter(default=2, doc="bits to keep", unit="of 8", low=1, high=8)
+    bits: int = parameter(default=2, doc="bits to keep", unit="of 8", low=1, high=8, neutral=8)
 
     def compress(self, images: Tensor) -> Tensor:
         """Return the images posterised."""

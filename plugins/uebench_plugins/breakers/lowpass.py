@@ -24,7 +24,7 @@ class LowPass(Breaker):
 
     by_image: ClassVar[bool] = True
 
-    size: int = parameter(default=3, doc="side of the window, odd; 1 changes nothing", unit="pixels", low=1)
+    size: int = parameter(default=3, doc="side of the window, odd; 1 changes nothing", unit="pixels", low=1, neutral=1)
 
     def __post_init__(self) -> None:
         """Refuse a window that has no middle; raises `UserError`."""
@@ -32,7 +32,7 @@ class LowPass(Breaker):
         if self.size % 2 == 0:
             raise UserError(f"{self.name}: size must be odd, not {self.size}")
 
-    def filter(self, images: Tensor) -> Tensor:
+    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the filtered images, float32 (n, c, h, w), each value a whole number of 255ths.
 
         Raises `UserError` where the window is too large for the images.
@@ -109,7 +109,9 @@ class Bilateral(LowPass):
     name = "lowpass-bilateral"
     paper = f"Tomasi and Manduchi, Bilateral Filtering for Gray and Color Images, ICCV 1998; settings of {REM}, code"
 
-    size: int = parameter(default=9, doc="diameter of the disc, odd; 1 changes nothing", unit="pixels", low=1)
+    size: int = parameter(
+        default=9, doc="diameter of the disc, odd; 1 changes nothing", unit="pixels", low=1, neutral=1
+    )
     sigma_colour: float = parameter(
         default=75 / 255, doc="deviation of the likeness", unit="pixel range [0, 1], summed over channels", low=1e-6
     )

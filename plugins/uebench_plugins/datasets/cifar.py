@@ -34,6 +34,10 @@ class Cifar10(Source):
             train, test = (reader(place, train=part, download=True) for part in (True, False))
         return Dataset(_split(train), _split(test), list(train.classes))
 
+    def count(self) -> int:
+        """Return the number of training images."""
+        return 50_000
+
     def augment(self, images: Tensor) -> Tensor:
         """Flip half of the images, and crop at random after padding with black."""
         return kit.crop_and_flip(images, self.pad)

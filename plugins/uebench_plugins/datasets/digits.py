@@ -40,6 +40,10 @@ class Digits(Source):
             classes=[str(digit) for digit in range(10)],
         )
 
+    def count(self) -> int:
+        """Return what the held-out images leave of 1797."""
+        return 1797 - self.test_images
+
     def augment(self, images: Tensor) -> Tensor:
         """Shift at random; a mirrored digit is no digit."""
         return kit.crop_and_flip(images, self.pad, flip=False)

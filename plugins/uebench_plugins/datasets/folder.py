@@ -76,6 +76,10 @@ class Folder(Source):
                     whole.update(b"unreadable")
         return whole.hexdigest()
 
+    def count(self) -> int:
+        """Return the number of training files."""
+        return len(self._files()[0])
+
     def augment(self, images: Tensor) -> Tensor:
         """Crop at random after padding with black, and flip."""
         return kit.crop_and_flip(images, self.pad, self.flip)

@@ -57,6 +57,10 @@ class Imagenet100(Source):
                 whole.update(f"{part}/{name}/{size}/".encode(errors="surrogateescape"))
         return whole.hexdigest()
 
+    def count(self) -> int:
+        """Return the number of training files."""
+        return len(self._files()[0])
+
     def augment(self, images: Tensor) -> Tensor:
         """Crop a random box, resize it without antialiasing, and flip half of the images."""
         seen = random_resized_crop(images, self.crop, scale=(0.08, 1), ratio=(3 / 4, 4 / 3))

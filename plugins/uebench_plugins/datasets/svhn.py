@@ -29,6 +29,10 @@ class Svhn(Source):
         place = folder / self.name
         return Dataset(_split(place, "train"), _split(place, "test"), [str(digit) for digit in range(10)])
 
+    def count(self) -> int:
+        """Return the number of training images."""
+        return 73_257
+
     def augment(self, images: Tensor) -> Tensor:
         """Crop at random after padding with black; a mirrored digit is no digit."""
         return kit.crop_and_flip(images, self.pad, flip=False)

@@ -85,6 +85,17 @@ class REM(SurrogateNoise):
         (slope,) = torch.autograd.grad(seen, delta, at_point)
         return slope
 
+    def step_passes(self) -> tuple[int, int]:
+        """Return the passes of an image in one noise step and in one surrogate step."""
+
+        def attacked(perturbation: Perturbation, attack: kit.Attack) -> int:
+            there = perturbation == "adversarial" and self.adv_radius > 0
+            return 1 + (kit.attack_passes(attack, self.adv_steps) if there else 0)
+
+        draws = self.noise_steps * (self.draws if self.eot else 1)
+        noise = draws * attacked(self.noise_perturbation, self.noise_attack)
+        return noise, attacked(self.surrogate_perturbation, self.surrogate_attack)
+
     def perturb(
         self, network: Module, images: Tensor, labels: Tensor, perturbation: Perturbation, attack: kit.Attack
     ) -> Tensor:

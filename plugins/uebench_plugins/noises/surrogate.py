@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -29,3 +30,13 @@ class SurrogateNoise(Noise):
         """Go through `kit.alternate` with this noise's radius and surrogate training."""
         recipe = Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule=self.schedule)
         return kit.alternate(images, labels, context, network=network, recipe=recipe, radius=self.radius, **how)
+
+    def passes(self, count: int) -> Mapping[Target, float]:
+        """Return the passes of each iteration and of the last pass over the set."""
+        noise, surrogate = self.step_passes()
+        learned = self.steps * min(self.batch, count)
+        return {self.surrogate: learned * (noise + surrogate) + count * noise}
+
+    def step_passes(self) -> tuple[int, int]:
+        """Return the passes of an image in one noise step and in one surrogate step."""
+        return self.noise_steps, 1

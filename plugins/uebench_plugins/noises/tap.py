@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -42,6 +42,10 @@ class TAP(Noise):
     def victims(self) -> Sequence[Target]:
         """Return the one network."""
         return (self.victim,)
+
+    def passes(self, count: int) -> Mapping[Target, float]:
+        """Return the descent steps on every image, each restart."""
+        return {self.victim: count * self.restarts * self.noise_steps}
 
     def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
         """Descend batch by batch, the whole set once a restart."""

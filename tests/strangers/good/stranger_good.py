@@ -37,7 +37,7 @@ class Blur(uebench.Breaker):
     name = "blur"
     paper = "none; textbook"
 
-    def filter(self, images: Tensor) -> Tensor:
+    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return 3x3 means."""
         return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="reflect"), 3, 1)
 

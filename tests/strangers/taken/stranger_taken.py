@@ -18,7 +18,7 @@ class Free(uebench.Breaker):
     name = "upside-down"
     paper = "none"
 
-    def filter(self, images: Tensor) -> Tensor:
+    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the images flipped vertically."""
         return images.flip(2)
 

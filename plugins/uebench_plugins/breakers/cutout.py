@@ -1,0 +1,43 @@
+"""Cutout: a black square over each training image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import uebench
+from uebench import Breaker, UserError, parameter
+
+
+class Cutout(Breaker):
+    """Blacken a square of each image, each step; its middle is any pixel, and what is beyond the border is lost.
+
+    The paper fills with the mean of the set, which its normalisation makes zero; black is what the code of EM and ISS
+    fills with. The paper's sizes are 16 for CIFAR-10, 8 for CIFAR-100 and 20 for SVHN.
+    """
+
+    name = "cutout"
+    paper = "DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017"
+
+    size: int = parameter(default=16, doc="side of the square", unit="pixels", low=1)
+
+    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images with their squares; raises `UserError` where a square is larger than the image."""
+        count, _, height, width = images.shape
+        if self.size > min(height, width):
+            most = min(height, width)
+            raise UserError(f"{self.name}: size must be at most {most} on images of {height}x{width}, not {self.size}")
+
+        def within(side: int) -> Tensor:
+            start = torch.randint(side, (count, 1), device=images.device) - self.size // 2
+            place = torch.arange(side, device=images.device)
+            return (place >= start) & (place < start + self.size)
+
+        square = within(height)[:, None, :, None] & within(width)[:, None, None, :]
+        return images.masked_fill(square, 0), targets
+
+
+@uebench.hookimpl
+def register_breakers() -> list[type[Breaker]]:
+    """Register this module's breaker."""
+    return [Cutout]

@@ -1,0 +1,76 @@
+"""Mixup and CutMix: each training image takes from another, and its target with it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Beta
+
+import uebench
+from uebench import Breaker, parameter
+
+
+class Mixing(Breaker):
+    """What both share: partners from the same batch, and shares from a beta distribution, drawn for each image.
+
+    The papers' code draws one share for a whole batch, and so does torchvision.
+    """
+
+    alpha: float = parameter(default=1.0, doc="both parameters of the beta distribution; 1 is uniform", above=0)
+
+    def shares(self, images: Tensor) -> Tensor:
+        """Return what each image (b, c, h, w) keeps of itself, float32 (b,) in [0, 1]."""
+        alpha = torch.tensor(self.alpha, device=images.device)
+        return Beta(alpha, alpha).sample((len(images),))
+
+
+class Mixup(Mixing):
+    """Train on weighted means of two images and of their targets."""
+
+    name = "mixup"
+    paper = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
+
+    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the means."""
+        other, own = torch.randperm(len(images), device=images.device), self.shares(images)
+        return _mean(images, images[other], own[:, None, None, None]), _mean(targets, targets[other], own[:, None])
+
+
+class CutMix(Mixing):
+    """Put a rectangle of another image over each image, and weigh the targets by area.
+
+    The paper's setting for CIFAR mixes half of the time; here that is half of the images, of each batch. EM and ISS
+    mix up to twice, as `cutmix+cutmix` does.
+    """
+
+    name = "cutmix"
+    paper = "Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers, ICCV 2019"
+
+    probability: float = parameter(default=0.5, doc="probability that an image is mixed", low=0, high=1)
+
+    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images and targets, mixed by the area that is left after the border has cut the rectangle."""
+        count, _, height, width = images.shape
+        other = torch.randperm(count, device=images.device)
+        mixed = torch.rand(count, device=images.device) < self.probability
+        scale = (1 - self.shares(images)).sqrt() * mixed
+
+        def within(side: int) -> Tensor:
+            reach = (side * scale).int()[:, None]
+            start = torch.randint(side, (count, 1), device=images.device) - reach // 2
+            place = torch.arange(side, device=images.device)
+            return (place >= start) & (place < start + reach)
+
+        patch = within(height)[:, None, :, None] & within(width)[:, None, None, :]
+        own = 1 - patch.float().mean((1, 2, 3))
+        return torch.where(patch, images[other], images), _mean(targets, targets[other], own[:, None])
+
+
+def _mean(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+    return weight * first + (1 - weight) * second
+
+
+@uebench.hookimpl
+def register_breakers() -> list[type[Breaker]]:
+    """Register this module's breakers."""
+    return [Mixup, CutMix]

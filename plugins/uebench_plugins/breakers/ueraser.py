@@ -1,0 +1,82 @@
+"""UEraser: strong random views of each training image, of which the network learns the one it finds hardest."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn import functional as F
+
+import uebench
+from uebench import Breaker, kit, parameter
+from uebench_plugins.breakers.operations import OPERATIONS, apply
+from uebench_plugins.breakers.plasma import plasma
+
+ROUGHNESS, INTENSITY = (0.3, 0.7), (0.5, 1.0)
+"""Of the fractals, drawn for each image: the released code."""
+
+
+class UEraser(Breaker):
+    """Train on the hardest of several random views of each image, for a first share of the training or all of it.
+
+    A view: brightness moved and contrast scaled by plasma fractals and channels shuffled, each with probability 1/2,
+    then one operation of TrivialAugment (Müller and Hutter, ICCV 2021) at random strength. `standard` takes the hardest
+    view at first and any view later, `max` always the hardest, `lite` always any.
+
+    Hardest means by the loss of the network in eval mode, held fixed as for every attack; the released code takes the
+    loss in training mode, of the passes it then learns from. That code draws one operation for a whole batch, from
+    twelve that only bear these names; here every image draws its own, from those of RandAugment. The JPEG step it adds
+    where the noise is TAP or AR takes knowledge that a breaker has not: `jpeg+ueraser` is always open.
+    """
+
+    name = "ueraser"
+    paper = "Qin et al., Learning the Unlearnable: Adversarial Augmentations Suppress Unlearnable Example Attacks, 2023"
+
+    mode: Literal["standard", "lite", "max"] = parameter(default="standard", doc="when the hardest view is taken")
+    share: float = parameter(default=1 / 6, doc="first share of the steps that takes it in standard", low=0, high=1)
+    repeat: int = parameter(default=5, doc="views to choose from", low=1)
+
+    def attack(self, model: Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
+        """Return a view of each image; raises `UserError` where images have neither 1 nor 3 channels."""
+        if self.mode == "lite" or (self.mode == "standard" and progress >= self.share):
+            return view(images)
+        hardest, highest = images, torch.full_like(images[:, 0, 0, 0], -torch.inf)
+        with kit.frozen(model), torch.no_grad():
+            for _ in range(self.repeat):
+                seen = view(images)
+                losses = F.cross_entropy(model(seen), targets, reduction="none")
+                harder = losses > highest
+                hardest = torch.where(harder.view(-1, 1, 1, 1), seen, hardest)
+                highest = torch.where(harder, losses, highest)
+        return hardest
+
+    def passes(self) -> float:
+        """Return the looks that are taken on average; without the way back each is half a pass."""
+        return {"lite": 0, "standard": self.share, "max": 1}[self.mode] * self.repeat / 2
+
+
+def view(images: Tensor) -> Tensor:
+    """Return one random view of each image (b, c, h, w) in [0, 1]."""
+    count, channels = images.shape[:2]
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.empty(count, device=images.device).uniform_(low, high)
+
+    def half(kept: Tensor, changed: Tensor) -> Tensor:
+        return torch.where(uniform(0, 1).view(-1, 1, 1, 1) < 0.5, changed, kept)
+
+    brightness = uniform(*INTENSITY).view(-1, 1, 1, 1) * (2 * plasma(images.shape, uniform(*ROUGHNESS)) - 1)
+    images = half(images, (images + brightness).clamp(0, 1))
+    images = half(images, ((images - 0.5) * 4 * plasma(images.shape, uniform(*ROUGHNESS)) + 0.5).clamp(0, 1))
+    order = torch.rand(count, channels, device=images.device).argsort(1)
+    images = half(images, images.gather(1, order[:, :, None, None].expand_as(images)))
+    choice = torch.randint(len(OPERATIONS), (count,))
+    return apply(images, choice, torch.empty(count).uniform_(-1, 1))
+
+
+@uebench.hookimpl
+def register_breakers() -> list[type[Breaker]]:
+    """Register this module's breakers."""
+    return [UEraser]

@@ -1,0 +1,75 @@
+"""CUDA: convolution-based unlearnable data, every image filtered by the filter of its class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import uebench
+from uebench import Budget, Context, Images, Noise, UserError, kit, parameter
+
+BATCH = 128
+
+
+class CUDA(Noise):
+    """Filter each image with a random filter of its class, all channels alike, and divide it by its largest value.
+
+    A filter's weights are uniform in [0, blur], but for one at random, which is 1; so it also shifts the image. Beyond
+    the border is black. The noise has no bound. The released code truncates to 8 bits, here the image is rounded; a
+    black image, where the code divides by 0, stays black. The setting for ImageNet-100 is `size=9,blur=0.06`.
+    """
+
+    name = "cuda"
+    paper = "Sadasivan et al., CUDA: Convolution-based Unlearnable Datasets, CVPR 2023; released code"
+    streams: ClassVar[bool] = True
+    radius: ClassVar[float] = math.inf  # type: ignore[misc]
+
+    blur: float = parameter(default=0.3, doc="upper bound of a filter's weights, but for the one that is 1", low=0)
+    size: int = parameter(default=3, doc="side of a filter, odd", unit="pixels", low=1)
+
+    def __post_init__(self) -> None:
+        """Refuse a filter without a middle; raises `UserError`."""
+        super().__post_init__()
+        if self.size % 2 == 0:
+            raise UserError(f"{self.name}: size must be odd, not {self.size}")
+
+    def budget(self, shape: Sequence[int]) -> Budget:
+        """Return that there is none."""
+        return Budget("none")
+
+    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+        """Draw the filters, and return what filtering changes."""
+        filters = self.filters(context)
+        limit = self.budget(images.shape[1:])
+        delta = kit.blank(images, limit)
+        for index in torch.split(torch.arange(len(labels), device=labels.device), BATCH):
+            x = images[index]
+            change = filtered(x, filters[labels[index]]) - x
+            delta[index.to(delta.device)] = kit.to_steps(change, limit).to(delta.device)
+        return delta
+
+    def filters(self, context: Context) -> Tensor:
+        """Return a filter for every class, float32 (classes, size, size)."""
+        weights = self.blur * torch.rand(context.classes, self.size**2, device=context.device)
+        one = torch.randint(self.size**2, (context.classes, 1), device=context.device)
+        return weights.scatter(1, one, 1.0).view(-1, self.size, self.size)
+
+
+def filtered(images: Tensor, filters: Tensor) -> Tensor:
+    """Return images (b, c, h, w) correlated with filters (b, s, s), one an image, over their largest values."""
+    count, channels = images.shape[:2]
+    kernels = filters.repeat_interleave(channels, 0)[:, None]
+    seen = F.conv2d(images.flatten(0, 1)[None], kernels, padding="same", groups=count * channels).view_as(images)
+    brightest: Tensor = seen.amax((1, 2, 3), keepdim=True)
+    return seen / brightest.clamp(min=torch.finfo(seen.dtype).tiny)
+
+
+@uebench.hookimpl
+def register_noises() -> list[type[Noise]]:
+    """Register this module's noise."""
+    return [CUDA]

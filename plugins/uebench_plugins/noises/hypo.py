@@ -1,0 +1,88 @@
+"""HYPO: hypocritical noise, which makes a clean network more certain of the true class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+import uebench
+from uebench import Budget, Context, Images, Noise, Target, UserError, kit, parameter
+
+
+class HYPO(Noise):
+    """Minimise the loss of x + noise towards its own class on a network trained on the clean set.
+
+    P2 of the paper: no augmentation, starting from the image itself, the last iterate kept. An L2 norm is given for
+    3x32x32 values and grows with the root of their number, so that the noise per value is the same for images of any
+    size. APBench has ResNet-18, and in L-inf half the step: `norm=linf,radius=8/255,noise_step=0.1,victim=resnet18`.
+    """
+
+    name = "hypo"
+    paper = (
+        "Tao et al., Better Safe Than Sorry: Preventing Delusive Adversaries with Adversarial Training, NeurIPS 2021; "
+        "released code"
+    )
+    streams: ClassVar[bool] = True
+
+    radius: float = parameter(
+        default=0.5, doc="budget: L2 norm for a 3x32x32 image, of others by size; or L-inf", unit="pixel range", above=0
+    )
+    norm: Literal["l2", "linf"] = parameter(default="l2", doc="norm of the budget")
+    victim: Target = parameter(default="vgg16", doc="network trained on the clean set, by the run's recipe")
+    noise_steps: int = parameter(default=100, doc="descent steps on the noise", low=1)
+    noise_step: float = parameter(default=0.2, doc="size of such a step", unit="radius", above=0)
+    batch: int = parameter(default=256, doc="batch size", unit="images", low=1)
+
+    def __post_init__(self) -> None:
+        """Refuse an L2 radius in L-inf; raises `UserError`."""
+        super().__post_init__()
+        if self.norm == "linf" and self.radius >= 0.5:
+            raise UserError(f"{self.name}: in linf, radius must be below 0.5, such as 8/255, not {self.radius:g}")
+
+    def budget(self, shape: Sequence[int]) -> Budget:
+        """Return the L-inf ball, or the L2 ball for images of this shape."""
+        scale = math.sqrt(math.prod(shape) / (3 * 32 * 32)) if self.norm == "l2" else 1
+        return Budget(self.norm, scale * self.radius)
+
+    def victims(self) -> Sequence[Target]:
+        """Return the one network."""
+        return (self.victim,)
+
+    def passes(self, count: int) -> Mapping[Target, float]:
+        """Return the descent steps on every image."""
+        return {self.victim: count * self.noise_steps}
+
+    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+        """Descend batch by batch."""
+        network, limit = context.network(self.victim, trained=True), self.budget(images.shape[1:])
+        delta = kit.blank(images, limit)
+        if kept := context.kept():
+            delta.copy_(kept["delta"])
+        sweep = torch.split(torch.arange(len(labels), device=labels.device), self.batch)
+        for step in context.steps(len(sweep)):
+            index = sweep[step]
+            x = images[index]
+            found = kit.pgd(
+                network,
+                x,
+                labels[index],
+                radius=limit.radius,
+                steps=self.noise_steps,
+                step=self.noise_step * limit.radius,
+                norm=self.norm,
+                ascend=False,
+                random_start=False,
+            )
+            delta[index.to(delta.device)] = kit.to_steps(found - x, limit).to(delta.device)
+            context.keep(delta=delta)
+        return delta
+
+
+@uebench.hookimpl
+def register_noises() -> list[type[Noise]]:
+    """Register this module's noise."""
+    return [HYPO]

@@ -1,0 +1,161 @@
+"""Networks that start from weights on disk: finetuned as a whole, or with a new linear layer on fixed features."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import models
+
+import uebench
+from uebench import Target, UserError, parameter
+
+CONVERSION = (
+    'python -c "import sys, torch, safetensors.torch as s; a, b = sys.argv[1:]; '
+    "s.save_file({{k: v.contiguous() for k, v in torch.load(a, 'cpu', weights_only=True).items()}}, b)\" {old} {new}"
+)
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's colours, by which the published weights expect their images normalised."""
+HEAD = "fc."
+
+
+class Pretrained(Target):
+    """What both share: a residual network of torchvision, and a file of its weights, of which the head is dropped.
+
+    The file's names are those of torchvision, as timm's are, too. Weights that saw other classes than the data set's,
+    such as ImageNet's, are what one who trains on scraped photos starts from. Nothing is unpickled.
+    """
+
+    weights: str = parameter(doc="file of the weights, .safetensors", identity=False)
+    content: str = parameter(default="", doc="start of the SHA-256 of the weights; filled in")
+    arch: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = parameter(
+        default="resnet18", doc="whose weights they are"
+    )
+    size: int = parameter(default=224, doc="images are resized to this side in the network", unit="pixels", low=32)
+
+    def __post_init__(self) -> None:
+        """Take the hash of the weights into the parameters, so that other weights are another target."""
+        super().__post_init__()
+        if self.place.suffix != ".safetensors":
+            new = self.place.with_suffix(".safetensors")
+            line = CONVERSION.format(old=shlex.quote(str(self.place)), new=shlex.quote(str(new)))
+            raise UserError(
+                f"{self.name}: {self.weights} is no .safetensors file; torch's own are converted by: {line}"
+            )
+        found = self.digest()
+        if not found.startswith(self.content):
+            raise UserError(f"{self.name}: {self.weights} has content {found[:16]}, not {self.content}")
+        object.__setattr__(self, "content", found[:16])
+
+    @property
+    def place(self) -> Path:
+        """The file."""
+        return Path(os.path.expanduser(self.weights))
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the file; raises `UserError`."""
+        try:
+            with open(self.place, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"{self.name}: cannot read {self.weights}: {error.strerror}") from None
+
+    def backbone(self) -> tuple[nn.Module, int]:
+        """Return the network with its weights and without its head, and the number of its features."""
+        network: Any = getattr(models, self.arch)(weights=None)
+        if not self.digest().startswith(self.content):
+            raise UserError(f"{self.name}: {self.weights} has changed since this run began")
+        try:
+            found = safetensors.torch.load_file(self.place)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise UserError(f"{self.name}: cannot read {self.weights}: {' '.join(str(error).split())}") from None
+        found = {name: value for name, value in found.items() if not name.startswith(HEAD)}
+        features = network.fc.in_features
+        network.fc = nn.Identity()
+        own = network.state_dict()
+        for name in sorted({*own, *found}):
+            counter = name.endswith("num_batches_tracked")  # not every file has it
+            if not counter and (name not in own or name not in found or own[name].shape != found[name].shape):
+                here, there = (tuple(one[name].shape) if name in one else "none" for one in (own, found))
+                raise UserError(
+                    f"{self.name}: {self.weights} has no weights of {self.arch}: {name} is {there} there, {here} here"
+                )
+        network.load_state_dict({**own, **found})
+        return network, features
+
+
+class Finetune(Pretrained):
+    """Train a network from given weights, all of it; wants a low rate, such as `lr=0.01`."""
+
+    name = "finetune"
+    paper = "Kornblith et al., Do Better ImageNet Models Transfer Better?, CVPR 2019"
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Return the network with a new head; raises `UserError` where the weights do not fit."""
+        network, features = self.backbone()
+        return nn.Sequential(View(shape, self.size), network, nn.Linear(features, classes))
+
+
+class LinearProbe(Pretrained):
+    """Train a linear layer on the features of given weights, which stay as they are, batch statistics included."""
+
+    name = "linear-probe"
+    paper = "Kornblith et al., Do Better ImageNet Models Transfer Better?, CVPR 2019"
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Return the network with a new head; raises `UserError` where the weights do not fit."""
+        network, features = self.backbone()
+        return nn.Sequential(View(shape, self.size), Fixed(network), nn.Linear(features, classes))
+
+
+class View(nn.Module):
+    """Bring images in [0, 1] to a network's size, three channels, and ImageNet's normalisation."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], size: int) -> None:
+        super().__init__()
+        if shape[0] not in (1, 3):
+            raise UserError(f"pretrained networks see images of 1 or 3 channels, not {shape[0]}")
+        self.size, self.resizes = size, shape[1:] != (size, size)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the images (b, 3, size, size)."""
+        if self.resizes:
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        return (images - self.mean) / self.deviation
+
+
+class Fixed(nn.Module):
+    """A network in eval mode whose weights are not trained; gradients still pass through it to the images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Fixed:
+        """Stay in eval mode, whatever the rest of the network does."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features (b, features)."""
+        features: Tensor = self.network(images)
+        return features
+
+
+@uebench.hookimpl
+def register_targets() -> list[type[Target]]:
+    """Register this module's targets."""
+    return [Finetune, LinearProbe]

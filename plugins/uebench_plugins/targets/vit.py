@@ -1,0 +1,67 @@
+"""A vision transformer that is trained from scratch on small images."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+from torchvision.models import VisionTransformer
+
+import uebench
+from uebench import Target, UserError, kit, parameter
+
+
+class ViTSmall(Target):
+    """ViT-S of torchvision on patches of four pixels; 21 342 346 parameters at 32x32 and 10 classes.
+
+    Width, depth and heads are those of DeiT-S (Touvron et al., ICML 2021). APBench's `vit_small` is near
+    `width=512,depth=6,heads=8,hidden=512,dropout=0.1`, but for shifted patches and masked attention. The literature
+    trains such networks by AdamW after a warm-up, which is another recipe than the papers':
+    `optimiser=adamw,lr=0.001,weight_decay=0.05,schedule=one-cycle`, whose first fifth is the warm-up.
+    """
+
+    name = "vit-small"
+    paper = "Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021; size of Touvron et al., ICML 2021, table 1"
+
+    patch: int = parameter(default=4, doc="side of a patch", unit="pixels", low=1)
+    width: int = parameter(default=384, doc="features of a token", low=1)
+    depth: int = parameter(default=12, doc="blocks", low=1)
+    heads: int = parameter(default=6, doc="heads of attention, which share the width", low=1)
+    hidden: int = parameter(default=1536, doc="features inside a block's perceptron", low=1)
+    dropout: float = parameter(default=0.0, doc="dropout of tokens and perceptrons", low=0, high=1)
+
+    def __post_init__(self) -> None:
+        """Refuse heads that cannot share the width evenly; raises `UserError`."""
+        super().__post_init__()
+        if self.width % self.heads:
+            raise UserError(f"{self.name}: width must be a multiple of heads, not {self.width} of {self.heads}")
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """Return the network; raises `UserError` for images that are no square of whole patches."""
+        channels, height, width = shape
+        if height != width or height % self.patch:
+            whole = f"squares of a multiple of {self.patch} pixels"
+            raise UserError(f"{self.name}: images must be {whole}, not {height}x{width}")
+        network = VisionTransformer(
+            image_size=height,
+            patch_size=self.patch,
+            num_layers=self.depth,
+            num_heads=self.heads,
+            hidden_dim=self.width,
+            mlp_dim=self.hidden,
+            dropout=self.dropout,
+            num_classes=classes,
+        )
+        if channels != 3:
+            network.conv_proj = nn.Conv2d(channels, self.width, self.patch, self.patch)
+            nn.init.trunc_normal_(network.conv_proj.weight, std=math.sqrt(1 / (channels * self.patch**2)))
+            nn.init.zeros_(network.conv_proj.bias)
+        # DeiT's; torchvision starts with zeros, through which no attack finds a gradient
+        nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
+        return nn.Sequential(kit.Centre(), network)
+
+
+@uebench.hookimpl
+def register_targets() -> list[type[Target]]:
+    """Register this module's target."""
+    return [ViTSmall]

@@ -1,0 +1,190 @@
+"""The statistics of a rank on results made up for the purpose: intervals, bands, ties, pairing by seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.test_leaderboard import DEMO, board, full, made, row
+from uebench import ranking
+from uebench.ranking import bands, interval, means
+from uebench.result import Result
+
+CLEAN = [
+    made("none", breaker, seed, value) for breaker, value in (("none", 0.9), ("adv-linf", 0.8)) for seed in (0, 1, 2)
+]
+
+
+def entry(noise: str, attacked: tuple[float, ...], plain: float = 0.1) -> list[Result]:
+    """Return the records of a noise: accuracies under attack by seed, the same plain accuracy for all."""
+    return [
+        made(noise, breaker, seed, value)
+        for breaker, values in (("none", (plain,) * len(attacked)), ("adv-linf", attacked))
+        for seed, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize("seeds", [(0, 1, 2), (5, 7, 8, 11)])
+def test_the_interval_of_one_mean_is_students(seeds: tuple[int, ...]) -> None:
+    values = np.random.default_rng(3).normal(0.5, 0.1, len(seeds))
+    low, high = interval(means(values, seeds))
+    expected = stats.t.interval(0.95, len(seeds) - 1, values.mean(), stats.sem(values))
+    assert low is not None
+    assert high is not None
+    assert (high - low) == pytest.approx(expected[1] - expected[0], rel=0.1), "draws of a heavy tail"
+    assert (high + low) / 2 == pytest.approx(values.mean())
+
+
+@pytest.mark.parametrize("count", [3, 5, 10])
+@pytest.mark.parametrize(
+    ("accuracies", "coverage"),
+    [
+        ((0.5,), (0.93, 0.97)),
+        ((0.5, 0.4, 0.3), (0.93, 0.97)),
+        ((0.5, 0.5), (0.92, 0.98)),
+        ((0.5,) * 5, (0.90, 1.0)),
+    ],
+    ids=["one breaker", "apart", "two alike", "five alike"],
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(
+    count: int, accuracies: tuple[float, ...], coverage: tuple[float, float]
+) -> None:
+    """The highest of several alike is too high on average; an interval must know that."""
+    draw, held, trials = np.random.default_rng(count), 0, 1500
+    seeds = tuple(range(count))
+    for _ in range(trials):
+        plain = draw.normal(0.9, 0.005, count)
+        found = np.array(accuracies)[:, None] + draw.normal(0, 0.02, (len(accuracies), count))
+        low, high = interval(means(plain, seeds) - means(found, seeds).max(0))
+        assert low is not None
+        assert high is not None
+        held += low <= 0.9 - max(accuracies) <= high
+    assert coverage[0] <= held / trials <= coverage[1]
+
+
+def test_a_row_has_the_interval_of_the_whole_procedure() -> None:
+    """Worst breaker and plain reference vary together: their difference is steady, and so is the interval narrow."""
+    shared = [0.00, 0.02, 0.04]
+    results = [
+        made("none", breaker, s, v + d)
+        for breaker, v in (("none", 0.9), ("adv-linf", 0.8))
+        for s, d in enumerate(shared)
+    ]
+    steady = entry("em", tuple(0.5 + d for d in shared))
+    loose = entry("rem", tuple(0.5 + d for d in reversed(shared)))
+    found = board([*results, *steady, *loose])
+    em, rem = row(found, "em"), row(found, "rem")
+    assert em["residual_protection"] == pytest.approx(0.4)
+    assert rem["residual_protection"] == pytest.approx(0.4)
+    assert (em["residual_low"], em["residual_high"]) == (pytest.approx(0.4), pytest.approx(0.4))
+    wide = stats.t.interval(0.95, 2, 0.4, stats.sem([0.36, 0.40, 0.44]))
+    assert rem["residual_high"] - rem["residual_low"] == pytest.approx(wide[1] - wide[0], rel=0.1)
+    assert (em["gap_low"], em["gap_high"]) == (pytest.approx(0.3), pytest.approx(0.3))
+
+
+def test_a_seed_alone_has_no_interval_and_two_have_a_wide_one() -> None:
+    one = row(board(full(1)), "rem")
+    assert (one["residual_low"], one["residual_high"], one["band"]) == (None, None, None)
+    assert one["status"] == "provisional"
+    two = board([*CLEAN[:2], *CLEAN[3:5], *entry("em", (0.50, 0.52))])
+    assert row(two, "em")["residual_high"] - row(two, "em")["residual_low"] > 0.2, (
+        "Student's with one degree of freedom"
+    )
+
+
+def test_the_same_results_in_another_order_give_the_same_numbers() -> None:
+    results = [*CLEAN, *entry("em", (0.5, 0.55, 0.6)), *entry("rem", (0.52, 0.5, 0.51))]
+    assert board(results).noises.equals(board(results[::-1]).noises)
+    assert board(results).breakers.equals(board(results[::-1]).breakers)
+
+
+def test_more_entries_do_not_change_an_interval() -> None:
+    results = [*CLEAN, *entry("em", (0.5, 0.55, 0.6))]
+    more = [*results, *entry("rem", (0.52, 0.5, 0.51)), *entry("sem", (0.1, 0.1, 0.2))]
+    assert row(board(results), "em")["residual_low"] == row(board(more), "em")["residual_low"]
+
+
+@pytest.mark.parametrize(
+    ("intervals", "expected"),
+    [
+        ([(7, 9), (5, 8), (3, 4)], [1, 1, 2]),
+        ([(7, 9), (5, 7), (3, 5)], [1, 1, 1]),
+        ([(8, 9), (6, 7), (4, 5)], [1, 2, 3]),
+        ([(1, 9), (6, 7), (4, 5)], [1, 1, 1]),
+        ([(8, 9), (None, None), (7, 8.5), (1, 2)], [1, None, 1, 2]),
+        ([(None, None)], [None]),
+    ],
+)
+def test_overlapping_intervals_share_a_band(
+    intervals: list[tuple[float | None, float | None]], expected: list[int | None]
+) -> None:
+    assert bands(*zip(*intervals, strict=True)) == expected
+
+
+def test_bands_are_on_the_board_and_by_budget_class() -> None:
+    tight = [*entry("em", (0.50, 0.51, 0.50)), *entry("rem", (0.505, 0.51, 0.50)), *entry("sem", (0.7, 0.71, 0.70))]
+    apart = [replace(one, noise_linf=8 / 255) for one in entry("tap", (0.88, 0.88, 0.88))]
+    found = board([*CLEAN, *tight, *apart])
+    assert [row(found, noise)["band"] for noise in ("em", "rem", "sem", "tap")] == [1, 1, 2, 1]
+
+
+def test_equal_entries_share_a_rank() -> None:
+    found = board(
+        [*CLEAN, *entry("em", (0.5, 0.5, 0.5)), *entry("rem", (0.5, 0.5, 0.5)), *entry("sem", (0.6, 0.6, 0.6))]
+    )
+    assert [row(found, noise)["rank"] for noise in ("em", "rem", "sem")] == [1, 1, 3]
+
+
+def test_every_target_counts_and_the_worst_of_them_decides() -> None:
+    """On the wider network em protects less; rem the other way round."""
+    both = replace(DEMO, required_targets=["smallcnn", "smallcnn:width=8"])
+    wide = ranking.spec.canonical(ranking.registry().build("target", "smallcnn:width=8"))
+
+    def on_wide(one: Result, accuracy: float) -> Result:
+        texts = {**one.parameters, "target": wide}
+        return replace(one, key=one.key + "w", target="smallcnn:width=8", parameters=texts, test_accuracy=accuracy)
+
+    clean = [*CLEAN, *(on_wide(one, one.test_accuracy) for one in CLEAN)]
+    em, rem = entry("em", (0.3, 0.3, 0.3)), entry("rem", (0.5, 0.5, 0.5))
+    wider = [on_wide(one, 0.6) for one in em] + [on_wide(one, 0.2) for one in rem]
+    found = board([*clean, *em, *rem, *wider], both)
+    assert row(found, "em")["residual_protection"] == pytest.approx(0.9 - 0.6)
+    assert row(found, "rem")["residual_protection"] == pytest.approx(0.9 - 0.5)
+    assert row(found, "em")["accuracy adv-linf"] == pytest.approx(0.6)
+
+
+def test_a_breaker_has_an_interval_over_the_ranked_noises() -> None:
+    found = board([*CLEAN, *entry("em", (0.5, 0.55, 0.6)), *entry("rem", (0.6, 0.55, 0.5))])
+    table = found.breakers.set_index("breaker")
+    assert table.loc["adv-linf", "recovered"] == pytest.approx(0.55)
+    low, high = table.loc["adv-linf", ["recovered_low", "recovered_high"]]
+    assert (low, high) == (pytest.approx(0.55), pytest.approx(0.55)), "by seed the two cancel"
+
+
+def test_what_a_noise_and_a_breaker_of_one_name_cost_is_kept_apart() -> None:
+    results = [*CLEAN, *entry("em", (0.5, 0.5, 0.5))]
+    found = board([replace(one, noise_seconds=float(one.noise == "em"), flags=[one.noise]) for one in results])
+    assert row(found, "none")["noise_seconds"] == 0
+    assert row(found, "none")["flags"] == "none"
+
+
+def test_a_breaker_that_changes_nothing_is_flagged() -> None:
+    results = [*CLEAN, *entry("em", (0.5, 0.5, 0.5))]
+    idle = [
+        made(one.noise, "lowpass-mean:size=1", one.seed, one.test_accuracy) for one in results if one.breaker == "none"
+    ]
+    table = board([*results, *idle]).breakers.set_index("breaker")
+    assert table.loc["lowpass-mean:size=1", "flags"] == "identity-breaker"
+    assert table.loc["adv-linf", "flags"] == ""
+    nearly = [*idle[:-1], replace(idle[-1], test_accuracy=0.101)]
+    assert not any(board([*results, *nearly]).breakers["flags"])
+
+
+def test_protected_images_that_teach_more_than_clean_ones_are_flagged() -> None:
+    found = board([*CLEAN, *entry("em", (0.85, 0.85, 0.85)), *entry("rem", (0.79, 0.79, 0.79))])
+    assert row(found, "em")["flags"] == "clean-below-protected"
+    assert row(found, "rem")["flags"] == ""
+    assert row(found, "none")["flags"] == ""

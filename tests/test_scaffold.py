@@ -1,0 +1,218 @@
+"""A stranger's first hour: what `uebench new` writes is installed, tested, checked and run, and works untouched."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tests.conftest import ROOT, TINY, environment, install
+from uebench import UserError, check, leaderboard, plugin_file, scaffold
+from uebench.cli import main
+from uebench.registry import KINDS, Registry
+
+GUIDE = (ROOT / "plugins" / "README.md").read_text()
+NAMES = {"noise": "my-noise", "breaker": "my-breaker", "target": "my-target", "dataset": "my-dataset"}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the engine's wheel from a copy: building leaves folders behind."""
+    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+    for name in ("uebench", "plugins"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", str(out)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(copy)], check=True, capture_output=True)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def commands(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the `bin` of a fresh environment with the wheel, where `pip` and `pytest` do without a network."""
+    python = environment(tmp_path_factory.mktemp("environment") / "env")
+    install(python, "--ignore-installed", str(wheel))
+    here = f"exec {sys.executable} -m pip --python {python}"
+    for name, line in {
+        "pip": f'shift; {here} install --quiet --no-index --no-deps --no-build-isolation "$@"',
+        "pytest": f'exec {python} -m pytest -q "$@"',
+    }.items():
+        (python.parent / name).write_text(f"#!/bin/sh\n{line}\n")
+        (python.parent / name).chmod(0o755)
+    return python.parent
+
+
+def shell(commands: Path, folder: Path, script: str) -> str:
+    """Run a script as a person types it; returns what it printed."""
+    path = f"{commands}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_has_the_templates_and_all_else_that_is_no_code(wheel: Path) -> None:
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    data = {
+        str(path.relative_to(root))
+        for root, package in ((ROOT, "uebench"), (ROOT / "plugins", "uebench_plugins"))
+        for path in (root / package).rglob("*.*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert [path for path in data if path.endswith(".jinja")]
+    assert data <= packed
+
+
+def test_the_guides_first_commands_work_as_they_stand(commands: Path, tmp_path: Path) -> None:
+    script = re.findall(r"```sh\n(.*?)```", GUIDE, re.DOTALL)[0].rstrip()
+    assert script.startswith("uebench new noise mine\n")
+    assert script.endswith("\nuebench run demo --noise mine")
+    printed = shell(commands, tmp_path, f"{script} --breaker none")  # the others only take longer
+    assert "1 passed" in printed
+    assert "FAIL" not in printed
+    records = leaderboard.read(tmp_path / "mine" / "leaderboards" / "demo" / "results.jsonl").values()
+    assert {one.noise for one in records} == {"none", "mine"}
+    assert {one.made_with["plugins"].get("uebench-mine") for one in records if one.noise == "mine"} == {"0.1.0"}
+
+
+def test_the_guides_noise_keeps_the_contract(tmp_path: Path) -> None:
+    (tmp_path / "guided.py").write_text(re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)[0])
+    findings = check.check("noise", plugin_file.read(tmp_path / "guided.py").load().Mine(strength=0.5))
+    assert findings
+    assert [finding for finding in findings if not finding.kept] == []
+
+
+def test_every_kind_is_installed_tested_checked_and_run(commands: Path, tmp_path: Path) -> None:
+    for kind, name in NAMES.items():
+        scaffold.create(kind, name, tmp_path)
+    printed = shell(
+        commands, tmp_path, f"pip install {' '.join(f'-e {name}' for name in NAMES.values())}; pytest */tests"
+    )
+    assert "4 passed" in printed
+    small = ["run", str(TINY), "--workers", "1", "--noise", "none"]
+    lines = [
+        *(["check", name] for name in NAMES.values()),
+        *(["run", "demo", f"--{kind}", name, "--dry-run"] for kind, name in NAMES.items()),
+        [*small, "--breaker", "my-breaker"],
+        [*small, "--breaker", "none", "--target", "my-target"],
+        [*small, "--breaker", "none", "--dataset", "my-dataset"],
+    ]
+    code = """
+import json, sys
+from click.testing import CliRunner
+from uebench.cli import main
+for line in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(main, line)
+    print(json.dumps([done.exit_code, done.output]))
+"""
+    command = [str(commands / "python"), "-c", code, json.dumps(lines)]  # one process: each loads torch anew
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=True)
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [status for status, _ in outcomes] == [0] * len(lines), outcomes
+    assert not [output for _, output in outcomes if "FAIL" in output]
+    records = leaderboard.read(tmp_path / "leaderboards" / "tiny" / "results.jsonl").values()
+    found = {kind: {getattr(one, kind) for one in records} for kind in NAMES}
+    assert all(name in found[kind] for kind, name in NAMES.items() if kind != "noise")  # the guide's commands run one
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["dataset", "a-2"])
+def test_each_keeps_the_contract_under_any_name(kind: str, name: str, tmp_path: Path) -> None:
+    """A class may come to be called as one of torch's or of the engine's."""
+    folder = scaffold.create(kind, name, tmp_path)
+    own = Registry()
+    own.add(plugin_file.read(folder / f"{name.replace('-', '_')}.py"))
+    findings = check.check(kind, own.build(kind, name))
+    assert findings
+    assert [finding for finding in findings if not finding.kept] == []
+    (entry,) = own.entries[kind].values()
+    assert entry.cls.__doc__
+
+
+def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["new", "noise", "my-noise", "--into", "new folder"])
+    assert done.exit_code == 0, done.output
+    assert "cd 'new folder/my-noise'\n" in done.output
+    assert done.output.endswith("\nuebench run demo --noise my-noise\n")
+    folder = tmp_path / "new folder" / "my-noise"
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {"pyproject.toml", "README.md", "my_noise.py", "tests/test_my_noise.py"}
+    assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["my-noise"]
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    assert project["entry-points"]["uebench"] == {"my-noise": "my_noise"}
+    assert not [path for path in files if "{" in (folder / path).read_text().replace("{name}", "")]
+
+
+def test_every_kind_can_be_chosen() -> None:
+    choices = next(one.type for one in main.commands["new"].params if one.name == "kind")
+    assert isinstance(choices, click.Choice)
+    assert list(choices.choices) == list(KINDS)
+
+
+REFUSED = {
+    "upper case": ("Mine", "'Mine' is no name: expected lower-case letters, digits and single hyphens"),
+    "a digit first": ("2nd", "'2nd' is no name"),
+    "an underscore": ("my_noise", "'my_noise' is no name"),
+    "a hyphen last": ("mine-", "'mine-' is no name"),
+    "two hyphens": ("my--noise", "'my--noise' is no name"),
+    "a path": ("../mine", "'../mine' is no name"),
+    "a line": ("mine\n", "is no name"),
+    "nothing": ("", "'' is no name"),
+    "a word of Python": ("class", "'class' is a word of Python"),
+    "a word of Python, as a class": ("true", "'true' is a word of Python"),
+    "a component": ("rem", "the noise name rem is taken by uebench "),
+    "a module of Python's": ("random", "a module random is installed already, from "),
+    "a module of an installed package": ("torch", "a module torch is installed already, from "),
+    "a folder that is there": ("mine", "mine exists already; choose another name, or another folder with --into"),
+}
+
+
+@pytest.mark.parametrize("mistake", REFUSED)
+def test_a_name_that_cannot_be_taken_is_refused(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name, expected = REFUSED[mistake]
+    (tmp_path / "mine").mkdir()
+    done = CliRunner().invoke(main, ["new", "noise", name])
+    assert done.exit_code == 2
+    (line,) = done.output.splitlines()
+    assert line.startswith("Error: ")
+    assert expected in line
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_name_of_another_kind_is_free(tmp_path: Path) -> None:
+    assert scaffold.create("breaker", "rem", tmp_path) == tmp_path / "rem"
+
+
+def test_nothing_is_left_where_it_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/mine: Not a directory"):
+        scaffold.create("noise", "mine", tmp_path / "file")
+
+    def full(*paths: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(UserError, match=r"cannot write .*mine: No space left on device") as caught:
+        scaffold.create("noise", "mine", tmp_path)
+    assert caught.value.status == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,220 @@
+"""The contract that every component must keep, rule by rule, each tried on a tiny set of images."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from uebench import audit
+from uebench.api import Breaker, Component, Dataset, Noise, Source, Target, UserError
+from uebench.data import validate
+from uebench.pixels import to_float
+from uebench.seeds import sow
+from uebench.store import Store
+from uebench.train import build
+from uebench.trial import CLASSES, HOST, LARGE, SHAPE, Interrupted, Probe, Sample, make
+from uebench.work import filtered
+
+DRAW = "draw from torch's default generator only"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a rule is kept, and what to do where it is not."""
+
+    rule: str
+    kept: bool
+    advice: str = ""
+
+
+def anything(component: Component) -> Iterator[Finding]:
+    """Yield what came of the rules for components of any kind."""
+    yield Finding("says what it is", bool(inspect.cleandoc(component.__doc__ or "")), "write a docstring for the class")
+    yield Finding("names its source", bool(component.paper), "set `paper` to where the method is published, or 'none'")
+    try:
+        sent = bool(pickle.dumps(component))  # fails for a class that a worker could not import
+    except Exception:
+        sent = False
+    yield Finding("can be sent to a worker", sent, "define the class at the top of a module, with plain parameters")
+
+
+def _noise(noise: Noise) -> Iterator[Finding]:
+    data = Sample().load(Path())
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        delta, images, labels = make(noise, store)
+        untouched = torch.equal(images, to_float(data.train.images)) and torch.equal(labels, data.train.labels)
+        yield Finding("leaves its inputs alone", untouched, "work on a copy: images.clone()")
+        try:
+            released, reason = audit.release(noise, data.train.images, delta), ""
+        except audit.ContractError as error:
+            released, reason = None, str(error)
+        yield Finding("keeps shape, type and budget", released is not None, reason)
+        if released is None:
+            return
+        over = audit.excess(noise.budget(SHAPE), (released.float() - data.train.images.float()) / 255)
+        yield Finding("keeps the budget in 8 bits", over <= 1 + 1e-5, f"{over:.3g} of it on the released images")
+        store.forget("check")
+        again, *_ = make(noise, store)
+        yield Finding("same seed, same bytes", torch.equal(delta, again), DRAW)
+        store.forget("check")
+        try:
+            make(noise, store, dies_after=2)
+        except Interrupted:
+            resumed, *_ = make(noise, store)
+            advice = "pass all state to context.keep(), take it up from context.kept(), and loop over context.steps()"
+            yield Finding("resumes to the same bytes", torch.equal(delta, resumed), advice)
+
+
+def _noise_on(noise: Noise, device: torch.device) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        try:
+            make(noise, store, device, dies_after=2)
+        except Interrupted:
+            make(noise, store, device)  # from a state that comes back on the host
+
+
+def _within(images: Any, like: Tensor) -> bool:
+    return (
+        isinstance(images, Tensor)
+        and images.shape == like.shape
+        and images.dtype == torch.float32
+        and bool(((images >= 0) & (images <= 1)).all())
+    )
+
+
+def _breaker(breaker: Breaker) -> Iterator[Finding]:
+    data = Sample().load(Path())
+    images, labels = to_float(data.train.images), data.train.labels
+    given, shown, soft = images.clone(), labels.clone(), F.one_hot(labels, CLASSES).float()
+    softer = soft.clone()
+    try:
+        once, again = (filtered((breaker,), data.train.images, labels, 0) for _ in range(2))
+        yield Finding("same seed, same filter", torch.equal(once, again), DRAW)
+        reason = ""
+    except audit.ContractError as error:
+        reason = str(error)
+    yield Finding("filter keeps shape and type", not reason, reason)
+    sow(0)
+    seen, targets = breaker.augment(given, softer)
+    yield Finding("augment keeps shape, type and range", _within(seen, images), "return float32 images in [0, 1]")
+    fits = targets.shape == (len(labels), CLASSES) and bool((targets >= 0).all())
+    fits = fits and torch.allclose(targets.sum(1), torch.ones(len(labels)))
+    yield Finding("augment returns soft targets", fits, "return float32 (b, classes), each row summing to 1")
+    network = build(Probe(), SHAPE, CLASSES, "fp32", HOST, 0)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    attacked = breaker.attack(network, given, shown, 0.0).detach()
+    yield Finding("attack keeps shape, type and range", _within(attacked, images), "return float32 images in [0, 1]")
+    same = all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    restored = all(module.training for module in network.modules()) and all(
+        weight.requires_grad and weight.grad is None for weight in network.parameters()
+    )
+    yield Finding(
+        "attack leaves the model alone", same and restored, "attack inside `with kit.frozen(model)`, or with kit.pgd"
+    )
+    untouched = torch.equal(given, images) and torch.equal(shown, labels) and torch.equal(softer, soft)
+    yield Finding("leaves its inputs alone", untouched, "work on a copy")
+    (seen, targets), (again, others) = _batch(breaker, HOST), _batch(breaker, HOST)
+    yield Finding("same seed, same batch", torch.equal(seen, again) and torch.equal(targets, others), DRAW)
+    for one in fields(breaker):
+        if (neutral := one.metadata.get("neutral")) is not None:
+            idle = replace(breaker, **{one.name: neutral})
+            shown, seen = idle.augment(to_float(filtered((idle,), data.train.images, labels, 0)), soft)
+            same = torch.equal(seen, soft) and torch.equal(idle.attack(network, shown, labels, 0.0), images)
+            advice = "return the images, or declare no `neutral`"
+            yield Finding(f"does nothing with {one.name}={neutral:g}", same, advice)
+
+
+def _batch(breaker: Breaker, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return a batch, augmented and attacked, and its targets."""
+    data = Sample().load(Path()).train
+    network = build(Probe(), SHAPE, CLASSES, "fp32", device, 0)
+    labels = data.labels.to(device)
+    images, targets = breaker.augment(to_float(data.images).to(device), F.one_hot(labels, CLASSES).float())
+    return breaker.attack(network, images, labels, 0.0).detach(), targets
+
+
+def _breaker_on(breaker: Breaker, device: torch.device) -> None:
+    train = Sample().load(Path()).train
+    filtered((breaker,), train.images.to(device), train.labels.to(device), 0)
+    images, targets = _batch(breaker, device)
+    F.cross_entropy(build(Probe(), SHAPE, CLASSES, "fp32", device, 0)(images), targets)
+
+
+def _target(target: Target) -> Iterator[Finding]:
+    network = build(target, LARGE, CLASSES, "fp32", HOST, 0)
+    images = torch.rand(4, *LARGE, requires_grad=True)
+    logits = network(images)
+    fits = logits.shape == (len(images), CLASSES) and logits.dtype == torch.float32 and bool(logits.isfinite().all())
+    yield Finding("gives logits", fits, f"return finite float32 (b, classes), not {tuple(logits.shape)}")
+    (slope,) = torch.autograd.grad(logits.square().sum(), images, allow_unused=True)
+    yield Finding("lets gradients reach the image", _flows(slope), "use differentiable operations only")
+    fresh = build(target, LARGE, CLASSES, "fp32", HOST, 0).state_dict()
+    weights = dict(network.named_parameters())
+    same = all(torch.equal(value, fresh[name]) for name, value in weights.items())
+    yield Finding("same seed, same weights", same, "initialise from torch's default generator only")
+
+
+def _target_on(target: Target, device: torch.device) -> None:
+    logits = build(target, LARGE, CLASSES, "fp32", device, 0)(torch.rand(4, *LARGE, device=device))
+    F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=device))
+
+
+def _flows(slope: Tensor | None) -> bool:
+    return slope is not None and bool(slope.abs().sum() > 0)
+
+
+def _dataset(source: Source) -> Iterator[Finding]:
+    with tempfile.TemporaryDirectory() as folder:
+        data = source.load(Path(folder))
+        try:
+            validate(source, data)
+            reason = ""
+        except UserError as error:
+            reason = str(error)
+        yield Finding("keeps shapes, types and labels", not reason, reason)
+        same = _equal(data, source.load(Path(folder)))
+        yield Finding("loads the same each time", same, "draw nothing at random, or from a fixed seed")
+        images = to_float(data.train.images[:8])
+        given = images.clone()
+        sow(0)
+        seen = source.augment(given)
+        yield Finding("augment keeps the range", bool(((seen >= 0) & (seen <= 1)).all()), "return images in [0, 1]")
+        yield Finding("leaves its inputs alone", torch.equal(given, images), "work on a copy: images.clone()")
+        sow(0)
+        yield Finding("same seed, same augmentation", torch.equal(seen, source.augment(images.clone())), DRAW)
+        given.requires_grad_(True)
+        (slope,) = torch.autograd.grad(source.augment(given).sum(), given, allow_unused=True)
+        yield Finding("gradients pass through augment", _flows(slope), "use differentiable operations only")
+
+
+def _dataset_on(source: Source, device: torch.device) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        seen = source.augment(to_float(source.load(Path(folder)).train.images[:8]).to(device))
+    torch.zeros(seen.shape, device=device).add_(seen)
+
+
+def _equal(one: Dataset, other: Dataset) -> bool:
+    splits = ((one.train, other.train), (one.test, other.test))
+    pairs = [(getattr(mine, part), getattr(theirs, part)) for mine, theirs in splits for part in ("images", "labels")]
+    texts = [[list(data.classes), list(data.names), list(data.skipped)] for data in (one, other)]
+    return texts[0] == texts[1] and all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+
+RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], Callable[[Any, torch.device], object]]] = {
+    "noise": (_noise, _noise_on),
+    "breaker": (_breaker, _breaker_on),
+    "target": (_target, _target_on),
+    "dataset": (_dataset, _dataset_on),
+}
+"""For each kind what yields its findings, and what a component of it is to do on another device."""

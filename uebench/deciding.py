@@ -1,0 +1,122 @@
+"""What maintainers decide: takes a bundle onto its board, or an entry's rank away, and writes both into the history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from uebench import history, leaderboard, ranking, spec, submission
+from uebench.api import UserError
+from uebench.commands import on_record, rebuild
+from uebench.display import say
+from uebench.history import Rulings
+from uebench.judging import Desk, Judged
+from uebench.ranking import Board
+from uebench.result import Result
+from uebench.store import Store
+from uebench.suite import Suite, read
+from uebench.untrusted import legible
+
+REASON = 300
+"""Characters of the reason of a withdrawal."""
+
+
+def accept(judged: Judged, desk: Desk) -> None:
+    """Take a judged bundle onto its board; references that are on the board stay as they are.
+
+    A bundle is accepted again only with another badge. Raises `UserError` for that, for a bundle that brings nothing,
+    and where other numbers of its own cells are on record.
+    """
+    found, suite, made = judged.found, judged.suite, judged.made
+    with desk.machine.open().lock(f"board-{suite.name}", wait=True):
+        board, rulings = on_record(desk.boards, suite)
+        if rulings.bundles.get(found.sha256) == judged.badge:
+            raise UserError(f"this bundle was accepted before, as {judged.badge}")
+        submission.check(found, suite, board, rulings, datetime.now(UTC))  # others may have decided meanwhile
+        fresh = [one for one in found.results if made.own(one) or one.key not in board]
+        merged, conflicts = leaderboard.merge(board, fresh)
+        if conflicts:
+            raise UserError(f"other numbers are on record, and nothing is averaged: {conflicts[0]}")
+        if not made.breaker and found.sha256 not in rulings.bundles and len(merged) == len(board):
+            raise UserError("all its results are on record; there is nothing to accept")
+        leaderboard.write(desk.boards / suite.name / "results.jsonl", merged)
+        content = {
+            "bundle": found.sha256,
+            "submitter": found.manifest["submitter"]["name"],
+            "paper": found.manifest["submitter"]["paper"],
+            "dataset": made.dataset,
+            "noises": list(made.noises),
+            "breaker": made.breaker,
+            "badge": judged.badge,
+            "rerun": judged.again,
+        }
+        _decide(desk.boards, suite, board, merged, "accepted", content)
+
+
+def withdraw(suite: str, noise: str, reason: str, store: Store, boards: Path) -> None:
+    """Take the rank of a noise on a board, given by its label or canonical text; its row stays, with the reason."""
+    chosen = read(suite)
+    if not legible(reason, "the reason", REASON).strip():
+        raise UserError("a withdrawal needs a reason")
+    with store.lock(f"board-{chosen.name}", wait=True):
+        board, rulings = on_record(boards, chosen)
+        content = {"noise": _listed(chosen, board, rulings, noise), "reason": reason}
+        _decide(boards, chosen, board, board, "withdrawn", content)
+
+
+def _listed(suite: Suite, board: Mapping[str, Result], rulings: Rulings, noise: str) -> str:
+    names = {one.parameters["noise"]: one.noise for one in board.values() if one.noise != "none"}
+    names = {text: name for text, name in names.items() if text not in rulings.withdrawn}
+    found = [text for text, name in names.items() if noise in (text, name)]
+    if not found:
+        raise UserError(f"suite {suite.name} lists no noise {noise!r}{spec.nearest(noise, names.values())}")
+    if len(found) > 1:
+        raise UserError(f"{noise!r} is the name of several noises; say which: {'; '.join(sorted(found))}")
+    return found[0]
+
+
+def _decide(
+    boards: Path,
+    suite: Suite,
+    before: Mapping[str, Result],
+    after: Mapping[str, Result],
+    event: str,
+    content: Mapping[str, Any],
+) -> None:
+    """Write a decision into the history, with what it changes, and rebuild the board."""
+    folder, date = boards / suite.name, datetime.now(UTC).isoformat(timespec="seconds")
+    lines = history.read(folder)
+    old = ranking.rank(suite, before.values(), history.rulings(lines))
+    new = ranking.rank(suite, after.values(), history.rulings([*lines, {"event": event, "date": date, **content}]))
+    changes = _changes(old, new)
+    history.append(folder, event, date, changes, **content)
+    rebuild(folder, suite, after)
+    names = {one.parameters["noise"]: one.noise for one in after.values()}
+    for one in changes:
+        say(f"changed   {names[one['noise']]}: {_value(one['old'])} -> {_value(one['new'])}")
+    say(f"Board: {folder / 'README.md'}")
+
+
+def _changes(before: Sequence[Board], after: Sequence[Board]) -> list[dict[str, Any]]:
+    """Return old and new value of every noise whose status, residual protection or worst breaker is another."""
+    old, new = ({key: value for board in boards for key, value in _values(board)} for boards in (before, after))
+    return [
+        {"board": title, "noise": noise, "old": old.get((title, noise)), "new": value}
+        for (title, noise), value in new.items()
+        if old.get((title, noise)) != value
+    ]
+
+
+def _values(board: Board) -> list[tuple[tuple[str, str], dict[str, Any]]]:
+    rows = board.noises.astype(object).where(board.noises.notna(), None).to_dict("records")
+    return [((board.title, row["parameters"]), {name: row[name] for name in history.VALUE}) for row in rows]
+
+
+def _value(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return "not listed"
+    protection = value["residual_protection"]
+    number = "" if protection is None else f", {100 * protection:.1f} ({value['worst_breaker']})"
+    return f"{value['status']}{number}"

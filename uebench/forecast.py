@@ -1,0 +1,96 @@
+"""What a plan costs: passes through networks, and time at the rates that this store has measured so far."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from statistics import median
+from typing import Any
+
+import torch
+
+from uebench import spec
+from uebench.api import Recipe, Target
+from uebench.place import device_name
+from uebench.plan import Cell, Job, Protect, Victim
+from uebench.store import Store, pack, writing
+
+RATES = "rates.jsonl"
+"""The file of measured times in a store, one job a line."""
+
+
+def passes(job: Job) -> dict[Target, float]:
+    """Return the passes, forward and backward, of one image through each network; nothing where they are not known."""
+    if isinstance(job, Protect):
+        count = job.source.count()
+        return {} if count is None else dict(job.noise.passes(count))
+    attacked = sum(breaker.passes() for breaker in job.chain) if isinstance(job, Cell) else 0
+    return {job.target: job.recipe.steps * job.recipe.batch * (1 + attacked)}
+
+
+def _spent(job: Job, device: torch.device) -> tuple[tuple[str, ...], float]:
+    """Return what a job spends its time on, data set, precision and device included, and how much of it.
+
+    That is passes through one network; where they are not known, or go through several, the whole noise once.
+    """
+    source = job.protect.source if isinstance(job, Cell) else job.source
+    precision = job.precision if isinstance(job, Protect) else job.recipe.precision
+    found = passes(job)
+    if isinstance(job, Protect) and len(found) != 1:
+        component, amount = spec.canonical(job.noise), 1.0
+    else:
+        ((network, amount),) = found.items()
+        component = spec.canonical(network)
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    return (component, spec.canonical(source), precision, device_name(device) + threads), amount
+
+
+def note(job: Job, store: Store, device: torch.device, seconds: float) -> None:
+    """Add a job's time to those measured in a store."""
+    what, amount = _spent(job, device)
+    path = store.root / RATES
+    with writing(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), "wb") as file:
+        file.write(
+            pack({"what": what, "amount": amount, "seconds": seconds}) + b"\n"
+        )  # one write: nobody's comes between
+
+
+def _rates(store: Store) -> dict[tuple[str, ...], float]:
+    """Return the median seconds of a pass, or of a whole noise, for everything measured; odd lines are passed over."""
+    found: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    try:
+        lines = (store.root / RATES).read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        try:
+            one: dict[str, Any] = json.loads(line)
+            what, rate = tuple(one["what"]), one["seconds"] / one["amount"]
+        except (ValueError, KeyError, TypeError, ZeroDivisionError):
+            continue
+        found[what].append(rate)
+    return {what: median(rates) for what, rates in found.items()}
+
+
+def seconds(jobs: Iterable[Job], store: Store, device: torch.device) -> list[float | None]:
+    """Return the time that each job takes one worker, None where nothing like it was measured on this device."""
+    rates = _rates(store)
+    found = []
+    for job in jobs:
+        what, amount = _spent(job, device)
+        found.append(amount * rates[what] if what in rates else None)
+    return found
+
+
+def networks(jobs: Iterable[Job]) -> list[Victim]:
+    """Return a plain training job for each network, data set and precision that jobs spend their passes on."""
+    found = dict[tuple[str, ...], Victim]()
+    for job in jobs:
+        protect = job.protect if isinstance(job, Cell) else job
+        precision = job.precision if isinstance(job, Protect) else job.recipe.precision
+        for network in passes(job):
+            one = Victim(protect.source, protect.fingerprint, network, Recipe(precision=precision), 0)
+            found.setdefault((spec.canonical(network), spec.canonical(protect.source), precision), one)
+    return list(found.values())

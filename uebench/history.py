@@ -1,0 +1,93 @@
+"""What maintainers decided about a board, a line each in `history.jsonl`, and what follows from it for the ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from uebench.api import UserError
+from uebench.store import write_whole
+from uebench.untrusted import conform, read_json
+
+FILE = "history.jsonl"
+SCHEMA = 1
+Badge = Literal["claimed", "valid", "re-run"]
+"""What is known of an entry: handed in; complete and plausible; and a sample of its cells run again and agreed."""
+VALUE = {"status": str, "residual_protection": (float, type(None)), "worst_breaker": (str, type(None))}
+CHANGES = [{"board": str, "noise": str, "old": (VALUE, type(None)), "new": VALUE}]
+RERUN = {"cells": int, "seed": int, "deviations": float}
+EVENTS: Mapping[str, Mapping[str, Any]] = {
+    "accepted": {
+        **{name: str for name in ("bundle", "dataset", "breaker", "badge", "submitter", "paper")},
+        "noises": [str],
+        "rerun": (RERUN, type(None)),
+    },
+    "withdrawn": {"noise": str, "reason": str},
+}
+"""The fields of a line, beside `schema`, `event`, `date` (UTC) and `changes`; components by canonical text."""
+
+
+@dataclass(frozen=True)
+class Rulings:
+    """What follows from a board's history; noises, breakers and data sets by canonical text.
+
+    `badges` by data set and noise, `withdrawn` has the reason by noise, `challenges` the breakers that were accepted
+    against a noise, `bundles` the badge by the SHA-256 of what was accepted.
+    """
+
+    badges: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
+    challenges: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    bundles: Mapping[str, str] = field(default_factory=dict)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a board's history, oldest first; a missing file has none. Raises `UserError`."""
+    path = folder / FILE
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        place = f"{path} line {number}"
+        one = read_json(line, place)
+        event = one.get("event") if isinstance(one, dict) else None
+        if not isinstance(event, str) or event not in EVENTS:
+            raise UserError(f"{place} is no event; known: {', '.join(EVENTS)}")
+        conform(one, {"schema": int, "event": str, "date": str, "changes": CHANGES, **EVENTS[event]}, place)
+        found.append(one)
+    return found
+
+
+def rulings(lines: Iterable[Mapping[str, Any]]) -> Rulings:
+    """Return what follows from a history."""
+    badges, withdrawn, challenges, bundles = (
+        dict[Any, str](),
+        dict[str, str](),
+        dict[str, list[str]](),
+        dict[str, str](),
+    )
+    for one in lines:
+        if one["event"] == "withdrawn":
+            withdrawn[one["noise"]] = one["reason"]
+            continue
+        bundles[one["bundle"]] = one["badge"]
+        for noise in one["noises"]:
+            if one["breaker"]:
+                challenges.setdefault(noise, []).append(one["breaker"])
+            else:
+                badges[one["dataset"], noise] = one["badge"]
+    return Rulings(badges, withdrawn, challenges, bundles)
+
+
+def append(folder: Path, event: str, date: str, changes: Sequence[Mapping[str, Any]], **content: Any) -> None:
+    """Add a line to a board's history; raises `StoreError`."""
+    lines = [*read(folder), {"schema": SCHEMA, "event": event, "date": date, "changes": changes, **content}]
+    text = "".join(json.dumps(one, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n" for one in lines)
+    write_whole(folder / FILE, text.encode())

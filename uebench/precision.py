@@ -1,0 +1,47 @@
+"""The arithmetic that networks run in: what a recipe asks for, where the device has it."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@lru_cache
+def processor_has_bf16() -> bool:
+    """Tell whether the processor multiplies in bf16, by Linux's list of its features; elsewhere it is taken not to."""
+    try:
+        return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", CPUINFO.read_text()) is not None
+    except OSError:
+        return False
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Tell whether a device has bf16 of its own; where it is emulated it is slower than fp32, and no more exact."""
+    return processor_has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+class Classifier(Module):
+    """A target's network in a recipe's precision: images (b, c, h, w) in [0, 1] to float32 logits (b, classes).
+
+    `bf16` is autocast, on a device that has it, and fp32 on one that has not.
+    """
+
+    def __init__(self, network: Module, precision: str, device: torch.device) -> None:
+        super().__init__()
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.device = device
+        self.autocast = precision == "bf16" and has_bf16(device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            logits: Tensor = self.network(images)
+        return logits.float() if self.autocast else logits

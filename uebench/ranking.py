@@ -1,0 +1,334 @@
+"""From results to ranks: means over seeds first, the worst breaker after, and the whole of it under resampled seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from uebench import spec
+from uebench.history import Rulings
+from uebench.registry import none, registry
+from uebench.result import Result
+from uebench.selection import chain, describe, describe_chain
+from uebench.suite import Suite
+
+SEEDS = 3
+"""Fewer seeds make an entry provisional."""
+LEVEL = 0.95
+"""How often an interval holds the true value."""
+DRAWS = 10_000
+BUDGETS = (8, 16, 32)
+"""L-inf budget classes, in 1/255."""
+CLASSES = (*(f"L-inf {bound}/255" for bound in BUDGETS), "L2", "L0", "unbounded")
+"""Budget classes, in the order in which they are shown; each is ranked by itself."""
+COSTS = ("noise_l2", "psnr", "ssim", "noise_seconds", "train_seconds", "peak_bytes")
+Values = NDArray[np.float64]
+
+
+def budget(norm: str, linf: float) -> str:
+    """Return the budget class of a noise: its norm, and for L-inf the largest change measured on the 8-bit images."""
+    if norm in ("l2", "l0"):
+        return norm.upper()
+    for bound, name in zip(BUDGETS, CLASSES, strict=False):
+        if norm == "linf" and round(linf * 255) <= bound:  # 8-bit images differ by whole steps
+            return name
+    return CLASSES[-1]
+
+
+@cache
+def _weights(seeds: tuple[int, ...]) -> Values:
+    """Return weights (n, draws) that turn deviations from the mean over n seeds into errors of that mean.
+
+    A seed has the same normal weights wherever it occurs, which pairs all entries by seed. With a chi-square draw in
+    common the errors of one mean follow Student's distribution: few seeds give intervals as wide as they must be, which
+    drawing seeds with replacement does not (three seeds have ten such draws). Half of the draws mirror the others.
+    """
+    count, half = len(seeds), DRAWS // 2
+    if count < 2:
+        return np.empty((count, 0))
+    normal = np.stack([np.random.default_rng([1, seed]).standard_normal(half) for seed in seeds])
+    scale = np.random.default_rng([2, count]).chisquare(count - 1, half) / (count - 1)
+    errors = normal / np.sqrt(scale * count * (count - 1))
+    return np.concatenate([errors, -errors], 1)
+
+
+def means(values: Values, seeds: tuple[int, ...]) -> Values:
+    """Return means (..., 1 + draws) of values (..., n) over seeds: the mean itself, and draws around it."""
+    middle = values.mean(-1, keepdims=True)
+    return np.concatenate([middle, middle + (values - middle) @ _weights(seeds)], -1)
+
+
+def interval(drawn: Values) -> tuple[float | None, float | None]:
+    """Return the bounds of a statistic, given it and its draws (1 + draws,); None for a single seed.
+
+    This is the basic interval of the bootstrap: the highest of several means is too high on average, that of draws
+    around them by as much again, and reflecting the draws takes both away.
+    """
+    if len(drawn) == 1 or not np.isfinite(drawn).all():
+        return None, None
+    tail = (1 - LEVEL) / 2
+    high, low = np.quantile(drawn[1:], [tail, 1 - tail])
+    return float(2 * drawn[0] - low), float(2 * drawn[0] - high)
+
+
+@dataclass(frozen=True)
+class Board:
+    """The tables of one comparable group of results: same data set, protected share and recipe."""
+
+    title: str
+    noises: pd.DataFrame
+    breakers: pd.DataFrame
+
+
+def groups(results: Iterable[Result]) -> list[list[Result]]:
+    """Return the comparable groups of results: those of one data set, recipe, protected share and kind.
+
+    The whole clean set is the reference for every share, and so ends a group of any other.
+    """
+    found = dict[tuple[Any, ...], list[Result]]()
+    for one in sorted(results, key=lambda one: one.key):
+        texts = one.parameters
+        group = (texts["dataset"], texts["content"], texts["recipe"], one.kind, -one.protected)
+        found.setdefault(group, []).append(one)
+    for *same, kind, share in sorted(found):
+        if kind == "mixed" and share > -1:
+            whole = found.get((*same, kind, -1.0), [])
+            found[*same, kind, share] += [one for one in whole if one.parameters["noise"] == none("noise")]
+    return [found[group] for group in sorted(found)]
+
+
+NO_RULINGS = Rulings()
+
+
+def rank(suite: Suite, results: Iterable[Result], rulings: Rulings = NO_RULINGS) -> list[Board]:
+    """Return the boards of a suite; raises `UserError` for a required component that does not exist.
+
+    A withdrawn noise keeps its numbers and loses its rank. A breaker accepted against a noise counts for its residual
+    protection as the required ones do.
+    """
+    boards = []
+    for group in groups(results):
+        part = suite.part(group[0].parameters["dataset"].partition("@")[0])
+        boards.append(_Ranking(group, *required(part), suite.floor, rulings).board())
+    return boards
+
+
+def required(part: Suite) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the labels of a cross product's required breakers and targets by canonical text."""
+    chains = [chain(part, text) for text in part.required_breakers]
+    breakers = {"+".join(spec.canonical(one) for one in made): describe_chain(part, made) for made in chains}
+    built = [registry().build("target", text, part.defaults) for text in part.required_targets]
+    return breakers, {spec.canonical(one): describe(part, "target", one) for one in built}
+
+
+class _Ranking:
+    """Ranks one group of results. Components go by canonical text; `names` has their labels."""
+
+    def __init__(
+        self,
+        records: list[Result],
+        breakers: Mapping[str, str],
+        targets: Mapping[str, str],
+        floor: float,
+        rulings: Rulings,
+    ) -> None:
+        self.records, self.breakers, self.targets, self.floor = records, breakers, targets, floor
+        self.rulings = rulings
+        self.names: dict[str, str] = {}
+        self.scores: dict[tuple[str, str, str], dict[int, float]] = {}
+        self.own: dict[tuple[str, str], list[Result]] = {}
+        for one in records:
+            noise, breaker, target = (one.parameters[part] for part in ("noise", "breaker", "target"))
+            self.names |= {noise: one.noise, breaker: one.breaker, target: one.target}
+            self.scores.setdefault((noise, breaker, target), {})[one.seed] = one.test_accuracy
+            self.own.setdefault(("noise", noise), []).append(one)
+            self.own.setdefault(("breaker", breaker), []).append(one)
+        self.names |= {**breakers, **targets}
+        self.clean, self.plain = none("noise"), none("breaker")
+        self.names |= {self.clean: "none", self.plain: "none"}
+        self.others = sorted({chain for _, chain, _ in self.scores} - set(breakers), key=lambda text: self.names[text])
+
+    def board(self) -> Board:
+        noises = pd.DataFrame([self.noise(noise) for noise in sorted({noise for noise, *_ in self.scores})])
+        order = {"first": noises["status"] != "reference", "place": noises["budget"].map(CLASSES.index)}
+        ways = {"first": True, "place": True, "residual_protection": False, "noise": True}
+        noises = noises.assign(**order).sort_values(list(ways), ascending=list(ways.values())).drop(columns=list(order))
+        placed = noises["status"].isin(["ranked", "provisional"])
+        for _, group in noises[placed].groupby("budget"):
+            residual = group["residual_protection"].astype(float).round(9)  # what differs by rounding only is equal
+            noises.loc[group.index, "rank"] = residual.rank(method="min", ascending=False).astype(int)
+            noises.loc[group.index, "band"] = bands(group["residual_low"], group["residual_high"])
+        ranked = list(noises[placed]["parameters"])
+        breakers = pd.DataFrame([self.breaker(chain, ranked) for chain in sorted([*self.breakers, *self.others])])
+        breakers = breakers.sort_values(["recovered", "breaker"], ascending=[False, True])
+        placed = breakers["recovered"].notna()
+        breakers.loc[placed, "rank"] = breakers[placed]["recovered"].round(9).rank(method="min", ascending=False)
+        return Board(title(self.records[0]), noises, breakers)
+
+    def noise(self, noise: str) -> dict[str, Any]:
+        """Return a noise's row, by the seeds that all its required cells share."""
+        pairs = [(breaker, target) for breaker in self.breakers for target in self.targets]
+        needed = [(one, *pair) for one in {noise, self.clean} for pair in pairs]
+        needed += [(self.clean, self.plain, target) for target in self.targets]
+        seeds = tuple(sorted(set.intersection(*(set(self.scores.get(cell, {})) for cell in needed))))
+        lacking = sorted({" / ".join(self.names[text] for text in cell) for cell in needed if cell not in self.scores})
+        own = self.own["noise", noise]
+        linf = max(one.noise_linf for one in own)
+        found = self.protection(noise, seeds) if seeds else {}
+        flags = {flag for one in own for flag in one.flags}
+        if noise != self.clean and (found.get("same_breaker_gap") or 0) < 0:
+            flags.add("clean-below-protected")
+        return {
+            "rank": None,
+            "band": None,
+            "noise": self.names[noise],
+            "status": "unranked",
+            "residual_protection": None,
+            "residual_low": None,
+            "residual_high": None,
+            "same_breaker_gap": None,
+            "gap_low": None,
+            "gap_high": None,
+            "worst_breaker": None,
+            "seeds": len(seeds),
+            **found,
+            **({"status": "reference"} if noise == self.clean else {}),
+            **({"status": "withdrawn"} if noise in self.rulings.withdrawn else {}),
+            "budget": budget(own[0].noise_norm, linf),
+            "noise_linf": linf,
+            **{name: _mean([getattr(one, name) for one in own]) for name in COSTS},
+            "device": ", ".join(sorted({one.made_with["device"] for one in own})),
+            "flags": ", ".join(sorted(flags)),
+            "lacks": "; ".join(lacking) or ("" if seeds else "a seed that all required cells share"),
+            "ruling": self.ruling(noise, seeds),
+            "parameters": noise,
+        }
+
+    def challengers(self, noise: str, seeds: tuple[int, ...]) -> list[str]:
+        """Return the breakers accepted against a noise; they count by the seeds they have, so none is shaken off."""
+        accepted = dict.fromkeys(self.rulings.challenges.get(noise, ()))
+        return [one for one in accepted if one not in self.breakers and self.shared(noise, one, seeds)]
+
+    def shared(self, noise: str, breaker: str, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        """Return those of some seeds for which a noise and the clean set have been under a breaker on every target."""
+        cells = [self.scores.get((one, breaker, target), {}) for one in (noise, self.clean) for target in self.targets]
+        return tuple(seed for seed in seeds if all(seed in cell for cell in cells))
+
+    def ruling(self, noise: str, seeds: tuple[int, ...]) -> str:
+        """Return what maintainers decided about a noise: the reason of a withdrawal, or badge and challengers."""
+        badge = self.rulings.badges.get((self.records[0].parameters["dataset"], noise), "")
+        against = [f"also against {self.names[breaker]}" for breaker in self.challengers(noise, seeds)]
+        return self.rulings.withdrawn.get(noise) or "; ".join(filter(None, [badge, *against]))
+
+    def protection(self, noise: str, seeds: tuple[int, ...]) -> dict[str, Any]:
+        """Return residual protection and same-breaker gap, on the target where each is lowest, and accuracies."""
+
+        def scores(noise: str, breaker: str, seeds: tuple[int, ...] = seeds) -> Values:
+            found = [[self.scores[noise, breaker, target][seed] for seed in seeds] for target in self.targets]
+            return np.array(found)
+
+        counts = {breaker: seeds for breaker in self.breakers}
+        counts |= {breaker: self.shared(noise, breaker, seeds) for breaker in self.challengers(noise, seeds)}
+        plain = means(scores(self.clean, self.plain), seeds)  # targets, draws
+
+        def drawn(noise: str) -> Values:  # breakers, targets, draws
+            each = [means(scores(noise, breaker, there), there) for breaker, there in counts.items()]
+            return np.stack([np.broadcast_to(one, plain.shape) for one in each])
+
+        own, clean = drawn(noise), drawn(self.clean)
+        residual = (plain - own.max(0)).min(0)
+        counted = clean[..., :1] >= self.floor * plain[..., :1]
+        gap = np.where(counted, clean - own, np.inf).min((0, 1))
+        target = int((plain - own.max(0))[:, 0].argmin())
+        row = dict[str, float | None]()
+        for breaker in [*self.breakers, *self.others]:
+            there = [self.scores.get((noise, breaker, target), {}) for target in self.targets]
+            if all(set(seeds) <= set(found) for found in there):  # always so for a required one
+                highest = max(scores(noise, breaker), key=np.mean)
+                row[f"accuracy {self.names[breaker]}"] = float(highest.mean())
+                row[f"deviation {self.names[breaker]}"] = float(highest.std(ddof=1)) if len(seeds) > 1 else None
+        recovered = {name[9:]: value for name, value in row.items() if name.startswith("accuracy ")}
+        top = max(recovered, key=lambda name: recovered[name] or 0)
+        low, high = interval(residual)
+        gap_low, gap_high = interval(gap)
+        return {
+            "status": "ranked" if len(seeds) >= SEEDS else "provisional",
+            "residual_protection": float(residual[0]),
+            "residual_low": low,
+            "residual_high": high,
+            "same_breaker_gap": float(gap[0]) if np.isfinite(gap[0]) else None,
+            "gap_low": gap_low,
+            "gap_high": gap_high,
+            "worst_breaker": self.names[list(counts)[int(own[:, target, 0].argmax())]],
+            "highest_accuracy": recovered[top],
+            "highest_breaker": top,
+            **row,
+        }
+
+    def breaker(self, chain: str, ranked: Sequence[str]) -> dict[str, Any]:
+        """Return a breaker's row: the mean accuracy it recovers over all ranked noises and required targets."""
+        own = self.own.get(("breaker", chain), [])
+        drawn = {
+            (noise, target): means(np.array([scores[seed] for seed in sorted(scores)]), tuple(sorted(scores)))
+            for (noise, breaker, target), scores in self.scores.items()
+            if breaker == chain and target in self.targets
+        }
+        cells = [(noise, target) for noise in ranked for target in self.targets]
+        lacking = sorted(f"{self.names[noise]} / {self.names[target]}" for noise, target in set(cells) - set(drawn))
+        recovered = [drawn[cell] for cell in cells] if cells and not lacking else []
+        several = bool(recovered) and all(len(one) > 1 for one in recovered)
+        low, high = interval(np.mean(recovered, 0)) if several else (None, None)
+        plain = [
+            self.scores.get((noise, self.plain, target), {}).get(seed) == accuracy
+            for (noise, breaker, target), scores in self.scores.items()
+            for seed, accuracy in scores.items()
+            if breaker == chain and chain != self.plain
+        ]
+        return {
+            "rank": None,
+            "breaker": self.names[chain],
+            "recovered": _mean([float(one[0]) for one in recovered]),
+            "recovered_low": low,
+            "recovered_high": high,
+            "lowest": min((float(one[0]) for one in recovered), default=None),
+            "clean_accuracy": _mean(
+                [float(drawn[self.clean, target][0]) for target in self.targets if (self.clean, target) in drawn]
+            ),
+            "train_seconds": _mean([one.train_seconds for one in own]),
+            "required": chain in self.breakers,
+            "flags": "identity-breaker" if len(plain) > 1 and all(plain) else "",
+            "lacks": "; ".join(lacking),
+            "parameters": chain,
+        }
+
+
+def bands(lows: Iterable[float | None], highs: Iterable[float | None]) -> list[int | None]:
+    """Return the rank band of each entry, best first: a new one begins where no interval above reaches down to it."""
+    found, band, lowest = list[int | None](), 0, np.inf
+    for low, high in zip(lows, highs, strict=True):
+        if low is None or high is None or np.isnan(low):
+            found.append(None)
+            continue
+        if high < lowest:
+            band += 1
+            lowest = low
+        lowest = min(lowest, low)
+        found.append(band)
+    return found
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def title(one: Result) -> str:
+    """Return what the results of a group have in common."""
+    share = "" if one.protected == 1 else f", {one.protected:.0%} protected ({one.kind})"
+    return f"{one.dataset}{share}, recipe {one.recipe}"

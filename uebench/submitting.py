@@ -1,0 +1,111 @@
+"""Hands results in: packs what a board needs of a noise, or of a breaker against listed noises, into a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from uebench import bundle, naming, provenance, spec, submission
+from uebench import plan as planning
+from uebench.api import UserError
+from uebench.bundle import Bundle
+from uebench.commands import on_record
+from uebench.data import fingerprint
+from uebench.display import say
+from uebench.entry import Entry, follows, terms
+from uebench.ranking import SEEDS
+from uebench.result import Result
+from uebench.selection import Selection, select
+from uebench.store import Store
+from uebench.suite import read
+
+
+def submit(
+    suite: str,
+    lists: Mapping[str, Any],
+    into: Path,
+    images: bool,
+    submitter: Mapping[str, str],
+    store: Store,
+    boards: Path,
+) -> None:
+    """Write a bundle from the board's results; refuses what would not be valid.
+
+    `lists` has the specifications of `noises`, `breakers` and `datasets`; with `images`, the released images of the
+    noises are packed, else only their hashes.
+    """
+    chosen = read(suite)
+    selections = select(chosen, **lists, protected=[1.0], kind="mixed")
+    selection = selections[0]
+    chains = selection.chains if lists["breakers"] else [()]
+    for kind, found in (("dataset", selection.sources), ("breaker", chains)):
+        count = len(found) * len(selections)
+        if count != 1:
+            raise UserError(f"a submission is of one {kind}, not {count}; say which with --{kind}")
+    (source,), (chain,) = selection.sources, chains
+    noises = [spec.canonical(one) for one in selection.noises]
+    breaker = "+".join(spec.canonical(one) for one in chain)
+    made = Entry(selection.suite, spec.canonical(source), fingerprint(source, store), noises, breaker)
+    board, rulings = on_record(boards, chosen)
+    results = sorted(made.pick(board.values()), key=lambda one: one.key)
+    released = _released(made, selection, results, store)
+    manifest = {
+        "schema": bundle.SCHEMA,
+        "suite": chosen.name,
+        "terms": terms(made.part),
+        "dataset": made.dataset,
+        "content": made.content,
+        "noises": noises,
+        "breaker": breaker,
+        **follows(results),
+        "distributions": _distributions([one for one in results if made.own(one)]),
+        "released": {key: bundle.sha256_of(path) for key, path in released.items()},
+        "submitter": dict(submitter),
+    }
+    submission.check(Bundle("", manifest, results), chosen, board, rulings, datetime.now(UTC))
+    bundle.write(into, manifest, results, released if images else {})
+    tell(bundle.read(into), made)
+    say(f"badge     claimed; send {into} to the maintainers of the board")
+
+
+def _released(made: Entry, selection: Selection, results: Sequence[Result], store: Store) -> dict[str, Path]:
+    """Return the files of released images by the key of their job; raises `UserError` where one is not in the store."""
+    found = {}
+    for noise in selection.noises:
+        for seed in sorted({one.seed for one in results if one.parameters["noise"] == spec.canonical(noise)}):
+            job = planning.protect(selection.sources[0], made.content, noise, selection.recipe, seed)
+            files = store.find(job.key)
+            if files is None:
+                name = naming.name(selection, job)
+                raise UserError(f"what came of {name} is not in {store.root}; say where it is with --store")
+            found[job.key] = files["released.safetensors"]
+    return found
+
+
+def _distributions(results: Sequence[Result]) -> list[dict[str, str]]:
+    """Return name, version and hash of every distribution that took part; raises `UserError` for another version."""
+    found = []
+    for name, version in sorted({pair for one in results for pair in one.made_with["plugins"].items()}):
+        installed = provenance.fingerprint(name)
+        if installed and installed[0] != version:
+            raise UserError(f"results were made with {name} {version}; {installed[0]} is installed here")
+        if installed:
+            found.append({"name": name, "version": version, "sha256": installed[1]})
+    return found
+
+
+def tell(found: Bundle, made: Entry) -> None:
+    """Say what a bundle is."""
+    says, own = found.manifest, [one for one in found.results if made.own(one)]
+    noises, seeds = ", ".join(sorted({one.noise for one in own})), ", ".join(map(str, says["seeds"]))
+    what = f"breaker {own[0].breaker} against {noises}" if made.breaker else f"noise {noises}"
+    few = "" if len(says["seeds"]) >= SEEDS else f"; provisional, a rank needs {SEEDS} seeds"
+    say(f"bundle    sha256 {found.sha256}")
+    say(f"entry     {what} on {own[0].dataset} in suite {says['suite']}, by {says['submitter']['name']}")
+    say(f"cells     {len(found.results)} results, of them {len(own)} its own, seeds {seeds}{few}")
+    for one in says["distributions"]:
+        here = provenance.fingerprint(one["name"])
+        same = "not installed" if not here else "the same files" if here[1] == one["sha256"] else "other files"
+        say(f"plug-in   {one['name']} {one['version']}; here: {same}")

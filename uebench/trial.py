@@ -1,0 +1,90 @@
+"""What components are tried on: a tiny set of images, a small network, and a noise made in a few steps that may die."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from uebench import plan
+from uebench.api import Dataset, Noise, Recipe, Source, Split, Target
+from uebench.data import untested
+from uebench.journal import StoredJournal
+from uebench.pixels import Pixels
+from uebench.place import Place
+from uebench.seeds import sow
+from uebench.store import Store
+from uebench.work import LentContext
+
+SHAPE, CLASSES, IMAGES = (3, 16, 16), 4, 24
+LARGE = (3, 32, 32)
+"""What networks are tried on; some take nothing smaller."""
+
+HOST = torch.device("cpu")
+
+
+class Sample(Source):
+    """Random images with one brightness per class."""
+
+    name = "check-sample"
+
+    def load(self, folder: Path) -> Dataset:
+        """Return the images, the same every time."""
+        draw = torch.Generator().manual_seed(0)
+        labels = torch.arange(IMAGES) % CLASSES
+        images = torch.randint(0, 128, (IMAGES, *SHAPE), generator=draw) + 32 * labels[:, None, None, None]
+        split = Split(images.to(torch.uint8), labels)
+        return Dataset(split, split, [str(label) for label in range(CLASSES)])
+
+
+class Probe(Target):
+    """A small network for attacks to be tried on."""
+
+    name = "check-probe"
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
+        """Return batch norm and a linear layer."""
+        norm, flat = torch.nn.BatchNorm2d(shape[0]), torch.nn.Flatten()
+        return torch.nn.Sequential(norm, flat, torch.nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+
+class Interrupted(Exception):
+    """Stands for the death of the process."""
+
+
+class ShortJournal(StoredJournal):
+    """Goes through the first two and the last two steps only, and can die after a number of them."""
+
+    dies_after: int | None = None
+
+    def steps(self, count: int) -> Iterator[int]:
+        """Yield a few of the steps that are left."""
+        done = 0
+        for step in super().steps(count):
+            if 2 <= step < count - 2:
+                continue
+            if done == self.dies_after:
+                raise Interrupted
+            done += 1
+            yield step
+
+
+def make(
+    noise: Noise, store: Store, device: torch.device = HOST, dies_after: int | None = None
+) -> tuple[Any, Tensor, Tensor]:
+    """Make a noise in a few steps; returns it, and the images and labels it was given.
+
+    Raises `Interrupted` where it takes more than `dies_after` steps; what it kept until then is in the store.
+    """
+    data = untested(Sample().load(Path()))
+    job = plan.protect(Sample(), "", noise, Recipe(steps=3), seed=0)
+    journal = ShortJournal(store, "check", 0, lambda step, count, loss: None, every=0)
+    journal.dies_after = dies_after
+    images, labels = Pixels(data.train.images.to(device, copy=True), device), data.train.labels.to(device, copy=True)
+    given: Any = images if noise.streams else images[:]
+    sow(0)
+    delta = noise.make(given, labels, LentContext(job, data, Place(store, device, every=0), journal))
+    return delta, given[:], labels

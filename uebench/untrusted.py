@@ -1,0 +1,126 @@
+"""Reads what a stranger wrote: JSON without surprises, text that shows what it holds, values of the expected shape."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from uebench import spec
+from uebench.api import UserError
+
+DIGITS = 16
+"""Of a whole number: more are no count of anything here."""
+LETTERS = 4000
+"""Of one text; the longest that are written here are canonical texts."""
+
+
+def read_json(content: bytes, place: str) -> Any:
+    """Return the value of a JSON text; raises `UserError`, which begins with the place.
+
+    Refused is what readers of JSON disagree on, or what hides something: a field that stands twice, NaN and infinities,
+    endless numbers, deep nesting, and characters that do not show (controls, escapes, marks that turn the direction).
+    """
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise UserError(f"{place}: field {next(name for name in names if names.count(name) > 1)!r} stands twice")
+        return found
+
+    def whole(text: str) -> int:
+        if len(text) > DIGITS:
+            raise UserError(f"{place}: a whole number of {len(text)} digits")
+        return int(text)
+
+    def real(text: str) -> float:
+        if not math.isfinite(float(text)):
+            raise UserError(f"{place}: {text[:20]} is beyond every number")
+        return float(text)
+
+    def constant(text: str) -> NoReturn:
+        raise UserError(f"{place}: {text} is no number")
+
+    try:
+        value = json.loads(
+            content.decode(), object_pairs_hook=table, parse_int=whole, parse_float=real, parse_constant=constant
+        )
+        for text in _texts(value):
+            legible(text, place)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place} is no UTF-8: {error.reason} at byte {error.start}") from None
+    except RecursionError:
+        raise UserError(f"{place} is nested too deeply") from None
+    except ValueError as error:
+        raise UserError(f"{place} is no JSON: {error}") from None
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text and every name of a field in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def legible(text: str, place: str, letters: int = LETTERS) -> str:
+    """Return a text that shows what it holds, on one line; raises `UserError` for any other, or one too long."""
+    if len(text) > letters:
+        raise UserError(f"{place}: a text of {len(text)} characters; at most {letters}")
+    if not text.isprintable():
+        sign = next(sign for sign in text if not sign.isprintable())
+        raise UserError(f"{place} holds a character that does not show: {sign!a}")
+    return text
+
+
+def conform(value: Any, shape: Any, place: str) -> None:
+    """Raise `UserError` where a JSON value has not the shape.
+
+    A shape is a type, a list of one shape, a table of all fields and their shapes, a table `{str: shape}` of any
+    fields, or a tuple of which one must fit, by type.
+    """
+    if isinstance(shape, tuple):
+        shape = next((one for one in shape if _kind(one) is type(value)), shape[0])
+    expected: Any = _kind(shape)
+    if type(value) is not expected and not (expected is float and type(value) is int):
+        raise UserError(f"{place} must be {WORDS[expected]}, not {_brief(value)}")
+    if isinstance(shape, list):
+        for inner in value:
+            conform(inner, shape[0], place)
+    elif isinstance(shape, dict):
+        known = value if str in shape else shape
+        for name in value:
+            if name not in known:
+                raise UserError(f"{place} has no field {_brief(name)}{spec.nearest(name, shape)}")
+        for name in known:
+            if name not in value:
+                raise UserError(f"{place} lacks the field {name!r}")
+            conform(value[name], shape.get(str, shape.get(name)), f"{place}, {name}")
+
+
+WORDS = {
+    dict: "a table",
+    list: "a list",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _kind(shape: Any) -> type:
+    return shape if isinstance(shape, type) else type(shape)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
