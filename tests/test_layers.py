@@ -17,7 +17,8 @@ from uebench.registry import registry
 
 LAYERS = [
     {"api"},
-    {"spec", "result", "seeds", "folding", "precision", "elsewhere"},
+    {"spec", "result", "seeds", "replay", "precision", "elsewhere"},
+    {"folding"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},
     {"journal", "kit", "registry", "audit", "gallery", "bundle", "history"},
     {"suite", "train", "place", "restore", "scaffold"},

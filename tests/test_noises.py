@@ -185,6 +185,34 @@ def test_each_draw_augments_every_image_in_its_own_way_and_perturbs_anew(monkeyp
     assert len(torch.stack(points[1::2]).unique(dim=0)) == SETTINGS["draws"]
 
 
+def test_draws_made_in_one_pass_are_as_many_draws_made_one_by_one() -> None:
+    """With one view and no perturbation the gradients are equal; else each draw has its own view and perturbation."""
+
+    class Still(Sink):
+        def augment(self, images: Tensor) -> Tensor:
+            return images.flip(3)
+
+    images, labels = data()
+    net, noise, delta = surrogate(), REM(**{**SETTINGS, "noise_perturbation": "none"}), torch.zeros_like(images)
+    with kit.frozen(net):
+        one, three = (noise.slope(net, images, delta, labels, Still(), draws) for draws in (1, 3))
+        assert torch.allclose(3 * one, three, rtol=1e-10)
+    points: list[Tensor] = []
+    net.register_forward_pre_hook(lambda _, inputs: points.append(inputs[0].detach()))
+    with kit.frozen(net):
+        SEM(**SETTINGS).slope(net, images[:1], delta[:1], labels[:1], Sink(), 32)
+    assert [len(one.unique(dim=0)) for one in points] == [32]
+
+
+def test_on_a_gpu_draws_are_made_together_as_far_as_they_fill_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = torch.zeros(128, 3, 32, 32), torch.zeros(1, 3, 1024, 1024)
+    assert kit.parts(3, small) == [1, 1, 1]
+    monkeypatch.setattr(Tensor, "is_cuda", True)
+    assert kit.parts(5, small) == [5]
+    assert kit.parts(20, small) == [8, 8, 4]
+    assert kit.parts(2, large) == [1, 1]
+
+
 def test_the_surrogate_learns_from_the_noise_as_it_is_rounded_or_as_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     images, labels = data()
     for rounded in (True, False):

@@ -222,6 +222,12 @@ def test_who_augments_gets_the_labels_in_one_hot_form_which_train_as_labels_do(s
     assert all(torch.allclose(one, other, atol=1e-4) for one, other in pairs)
 
 
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", False), ("tf32", True), ("bf16", False)])
+def test_a_network_is_built_in_the_arithmetic_of_its_precision(precision: str, tf32: bool) -> None:
+    build(SmallCNN(), (3, 8, 8), 4, precision, torch.device("cpu"), 0)
+    assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is tf32
+
+
 def test_bf16_is_close_to_fp32_and_gives_float32_logits(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     body = SmallCNN(width=8).build((3, 8, 8), 4)

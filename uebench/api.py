@@ -237,7 +237,9 @@ class Recipe(Component):
     momentum: float = parameter(default=0.9, doc="momentum", low=0, high=1)
     weight_decay: float = parameter(default=5e-4, doc="weight decay on all parameters", low=0)
     schedule: Literal["step", "one-cycle", "constant"] = parameter(default="step", doc="learning-rate schedule")
-    precision: Literal["fp32", "bf16"] = parameter(default="fp32", doc="bf16 is autocast, where the device has it")
+    precision: Literal["fp32", "tf32", "bf16"] = parameter(
+        default="fp32", doc="tf32 for products on a GPU, bf16 by autocast, each where the device has it"
+    )
     evaluations: int = parameter(default=10, doc="points of the accuracy curve", low=1)
     optimiser: Literal["sgd", "adamw"] = parameter(
         default="sgd", doc="adamw has the momentum for its first beta, and 0.999 for its second", later=True

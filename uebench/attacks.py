@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
+from uebench import replay
 from uebench.folding import folded
 
 Attack = Literal["pgd", "fgsm", "rs-fgsm", "apgd"]
@@ -43,6 +44,24 @@ def frozen(network: Module) -> Iterator[None]:
             module.training = True
         for weight in weights:
             weight.requires_grad_(True)
+
+
+def slope(network: Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of each image (b,), and its gradient with respect to the image (b, c, h, w).
+
+    images: (b, c, h, w); targets: labels (b,) or soft targets (b, classes). The network is to be `frozen`.
+    """
+    losses, found = replay.run(_slope, network, images.detach(), targets)
+    assert losses is not None
+    assert found is not None
+    return losses, found
+
+
+def _slope(network: Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    images = images.detach().requires_grad_(True)
+    losses = F.cross_entropy(network(images), targets, reduction="none")
+    (found,) = torch.autograd.grad(losses.sum(), images)
+    return losses.detach(), found
 
 
 def pgd(
@@ -87,23 +106,21 @@ def pgd(
         found = back(found + torch.empty_like(found).uniform_(-reach, reach))
     with frozen(network):
         for _ in range(steps):
-            found.requires_grad_(True)
-            loss = F.cross_entropy(network(found), targets, reduction="sum")
-            (slope,) = torch.autograd.grad(loss, found)
-            found = back(found.detach().add(direction(slope, norm), alpha=step if ascend else -step))
+            _, uphill = slope(network, found, targets)
+            found = back(found.add(direction(uphill, norm), alpha=step if ascend else -step))
     return found
 
 
-def direction(slope: Tensor, norm: Norm) -> Tensor:
+def direction(uphill: Tensor, norm: Norm) -> Tensor:
     """Return the step of unit size that an attack takes along gradients (b, c, h, w)."""
     if norm == "linf":
-        return slope.sign()
-    flat = slope.flatten(1)
+        return uphill.sign()
+    flat = uphill.flatten(1)
     if norm == "l1-exact":
         place = flat.abs().argmax(1, keepdim=True)
-        return torch.zeros_like(flat).scatter(1, place, flat.gather(1, place).sign()).view_as(slope)
+        return torch.zeros_like(flat).scatter(1, place, flat.gather(1, place).sign()).view_as(uphill)
     size: Tensor = flat.norm(p=ORDER[norm], dim=1, keepdim=True)
-    return (flat / (size + TINY)).view_as(slope)
+    return (flat / (size + TINY)).view_as(uphill)
 
 
 def project(delta: Tensor, radius: float, norm: Norm) -> Tensor:
@@ -135,10 +152,8 @@ def apgd(network: Module, images: Tensor, targets: Tensor, *, radius: float, ste
     lowest, highest = (images - radius).clamp(min=0), (images + radius).clamp(max=1)
 
     def look(point: Tensor) -> tuple[Tensor, Tensor]:
-        point = point.detach().requires_grad_(True)
-        losses = F.cross_entropy(network(point), targets, reduction="none")
-        (slope,) = torch.autograd.grad(losses.sum(), point)
-        return losses.detach(), slope.sign()
+        losses, uphill = slope(network, point, targets)
+        return losses, uphill.sign()
 
     def fill(values: Tensor) -> Tensor:
         return values.view(-1, 1, 1, 1)
@@ -147,22 +162,22 @@ def apgd(network: Module, images: Tensor, targets: Tensor, *, radius: float, ste
     now = before = (images + torch.empty_like(images).uniform_(-radius, radius)).clamp(lowest, highest)
     size = torch.full_like(images[:, 0, 0, 0], 2 * radius)
     with frozen(network):
-        loss, slope = look(now)
-        best, best_loss, best_slope = now, loss, slope
+        loss, ways = look(now)
+        best, best_loss, best_ways = now, loss, ways
         marked_loss, marked_size, climbed = best_loss, size, torch.zeros_like(size)
         for step in range(1, steps + 1):
-            aim = (now + fill(size) * slope).clamp(lowest, highest)
+            aim = (now + fill(size) * ways).clamp(lowest, highest)
             pull = aim - now if step == 1 else 0.75 * (aim - now) + 0.25 * (now - before)
             before, now = now, (now + pull).clamp(lowest, highest)
             last = loss
             if step < steps:
-                loss, slope = look(now)
+                loss, ways = look(now)
             else:
                 with torch.no_grad():
                     loss = F.cross_entropy(network(now), targets, reduction="none")
             climbed = climbed + (loss > last)
             better = loss > best_loss
-            best, best_slope = torch.where(fill(better), now, best), torch.where(fill(better), slope, best_slope)
+            best, best_ways = torch.where(fill(better), now, best), torch.where(fill(better), ways, best_ways)
             best_loss = torch.where(better, loss, best_loss)
             if step in marks:
                 slow = climbed < 0.75 * (step - marks[step])
@@ -170,7 +185,7 @@ def apgd(network: Module, images: Tensor, targets: Tensor, *, radius: float, ste
                 marked_loss, marked_size, climbed = best_loss, size, torch.zeros_like(size)
                 again = slow | stuck
                 size = torch.where(again, size / 2, size)
-                now, slope = torch.where(fill(again), best, now), torch.where(fill(again), best_slope, slope)
+                now, ways = torch.where(fill(again), best, now), torch.where(fill(again), best_ways, ways)
                 loss = torch.where(again, best_loss, loss)
     return best.detach()
 

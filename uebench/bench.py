@@ -107,7 +107,7 @@ def measure(
         lambda: attacks.pgd(network, images, labels, radius=RADIUS, steps=ATTACK_STEPS, step=RADIUS / 4), device, span
     )
     step = clock(lambda: training.step(0, images, labels), device, span)
-    precision = "bf16" if network.autocast else "fp32"
+    precision = "fp32" if recipe.precision == "bf16" and not network.autocast else recipe.precision
     name = f"{spec.label(target)} at {shape[1]}x{shape[2]}"
     return [
         Speed("attack step", name, precision, recipe.batch, attack / ATTACK_STEPS, 2 * forward, peak),

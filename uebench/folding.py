@@ -12,19 +12,55 @@ from torch import Tensor, fx
 from torch.nn import BatchNorm2d, Conv2d, Module, Parameter
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-Pair = tuple[Conv2d, BatchNorm2d]
-_known: WeakKeyDictionary[Module, tuple[Pair, ...]] = WeakKeyDictionary()
+from uebench import replay
 
 
-def prepare(network: Module) -> None:
+class Fold:
+    """A convolution and the batch norm after it, and the weights that do the work of both, kept in one place."""
+
+    def __init__(self, conv: Conv2d, norm: BatchNorm2d, kind: torch.dtype | None) -> None:
+        self.conv, self.norm, self.kind = conv, norm, kind
+        self.weights: dict[str, Parameter] = {}
+
+    def may(self) -> bool:
+        """Tell whether they can be folded now: nobody watches, and the batch norm does not use the batch's values."""
+        both = (self.conv, self.norm)
+        if any(one._forward_hooks or one._forward_pre_hooks or one._backward_hooks for one in both):
+            return False
+        known = self.norm.running_mean is not None and self.norm.running_var is not None
+        return known and not self.norm.training and "forward" not in vars(self.norm)
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Work the weights out, in the place where they lay before: a recording reads them there."""
+        conv, norm = self.conv, self.norm
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        fused = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        for name, own in zip(("weight", "bias"), fused, strict=True):
+            value = own.detach().to(self.kind or own.dtype)
+            held = self.weights.get(name)
+            if held is None or (held.dtype, held.device) != (value.dtype, value.device):
+                self.weights[name] = Parameter(value, requires_grad=False)
+            else:
+                held.copy_(value)
+
+
+_known: WeakKeyDictionary[Module, tuple[Fold, ...]] = WeakKeyDictionary()
+
+
+def prepare(network: Module, kind: torch.dtype | None = None) -> bool:
     """Find what can be folded in a network: each convolution whose output goes to one batch norm and nowhere else.
 
-    Nothing where the network cannot be traced: it then runs as it is, as does one that was not prepared.
+    `kind` is the arithmetic that convolutions run in, where that is not their weights'. Returns whether the network can
+    be traced, and so does the same at every call; one that cannot, or was not prepared, runs as it is.
     """
     try:
         graph = fx.Tracer().trace(network)
     except Exception:  # whatever a stranger's forward does with something that is no tensor
-        graph = fx.Graph()
+        return False
     layers = [node for node in graph.nodes if node.op == "call_module"]
     calls = Counter(node.target for node in layers)
     found = []
@@ -33,8 +69,9 @@ def prepare(network: Module) -> None:
         if len(after) == 1 and after[0] in layers and calls[node.target] == calls[after[0].target] == 1:
             one, other = (network.get_submodule(str(step.target)) for step in (node, after[0]))
             if type(one) is Conv2d and type(other) is BatchNorm2d:
-                found.append((one, other))
+                found.append(Fold(one, other, kind))
     _known[network] = tuple(found)
+    return True
 
 
 @contextmanager
@@ -43,32 +80,26 @@ def folded(network: Module) -> Iterator[None]:
 
     A layer that somebody watches by a hook stays as it is, and so does one that is folded already.
     """
-    changed: list[tuple[Conv2d, BatchNorm2d, dict[str, Parameter | None]]] = []
+    able = [one for one in _known.get(network, ()) if one.may()]
+    before = [dict(one.conv._parameters) for one in able]
     try:
-        for conv, norm in _known.get(network, ()):
-            if _may_fold(conv, norm):
-                changed.append((conv, norm, dict(conv._parameters)))
-                conv._parameters.update(_fused(conv, norm))
-                vars(norm)["forward"] = _unchanged
+        if able:
+            replay.run(_fuse, network)
+        for one in able:
+            one.conv._parameters.update(one.weights)
+            vars(one.norm)["forward"] = _unchanged
         yield
     finally:
-        for conv, norm, weights in changed:
-            conv._parameters.update(weights)
-            del vars(norm)["forward"]
+        for one, weights in zip(able, before, strict=True):
+            one.conv._parameters.update(weights)
+            vars(one.norm).pop("forward", None)
 
 
-def _may_fold(conv: Conv2d, norm: BatchNorm2d) -> bool:
-    watched = any(one._forward_hooks or one._forward_pre_hooks or one._backward_hooks for one in (conv, norm))
-    return not norm.training and norm.running_var is not None and "forward" not in vars(norm) and not watched
-
-
-def _fused(conv: Conv2d, norm: BatchNorm2d) -> dict[str, Parameter | None]:
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert variance is not None
-    with torch.no_grad():
-        weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, mean, variance, norm.eps, norm.weight, norm.bias)
-    return {"weight": weight, "bias": bias}
+def _fuse(network: Module) -> tuple[()]:
+    for one in _known[network]:
+        if one.may():
+            one.fuse()
+    return ()
 
 
 def _unchanged(features: Tensor) -> Tensor:

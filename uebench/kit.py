@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from uebench.api import Context, Images, Recipe
-from uebench.attacks import Attack, Norm, adversary, apgd, attack_passes, frozen, pgd, project
+from uebench.attacks import Attack, Norm, adversary, apgd, attack_passes, frozen, pgd, project, slope
 from uebench.pixels import Pixels, blank, crop_and_flip, quantise, to_bytes, to_float, to_steps
 from uebench.sgd import Training
 
@@ -26,13 +26,29 @@ __all__ = [
     "blank",
     "crop_and_flip",
     "frozen",
+    "parts",
     "pgd",
     "project",
     "quantise",
+    "slope",
     "to_bytes",
     "to_float",
     "to_steps",
 ]
+
+
+FULL = 2**20
+"""Pixels of a batch with which a GPU is busy: 1 024 images of 32x32."""
+
+
+def parts(draws: int, images: Tensor) -> list[int]:
+    """Return how many draws of something to make of images (b, c, h, w) in one pass, in the next, and so on.
+
+    On a processor one by one: a larger batch is hardly faster there.
+    """
+    count, _, height, width = images.shape
+    most = max(1, FULL // (count * height * width)) if images.is_cuda else 1
+    return [min(most, draws - first) for first in range(0, draws, most)]
 
 
 class Centre(Module):

@@ -65,7 +65,7 @@ class Protect:
     source: Source
     fingerprint: str
     noise: Noise
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16"]
     seed: int
     victims: tuple[Victim, ...] = ()
 

@@ -27,6 +27,17 @@ def has_bf16(device: torch.device) -> bool:
     return processor_has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def settle(precision: str, device: torch.device) -> None:
+    """Set this process's GPU, let it try which kernels are fastest, and set the arithmetic of its fp32 products.
+
+    For `tf32` that is TF32, else fp32 itself; PyTorch's own default is TF32 in convolutions, which `fp32` must not be.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = True
+
+
 class Classifier(Module):
     """A target's network in a recipe's precision: images (b, c, h, w) in [0, 1] to float32 logits (b, classes).
 

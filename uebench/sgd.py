@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
+from uebench import replay
 from uebench.api import Recipe
 from uebench.seeds import derive, permutation
 
@@ -63,14 +64,15 @@ class Training:
         """Update the weights once, on cross-entropy; return the loss and the logits (b, classes), both detached."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.recipe, step)
-        logits = self.network(images)
-        loss = F.cross_entropy(logits, targets)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, logits, *slopes = replay.run(_slopes, self.network, images, targets)
+        assert loss is not None
+        assert logits is not None
+        for one, slope in zip(self.parameters.values(), slopes, strict=True):
+            one.grad = slope
         if self.clip < math.inf:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
         self.optimiser.step()
-        return loss.detach(), logits.detach()
+        return loss, logits
 
     def state(self) -> dict[str, Tensor]:
         """Return weights, buffers and what the optimiser remembers, by reference."""
@@ -90,3 +92,11 @@ class Training:
                 if value is not None:
                     like = value if own == "step" else one  # torch counts steps on the host
                     self.optimiser.state[one][own] = torch.empty_like(like).copy_(value)
+
+
+def _slopes(network: Module, images: Tensor, targets: Tensor) -> replay.Results:
+    """Return loss and logits, and the loss's gradient for each weight that learns: None where it takes no part."""
+    learning = [one for one in network.parameters() if one.requires_grad]
+    logits = network(images)
+    loss = F.cross_entropy(logits, targets)
+    return loss.detach(), logits.detach(), *torch.autograd.grad(loss, learning, allow_unused=True)

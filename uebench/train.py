@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn import functional as F
 
-from uebench import folding
+from uebench import folding, replay
 from uebench.api import Breaker, Recipe, Split, Target
 from uebench.attacks import frozen
 from uebench.pixels import Pixels, to_float
-from uebench.precision import Classifier
+from uebench.precision import Classifier, settle
 from uebench.seeds import sow
 from uebench.sgd import Training
 
@@ -41,11 +41,16 @@ class Journal(Protocol):
 def build(
     target: Target, shape: Sequence[int], classes: int, precision: str, device: torch.device, seed: int
 ) -> Classifier:
-    """Return a freshly initialised network; its weights are drawn on the host and so equal on every device."""
+    """Return a freshly initialised network; its weights are drawn on the host and so equal on every device.
+
+    From here on this process computes on that device, in that precision.
+    """
     sow(seed)
+    settle(precision, device)
     channels, height, width = shape
     network = Classifier(target.build((channels, height, width), classes), precision, device)
-    folding.prepare(network)
+    if folding.prepare(network, torch.bfloat16 if network.autocast else None):
+        replay.admit(network)
     return network
 
 

@@ -83,8 +83,7 @@ class EMClasswise(Noise):
     def descend(self, network: torch.nn.Module, x: Tensor, y: Tensor, patterns: Tensor) -> None:
         """Move the noise of every class that is in a batch, in place."""
         with kit.frozen(network):
-            point = (x + patterns[y]).clamp(0, 1).requires_grad_(True)
-            (slope,) = torch.autograd.grad(F.cross_entropy(network(point), y, reduction="sum"), point)
+            _, slope = kit.slope(network, (x + patterns[y]).clamp(0, 1), y)
         moved = (patterns[y] - self.noise_step * self.radius * slope.sign()).clamp(-self.radius, self.radius)
         members = F.one_hot(y, len(patterns)).to(moved)
         counts = members.sum(0)

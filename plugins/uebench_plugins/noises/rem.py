@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.nn import functional as F
 
 import uebench
 from uebench import Context, Images, Noise, kit, parameter
@@ -67,21 +66,21 @@ class REM(SurrogateNoise):
         delta = torch.empty_like(images).uniform_(-self.radius, self.radius)
         for _ in range(self.noise_steps):
             slope = torch.zeros_like(delta)
-            for _ in range(self.draws if self.eot else 1):
-                slope += self.slope(network, images, delta, labels, context)
+            for draws in kit.parts(self.draws if self.eot else 1, images):
+                slope += self.slope(network, images, delta, labels, context, draws)
             step = self.noise_step * self.radius
             delta = (delta - step * slope.sign()).clamp(-self.radius, self.radius)
         return delta
 
-    def slope(self, network: Module, images: Tensor, delta: Tensor, labels: Tensor, context: Context) -> Tensor:
-        """Return the gradient of the loss with respect to the noise for one draw of the augmentation."""
-        delta = delta.detach().requires_grad_(True)
-        seen = (images + delta).clamp(0, 1)
+    def slope(
+        self, network: Module, images: Tensor, delta: Tensor, labels: Tensor, context: Context, draws: int = 1
+    ) -> Tensor:
+        """Return the gradient of the loss with respect to the noise, the sum of some draws made in one pass."""
+        delta, labels = delta.detach().requires_grad_(True), labels.repeat(draws)
+        seen = (images + delta).clamp(0, 1).repeat(draws, 1, 1, 1)
         seen = context.augment(seen) if self.eot else seen
         point = self.perturb(network, seen.detach(), labels, self.noise_perturbation, self.noise_attack)
-        point = point.detach().requires_grad_(True)
-        loss = F.cross_entropy(network(point), labels, reduction="sum")
-        (at_point,) = torch.autograd.grad(loss, point)
+        _, at_point = kit.slope(network, point, labels)
         (slope,) = torch.autograd.grad(seen, delta, at_point)
         return slope
 

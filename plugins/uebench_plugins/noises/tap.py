@@ -81,10 +81,11 @@ class TAP(Noise):
         delta = delta.clamp(-radius, radius)
         for _ in range(self.noise_steps):
             delta.requires_grad_(True)
-            loss = self.loss(network, context.augment((images + delta).clamp(0, 1)), towards)
-            (slope,) = torch.autograd.grad(loss, delta)
+            seen = context.augment((images + delta).clamp(0, 1))
+            losses, at_seen = kit.slope(network, seen, towards)
+            (slope,) = torch.autograd.grad(seen, delta, at_seen)
             delta = (delta.detach() - self.noise_step * radius * slope.sign()).clamp(-radius, radius)
-        context.tell(loss.detach() / len(images))
+        context.tell(losses.mean())
         return delta
 
     def loss(self, network: Module, images: Tensor, towards: Tensor) -> Tensor:

@@ -1,0 +1,201 @@
+"""Recorded work gives the numbers of the calls it replaces, and where it could not it is not used."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from uebench import Recipe, attacks, replay
+from uebench.sgd import Training
+from uebench.train import build
+from uebench_plugins.targets.resnet import ResNet8
+
+HOST, RADIUS = torch.device("cpu"), 4 / 255
+
+
+class Tape:
+    """Stands for a GPU's graphs: runs the work on the held tensors again, into the tensors that it returned."""
+
+    def __init__(self, spoil: float = 1.0) -> None:
+        self.spoil, self.replays = spoil, Counter[str]()
+
+    def record(self, work: Any, network: nn.Module, inputs: tuple[Tensor, ...]) -> replay.Recording:
+        held, owner = tuple(one.clone() for one in inputs), weakref.ref(network)
+        for _ in range(replay.WARM_UP):
+            work(network, *held)
+        results = work(network, *held)
+
+        def again() -> None:
+            self.replays[work.__name__] += 1
+            for one, fresh in zip(results, work(owner(), *held), strict=True):
+                if one is not None:
+                    one.copy_(fresh * self.spoil)
+
+        return replay.Recording(held, results, again)
+
+
+@pytest.fixture
+def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
+    found = Tape()
+    monkeypatch.setattr(replay, "records", lambda network: True)
+    monkeypatch.setattr(replay, "record", found.record)
+    return found
+
+
+def made(seed: int = 0) -> nn.Module:
+    return build(ResNet8(), (3, 16, 16), 4, "fp32", HOST, seed)
+
+
+def batch(step: int, count: int = 8) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(step)
+    return torch.rand(count, 3, 16, 16, generator=draw), torch.randint(0, 4, (count,), generator=draw)
+
+
+def trained(steps: int, device: torch.device = HOST) -> dict[str, Tensor]:
+    """Return the state of a network after adversarial training."""
+    network = build(ResNet8(), (3, 16, 16), 4, "fp32", device, 0)
+    training = Training(network, Recipe(steps=steps, batch=8, schedule="constant", lr=0.02), 8, 0)
+    for step in range(steps):
+        torch.manual_seed(step)
+        images, labels = (one.to(device) for one in batch(step))
+        attacked = attacks.pgd(network, images, labels, radius=RADIUS, steps=3, step=RADIUS / 2)
+        training.step(step, attacked, labels)
+    return {name: one.clone() for name, one in network.state_dict().items()}
+
+
+def test_adversarial_training_by_replays_gives_the_same_bits(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed = trained(8)
+    assert tape.replays == {"_slope": 3 * 8 - 2, "_slopes": 8 - 2, "_fuse": 8 - 2}
+    monkeypatch.setattr(replay, "records", lambda network: False)
+    called = trained(8)
+    assert all(torch.equal(one, called[name]) for name, one in replayed.items())
+
+
+def test_another_shape_or_mode_is_another_recording_and_a_rare_one_is_none(tape: Tape) -> None:
+    network = made()
+    for count, calls in ((8, 4), (6, 3), (5, 2)):
+        with attacks.frozen(network):
+            for step in range(calls):
+                attacks.slope(network, *batch(step, count))
+    assert tape.replays["_slope"] == 2 + 1
+    images, labels = batch(0)
+    with attacks.frozen(network):
+        before = attacks.slope(network, images, labels)[1]
+    network.eval()
+    assert not torch.equal(before, torch.zeros_like(before))
+    replays = tape.replays["_slope"]
+    attacks.slope(network, images, labels)  # weights that learn: not what was recorded
+    assert tape.replays["_slope"] == replays
+
+
+def test_a_replay_reads_the_weights_of_now_and_a_replaced_weight_is_seen(tape: Tape) -> None:
+    network, other = made(), made(1)
+    images, labels = batch(0)
+
+    def slope() -> Tensor:
+        with attacks.frozen(network):
+            return attacks.slope(network, images, labels)[1]
+
+    for _ in range(4):
+        first = slope()
+    network.load_state_dict(other.state_dict())
+    with attacks.frozen(other):
+        expected = attacks.slope(other, images, labels)[1]
+    assert torch.equal(slope(), expected)
+    assert not torch.equal(first, expected)
+    with torch.no_grad():
+        last = [one for one in network.modules() if isinstance(one, nn.Linear)][-1]
+        last.weight = nn.Parameter(torch.zeros_like(last.weight))
+    assert torch.equal(slope(), torch.zeros_like(images))
+
+
+def test_results_are_the_callers_own(tape: Tape) -> None:
+    network = made()
+    with attacks.frozen(network):
+        found = [attacks.slope(network, *batch(step))[1] for step in range(5)]
+        again = [attacks._slope(network, *batch(step))[1] for step in range(5)]
+    assert all(torch.equal(*both) for both in zip(found, again, strict=True))
+
+
+@pytest.mark.parametrize("how", ["refused", "other numbers", "no numbers"])
+def test_where_recording_fails_work_is_called_and_leaves_what_a_call_leaves(
+    how: str, tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    if how == "refused":
+        monkeypatch.setattr(replay, "record", refuse)
+    tape.spoil = {"other numbers": 1.01, "no numbers": float("nan")}.get(how, 1.0)
+    text = "operation not permitted" if how == "refused" else "other numbers than the call"
+    with pytest.warns(RuntimeWarning, match=text) as told:
+        found = trained(8)
+    assert len(told) == (3 if how == "refused" else 2), "once for each kind of work that gives numbers"
+    monkeypatch.setattr(replay, "records", lambda network: False)
+    called = trained(8)
+    assert all(torch.equal(one, called[name]) for name, one in found.items())
+
+
+def test_a_watched_network_and_one_that_nobody_admitted_are_called(tape: Tape) -> None:
+    network, stranger = made(), ResNet8().build((3, 16, 16), 4)
+    calls: list[int] = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    for _ in range(5):
+        for one in (network, stranger):
+            with attacks.frozen(one):
+                attacks.slope(one, *batch(0))
+    assert len(calls) == 5
+    assert not tape.replays
+
+
+def test_recordings_are_few_and_go_with_their_network(tape: Tape) -> None:
+    network = made()
+    with attacks.frozen(network):
+        for count in range(1, replay.MOST + 4):
+            for _ in range(3):
+                attacks.slope(network, *batch(0, count))
+    kept = [one for one in replay._known[network].values() if isinstance(one, replay.Recording)]
+    assert len(kept) == replay.MOST
+    gone = weakref.ref(network)
+    del network
+    gc.collect()
+    assert gone() is None
+
+
+def test_nothing_is_recorded_on_a_processor_or_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = made()
+    assert not replay.records(network)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    assert replay.records(network)
+    monkeypatch.setenv(replay.OFF, "1")
+    assert not replay.records(network)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that records")
+def test_on_a_gpu_replays_give_the_numbers_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = torch.device("cuda:0")
+    replayed = trained(8, device)
+    monkeypatch.setenv(replay.OFF, "1")
+    called = trained(8, device)
+    for name, one in replayed.items():
+        assert torch.allclose(one.float(), called[name].float(), rtol=1e-2, atol=1e-3), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that records")
+@pytest.mark.filterwarnings("error:not recorded")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_on_a_gpu_work_is_recorded(precision: str) -> None:
+    device = torch.device("cuda:0")
+    network = build(ResNet8(), (3, 16, 16), 4, precision, device, 0)
+    training = Training(network, Recipe(steps=4, batch=8), 8, 0)
+    for step in range(4):
+        images, labels = (one.to(device) for one in batch(step))
+        training.step(step, attacks.pgd(network, images, labels, radius=RADIUS, steps=3, step=RADIUS / 2), labels)
+    kinds = [key[0].__name__ for key, one in replay._known[network].items() if isinstance(one, replay.Recording)]  # type: ignore[index]
+    assert sorted(kinds) == ["_fuse", "_slope", "_slopes"]

@@ -1,0 +1,155 @@
+"""Work on a network with batches of one shape, recorded as a CUDA graph and replayed: its kernels launch as one.
+
+A small network's kernels take less time than launching them one by one. A replay runs the kernels that were recorded,
+so it changes no number; where work cannot be recorded it is called as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+OFF = "UEBENCH_NO_GRAPHS"
+"""The environment variable that, when it is set, keeps everything from being recorded."""
+CALLS_BEFORE = 2
+"""Calls of one kind that are not recorded: recording costs several, and the last batch of a sweep comes once."""
+WARM_UP = 3
+"""Calls before a recording, in which libraries choose their kernels and take their memory."""
+MOST = 8
+"""Recordings that a network keeps."""
+AGREE = 1e-3
+"""The relative difference in L2 up to which a recording agrees with the call that it is of: some kernels add in any
+order."""
+
+Results = tuple[Tensor | None, ...]
+Work = Callable[..., Results]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The tensors that a recorded call reads and writes, and the way to run it again."""
+
+    inputs: tuple[Tensor, ...]
+    results: Results
+    again: Callable[[], object]
+
+    def __call__(self, *inputs: Tensor) -> Results:
+        """Run it on other inputs; returns results that the next run leaves alone."""
+        for mine, given in zip(self.inputs, inputs, strict=True):
+            mine.copy_(given)
+        self.again()
+        return tuple(None if one is None else one.clone() for one in self.results)
+
+
+_known: weakref.WeakKeyDictionary[Module, dict[Hashable, Recording | int | None]] = weakref.WeakKeyDictionary()
+
+
+def admit(network: Module) -> None:
+    """Let work on a network be recorded: one whose forward pass is the same for all values and all calls."""
+    _known[network] = {}
+
+
+def run(work: Work, network: Module, *inputs: Tensor) -> Results:
+    """Return `work(network, *inputs)`, replayed where the network was admitted and its device records.
+
+    Work may change buffers of the network, and no other tensor but those it returns and those that are its own.
+    """
+    known = _known.get(network)
+    if known is None or not records(network) or _watched(network):
+        return work(network, *inputs)
+    key = (work, *((one.shape, one.dtype, one.stride()) for one in inputs), *_state(network))
+    found = known.get(key, 0)
+    if isinstance(found, Recording):
+        return found(*inputs)
+    if found is None or found < CALLS_BEFORE:
+        known[key] = None if found is None else found + 1
+        return work(network, *inputs)
+    while sum(isinstance(one, Recording) for one in known.values()) >= MOST:
+        known.pop(next(old for old, one in known.items() if isinstance(one, Recording)))
+    known[key], results = _try(work, network, inputs)
+    return results
+
+
+def records(network: Module) -> bool:
+    """Tell whether work can be recorded where a network is."""
+    return next(network.parameters()).is_cuda and OFF not in os.environ
+
+
+def _watched(network: Module) -> bool:
+    """Tell whether somebody waits for a module's calls, which a replay does not make."""
+    return any(one._forward_hooks or one._forward_pre_hooks or one._backward_hooks for one in network.modules())
+
+
+def _state(network: Module) -> Iterator[Hashable]:
+    """Yield what a recording holds for: where the tensors of a network lie, which learn, and its modules' modes."""
+    for module in network.modules():
+        yield module.training
+        for one in (*module._parameters.values(), *module._buffers.values()):
+            yield None if one is None else (one.data_ptr(), one.dtype, one.requires_grad)
+
+
+def _try(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> tuple[Recording | None, Results]:
+    """Call work, record it, and return the recording, None where it differs from the call, and the call's results."""
+    buffers = list(network.buffers())
+    before = [one.clone() for one in buffers]
+    called = work(network, *inputs)
+    after = [one.clone() for one in buffers]
+    found: Recording | None
+    try:
+        found = record(work, network, inputs)
+        _restore(buffers, before)
+        replayed = found(*inputs)
+        if not _agree((*called, *after), (*replayed, *buffers)):
+            raise RuntimeError("a replay gives other numbers than the call")
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(f"not recorded as a CUDA graph, so slower: {reason}", RuntimeWarning, stacklevel=3)
+        found = None
+    _restore(buffers, after)
+    return found, called
+
+
+def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        for one, value in zip(tensors, values, strict=True):
+            one.copy_(value)
+
+
+def _agree(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    def close(one: Tensor | None, other: Tensor | None) -> bool:
+        if one is None or other is None:
+            return one is other
+        difference = (one.double() - other.double()).norm()
+        return bool(difference <= AGREE * one.double().norm())  # not so where it is no number
+
+    return all(close(*both) for both in zip(some, others, strict=True))
+
+
+@lru_cache
+def _pool() -> Any:
+    """Return the memory that all recordings of this process share: what one reads or leaves is outside the others'."""
+    return torch.cuda.graph_pool_handle()
+
+
+def record(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> Recording:
+    """Record a call as a CUDA graph; raises `RuntimeError` where the work waits for the device, or takes no graph."""
+    held = tuple(one.detach().clone() for one in inputs)
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UP):
+            work(network, *held)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=_pool()):
+        results = work(network, *held)
+    return Recording(held, results, graph.replay)
