@@ -95,6 +95,34 @@ def test_a_hostile_breaker_finds_nothing_but_what_it_is_given(noise: Noise, plac
             assert not found & (secrets - given), f"{what} images were found at {occasion}"
 
 
+class Littering(Noise):
+    """Leaves the clean images where only the garbage collector finds them."""
+
+    name = "littering"
+
+    def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        litter: list[object] = [images[:]]
+        litter.append(litter)
+        return torch.full(images.shape, 0.1)
+
+
+def test_what_a_noise_leaves_in_cycles_is_gone_before_a_breaker_looks(place: Place) -> None:
+    chosen = Selection(
+        suite.read(str(TINY)), [DIGITS], [Littering(radius=0.1)], [(Hostile(),)], [VICTIM], Recipe(steps=1), [0]
+    )
+    cell = planning.plan(chosen, NoNoise(), (NoBreaker(),), [""]).cells[-1]
+    FOUND.clear()
+    gc.disable()
+    try:
+        work.do(cell.protect, place, silent)
+        work.do(cell, place, silent)
+    finally:
+        gc.enable()
+    released, clean = released_by(place.store, cell.protect), DIGITS.load(place.store.data).train.images
+    assert FOUND["filter"] & set(prints(released))
+    assert not FOUND["filter"] & (set(prints(clean)) - set(prints(released)))
+
+
 def test_the_search_would_find_them() -> None:
     """Were anything kept, in a list or behind a view, it would be found."""
     FOUND.clear()

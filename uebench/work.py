@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -244,12 +245,14 @@ def made_by(job: Job, store: Store) -> Mapping[str, str]:
 
 def do(job: Job, place: Place, report: Report) -> None:
     """Do a job and store what comes of it."""
+    if isinstance(job, Cell):
+        run(job, place, report)
+        return
     if isinstance(job, Victim):
         teach(job, place, report)
-    elif isinstance(job, Protect):
-        protect(job, place, report)
     else:
-        run(job, place, report)
+        protect(job, place, report)
+    gc.collect()  # exceptions that libraries caught hold their frames, and those clean images that no breaker may find
 
 
 def perform(job: Job, place: Place, report: Report) -> Result | bool:
