@@ -17,8 +17,9 @@ from uebench.registry import registry
 
 LAYERS = [
     {"api"},
-    {"spec", "result", "seeds", "folding", "precision", "elsewhere"},
+    {"spec", "seeds", "folding", "precision", "elsewhere"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},
+    {"result", "log"},
     {"journal", "kit", "registry", "audit", "gallery", "bundle", "history"},
     {"suite", "train", "place", "restore", "scaffold"},
     {"data", "selection"},
