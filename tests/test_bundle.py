@@ -223,7 +223,7 @@ def other_results(one: Forger) -> None:
 
 
 PARTS = "is one of several parts, has a comment, or is a zip file of 64 bits"
-ONLY = "; a bundle holds manifest.json, results.jsonl and noise/KEY.safetensors"
+ONLY = "; a bundle holds manifest.json, results.jsonl, log.jsonl and noise/KEY.safetensors"
 HOSTILE: dict[str, tuple[Hostile, str]] = {
     "no zip": (lambda one: one.path.write_bytes(b"hello"), "is no zip file, or was cut short"),
     "an empty file": (lambda one: one.path.write_bytes(b""), "is no zip file, or was cut short"),
@@ -340,6 +340,11 @@ HOSTILE: dict[str, tuple[Hostile, str]] = {
         lambda one: one.write(lines=b"".join(reversed(one.members()["results.jsonl"].splitlines(True)))),
         "is out of order",
     ),
+    "a log too large": (
+        lambda one: zipped(one.path, {**one.members(), "log.jsonl": b" " * (2**24 + 1)}),
+        "log.jsonl has 16777217 bytes; at most 16777216",
+    ),
+    "a log that the manifest hides": (member("log.jsonl"), "'log.jsonl' is not in the manifest"),
     "images with a header bomb": (
         tensors({}, 0, length=2**62),
         f"has a header of {2**62} bytes; at most 1000",

@@ -28,6 +28,7 @@ from tests.submissions import (
     contents,
     digest,
     handed_in,
+    logged,
     manifest,
     noise_text,
     put_on_board,
@@ -135,6 +136,16 @@ def set_to(**fields: Any) -> Change:
     return lambda one: one.update(fields)
 
 
+def noted(place: int, **fields: Any) -> Callable[[Forger], None]:
+    """Change a line of the log."""
+
+    def change(one: Forger) -> None:
+        one.log = logged(one.results[0])
+        one.log[place].update(fields)
+
+    return change
+
+
 def inside(part: str, **fields: Any) -> Change:
     return lambda one: one[part].update(fields)
 
@@ -207,6 +218,10 @@ def misnamed(one: Forger) -> None:
 
 def other_seed(seed: int) -> Callable[[Forger], None]:
     return each(lambda one: one.update(seed=seed if one["seed"] == 0 else one["seed"]))
+
+
+def begun(one: Forger) -> None:
+    one.log = logged(one.results[0])[1:]
 
 
 def second_noise(one: Forger) -> None:
@@ -370,6 +385,19 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
     "a future": (first(set_to(finished="2999-01-01T00:00:00+00:00")), "lies in the future"),
     "a time of nowhere": (first(set_to(finished="2026-01-01T00:00:00")), "has no time zone"),
     "no time": (first(set_to(finished="soon")), "finished must be a date and time, not 'soon'"),
+    "a log of no job": (noted(0, key="0" * 32), "the log of '00000000000000000000000000000000' is of no job"),
+    "a log of HTML": (noted(0, key="<b>"), "the log of '<b>' is of no job of the bundle"),
+    "a log without a beginning": (begun, "does not begin with a start"),
+    "a log of another device": (noted(2, device="a better one"), "is of 'a better one', the result of 'a processor'"),
+    "a log of other steps": (noted(1, of=99), "is at step 15 of 99; a network is trained for 60"),
+    "a log beyond the end": (noted(1, step=61), "is at step 61 of 60; a network is trained for 60"),
+    "a log of no time": (noted(1, time="noon"), "'noon' is no time"),
+    "a log of nowhere": (noted(1, time="2026-01-01T00:00:00"), "'2026-01-01T00:00:00' has no time zone"),
+    "a log of the future": (noted(1, time="2999-01-01T00:00:00+00:00"), "'2999-01-01T00:00:00+00:00' lies in the"),
+    "a log that goes back": (noted(1, time="2025-01-01T00:00:00+00:00"), "goes back in time, from 2026-01-01T00:00:00"),
+    "a log of an unknown event": (noted(1, event="shell"), "log.jsonl line 2 is no event; known: started, resumed"),
+    "a log with more in it": (noted(1, script="x"), "log.jsonl line 2 has no field 'script'"),
+    "a log with an escape": (noted(0, device="\x1b[2J"), "log.jsonl line 1 holds a character that does not show"),
     "references that differ": (each(accuracy(0.5), noise="none"), "0.5000 claimed, 0."),
 }
 
@@ -402,8 +430,16 @@ def test_the_forger_makes_a_bundle_that_holds_when_nothing_is_changed(
     em: list[Result], call: Callable[..., str], tmp_path: Path
 ) -> None:
     """Otherwise every refusal above might have another reason."""
-    Forger(tmp_path / "em.zip", em).write()
-    assert call(*VERIFY).endswith("badge     valid\n")
+    forger = Forger(tmp_path / "em.zip", em)
+    forger.write()
+    output = call(*VERIFY)
+    assert "log       of 0 of 12 results\n" in output
+    assert output.endswith("badge     valid\n")
+    forger.log = [*logged(forger.results[0]), *logged(forger.results[3])]
+    forger.write()
+    output = call(*VERIFY)
+    assert "log       of 2 of 12 results\n" in output
+    assert output.endswith("badge     valid\n")
 
 
 def test_a_suite_is_found_by_its_name_alone_never_by_a_path(
@@ -769,6 +805,9 @@ def test_from_a_run_to_the_board(call: Callable[..., str], tmp_path: Path) -> No
     call("run", *small, "--breaker", "adv-linf", *theirs)
     submit = ("submit", str(TINY), "--noise", "em", "--name", "Ada", *theirs)
     output = call(*submit, "--into", "em.zip")
+    assert "log       of 4 of 4 results\n" in output
+    events = [one["event"] for one in bundle.read(tmp_path / "em.zip").log]
+    assert (events.count("started"), set(events)) == (5, {"started", "step"}), "four networks and a noise"
     assert output.endswith("badge     claimed; send em.zip to the maintainers of the board\n")
     call(*submit, "--into", "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "em.zip").read_bytes()

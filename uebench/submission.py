@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from uebench import plausibility, spec
+from uebench import log, plausibility, spec
 from uebench.agreement import Agreement, images_counted, spread
 from uebench.api import UserError
 from uebench.bundle import Bundle
@@ -50,6 +50,8 @@ def check(found: Bundle, suite: Suite, board: Mapping[str, Result], rulings: Rul
     _check_manifest(made, found)
     _check_names(made, found, board)
     _check_one_noise(found)
+    devices = {one.key: one.made_with["device"] for one in found.results}
+    log.check(found.log, {**dict.fromkeys(found.manifest["released"], ""), **devices}, recipe_of(made.part).steps, now)
     _check_listed(made, found, board, rulings)
     return _references(made, found, board)
 

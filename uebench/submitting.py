@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uebench import bundle, naming, provenance, spec, submission
+from uebench import bundle, log, naming, provenance, spec, submission
 from uebench import plan as planning
 from uebench.api import UserError
 from uebench.bundle import Bundle
@@ -64,8 +64,10 @@ def submit(
         "released": {key: bundle.sha256_of(path) for key, path in released.items()},
         "submitter": dict(submitter),
     }
-    submission.check(Bundle("", manifest, results), chosen, board, rulings, datetime.now(UTC))
-    bundle.write(into, manifest, results, released if images else {})
+    keys = [*sorted(released), *(one.key for one in results)]
+    logged = [line for key in keys for line in log.lines(key, store.find(key) or {})]
+    submission.check(Bundle("", manifest, results, logged), chosen, board, rulings, datetime.now(UTC))
+    bundle.write(into, manifest, results, released if images else {}, logged)
     tell(bundle.read(into), made)
     say(f"badge     claimed; send {into} to the maintainers of the board")
 
@@ -105,6 +107,8 @@ def tell(found: Bundle, made: Entry) -> None:
     say(f"bundle    sha256 {found.sha256}")
     say(f"entry     {what} on {own[0].dataset} in suite {says['suite']}, by {says['submitter']['name']}")
     say(f"cells     {len(found.results)} results, of them {len(own)} its own, seeds {seeds}{few}")
+    kept = len({one["key"] for one in found.log} & set(says["keys"]))
+    say(f"log       of {kept} of {len(found.results)} results")
     for one in says["distributions"]:
         here = provenance.fingerprint(one["name"])
         same = "not installed" if not here else "the same files" if here[1] == one["sha256"] else "other files"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from uebench import audit, forecast, result, spec
+from uebench import audit, forecast, log, result, spec
 from uebench.api import Breaker, Dataset, Split, Target, UserError
 from uebench.data import complete, kept, load, names, split, untested
 from uebench.gallery import sheet
@@ -243,13 +243,19 @@ def made_by(job: Job, store: Store) -> Mapping[str, str]:
 
 
 def do(job: Job, place: Place, report: Report) -> None:
-    """Do a job and store what comes of it."""
-    if isinstance(job, Victim):
-        teach(job, place, report)
-    elif isinstance(job, Protect):
-        protect(job, place, report)
-    else:
-        run(job, place, report)
+    """Do a job and store what comes of it, with a log."""
+    told = {name: value for name, value in made_with(place).items() if name in log.EVENTS["started"]}
+    log.note(place.store, job.key, "started", **told)
+    try:
+        if isinstance(job, Victim):
+            teach(job, place, report)
+        elif isinstance(job, Protect):
+            protect(job, place, report)
+        else:
+            run(job, place, report)
+    except Exception as error:
+        log.note(place.store, job.key, "failed", error=type(error).__name__)
+        raise
 
 
 def perform(job: Job, place: Place, report: Report) -> Result | bool:
