@@ -7,7 +7,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -32,6 +32,7 @@ from tests.submissions import (
     manifest,
     noise_text,
     put_on_board,
+    record,
     results,
 )
 from tests.test_components import pictures
@@ -46,18 +47,22 @@ from uebench import (
     judging,
     leaderboard,
     pages,
+    plan,
     provenance,
     rerun,
     restore,
     spec,
+    suite,
 )
 from uebench.cli import main
 from uebench.commands import Machine
 from uebench.data import fingerprint
 from uebench.entry import Entry
+from uebench.plan import Cell
 from uebench.registry import Entry as Registered
 from uebench.registry import registry
 from uebench.result import Result
+from uebench.selection import Selection, select
 from uebench.store import Store
 
 Change = Callable[[dict[str, Any]], object]
@@ -693,6 +698,37 @@ def test_what_would_not_be_valid_is_not_packed(em: list[Result], refuse: Callabl
     )
     two = ("--breaker", BREAKER, "--breaker", "grayscale")
     refuse(*submit("--noise", "em", *two), expected="a submission is of one breaker, not 2")
+
+
+def grids(folder: Path, second: str, third: str) -> Path:
+    """Write a suite of three cross products on one data set: the clean set, em, and em on half of the images."""
+    whole = TINY.read_text().replace('noises = ["none", "em", "rem"]\n', "")
+    parts = ('["none"]', f'["em"]\n{second}', f'["em"]\nprotected = [0.5]\n{third}')
+    (folder / "several.toml").write_text(whole + "".join(f"\n[[grid]]\nnoises = {part}\n" for part in parts))
+    return folder / "several.toml"
+
+
+def test_several_grids_on_one_data_set_are_handed_in_where_they_mean_the_same(
+    call: Callable[..., str], refuse: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "find", lambda self, key: {"released.safetensors": TINY})
+    own = "[grid.defaults.noise.em]\nsteps = 10"
+    path = str(grids(tmp_path, own, own))
+    cells = {cell.key: (part, cell) for part in select(suite.read(path), seeds=[0, 1, 2]) for cell in planned(part)}
+    found = [record(part, cell, 700 + 7 * cell.protect.seed) for part, cell in cells.values() if cell.protected == 1]
+    assert {one.noise for one in found} == {"none", "em"}, "each named by its grid, whose default is 10"
+    leaderboard.write(tmp_path / "leaderboards/several/results.jsonl", {one.key: one for one in found})
+    words = ("submit", path, "--noise", "em", "--name", "Ada", "--into")
+    assert "entry     noise em on digits in suite several, by Ada\ncells     12 results" in call(*words, "em.zip")
+    assert call("verify", "em.zip", "--suite", path).endswith("badge     valid\n")
+    grids(tmp_path, own, own.replace("10", "11"))
+    refuse(*words, "x.zip", expected="grids of suite several mean different noises: em:radius=32/255,")
+    grids(tmp_path, "[grid.recipe]\nsteps = 30", "[grid.recipe]\nsteps = 30")
+    refuse(*words, "x.zip", expected="suite several runs this by the recipe sgd:steps=30,")
+
+
+def planned(part: Selection) -> Sequence[Cell]:
+    return plan.plan(part, registry().build("noise", "none"), (registry().build("breaker", "none"),), [""]).cells  # type: ignore[arg-type]
 
 
 def test_the_spread_is_that_of_two_runs() -> None:

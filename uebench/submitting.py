@@ -17,9 +17,9 @@ from uebench.display import say
 from uebench.entry import Entry, follows, terms
 from uebench.ranking import SEEDS
 from uebench.result import Result
-from uebench.selection import Selection, select
+from uebench.selection import Selection, recipe_of, select
 from uebench.store import Store
-from uebench.suite import read
+from uebench.suite import Suite, read
 
 
 def submit(
@@ -37,17 +37,11 @@ def submit(
     noises are packed, else only their hashes.
     """
     chosen = read(suite)
-    selections = select(chosen, **lists, protected=[1.0], kind="mixed")
-    selection = selections[0]
-    chains = selection.chains if lists["breakers"] else [()]
-    for kind, found in (("dataset", selection.sources), ("breaker", chains)):
-        count = len(found) * len(selections)
-        if count != 1:
-            raise UserError(f"a submission is of one {kind}, not {count}; say which with --{kind}")
-    (source,), (chain,) = selection.sources, chains
+    selection = _select(chosen, lists)
+    (source,), chain = selection.sources, selection.chains[0] if lists["breakers"] else ()
     noises = [spec.canonical(one) for one in selection.noises]
     breaker = "+".join(spec.canonical(one) for one in chain)
-    made = Entry(selection.suite, spec.canonical(source), fingerprint(source, store), noises, breaker)
+    made = Entry(chosen.part(source.name), spec.canonical(source), fingerprint(source, store), noises, breaker)
     board, rulings = on_record(boards, chosen)
     results = sorted(made.pick(board.values()), key=lambda one: one.key)
     released = _released(made, selection, results, store)
@@ -70,6 +64,32 @@ def submit(
     bundle.write(into, manifest, results, released if images else {}, logged)
     tell(bundle.read(into), made)
     say(f"badge     claimed; send {into} to the maintainers of the board")
+
+
+def _select(suite: Suite, lists: Mapping[str, Any]) -> Selection:
+    """Return what is handed in, as components; raises `UserError` where it is not one thing.
+
+    Several cross products of a suite may have it, as long as they mean the same by it.
+    """
+    found = select(suite, **lists, protected=[1.0], kind="mixed")
+    several = {"dataset": {spec.label(one) for part in found for one in part.sources}}
+    if lists["breakers"]:
+        several["breaker"] = {"+".join(map(spec.label, one)) for part in found for one in part.chains}
+    for kind, names in several.items():
+        if len(names) != 1:
+            told = ", ".join(sorted(names))
+            raise UserError(f"a submission is of one {kind}, not {len(names)}: {told}; say which with --{kind}")
+    judged = recipe_of(suite.part(found[0].sources[0].name))
+    fits = [one for one in found if one.recipe == judged]
+    if not fits:
+        raise UserError(
+            f"suite {suite.name} runs this by the recipe {spec.label(found[0].recipe)}; entries are judged by that of "
+            f"the first grid with this data set, {spec.label(judged)}"
+        )
+    if len({tuple(one.noises) for one in fits}) > 1:
+        texts = sorted({spec.label(noise) for one in fits for noise in one.noises})
+        raise UserError(f"grids of suite {suite.name} mean different noises: {'; '.join(texts)}; give every parameter")
+    return fits[0]
 
 
 def _released(made: Entry, selection: Selection, results: Sequence[Result], store: Store) -> dict[str, Path]:
