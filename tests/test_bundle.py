@@ -380,6 +380,18 @@ def test_a_hostile_file_is_refused_with_its_own_words_and_nothing_is_written(
         assert contents(tmp_path) == before
 
 
+def test_hostile_files_have_words_of_their_own() -> None:
+    """But for files of which a reader cannot tell more: cut short, altered, of another kind of zip."""
+    words = [expected for _, expected in HOSTILE.values()]
+    shared = {one for one in words if words.count(one) > 1}
+    assert shared == {
+        "is no zip file, or was cut short",
+        "manifest.json is not entered as `uebench submit` does it",
+        PARTS,
+    }
+    assert len(set(words)) >= 60
+
+
 def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "large.zip").open("wb") as file:
         file.truncate(2**31)  # takes no room on disk
