@@ -632,7 +632,9 @@ def test_a_withdrawn_entry_stays_unranked_with_the_reason(
     page = (listed / "README.md").read_text()
     shown = r"withdrawn: trained on \| \<b\>test\</b\> images, see \[here\](https\://example.org) and www\.example.org"
     assert shown in page
-    refuse("withdraw", str(TINY), "--noise", "rem", "--reason", "x", expected="suite tiny lists no noise 'rem'")
+    refuse(
+        "withdraw", str(TINY), "--noise", "rem", "--reason", "x", expected="noise rem is withdrawn already: trained on"
+    )
     challenge(tmp_path / "em.zip", 1191, "rem")
     refuse(*ACCEPT, expected="noise rem is withdrawn: trained on")
 
@@ -685,10 +687,12 @@ def test_what_would_not_be_valid_is_not_packed(em: list[Result], refuse: Callabl
     def submit(*words: str) -> list[str]:
         return ["submit", str(TINY), "--into", "x.zip", "--name", "Ada", *words]
 
-    lacking = "the entry lacks "
+    lacking = "the entry lacks em / adv-linf / smallcnn seed 0; em / none / smallcnn seed 0; none / adv-linf / smallcnn"
     refuse(*submit("--noise", "em"), expected=lacking)
     put_on_board(tmp_path / "leaderboards", [one for one in em if one.noise == "none"])
     refuse(*submit("--noise", "em"), expected=lacking)
+    against = ("--noise", "em", "--breaker", BREAKER)
+    refuse(*submit(*against), expected=f"the entry lacks em / {BREAKER} / smallcnn seed 0; none / {BREAKER} / smallcnn")
     put_on_board(tmp_path / "leaderboards", em)
     refuse(*submit("--noise", "em"), expected="what came of making em for digits, seed 0 is not in .uebench; say where")
     refuse(*submit("--noise", "rme"), expected="unknown noise 'rme'; did you mean rem?")

@@ -63,6 +63,9 @@ def _check_complete(made: Entry, found: Bundle) -> None:
     names = {text: one for result in found.results for text, one in zip(cell(result), _labels(result), strict=True)}
     breakers, targets = required(made.part)
     names |= {**breakers, **targets, made.clean: "none"}
+    with suppress(UserError):  # what is not here goes by its whole text
+        names |= {text: describe(made.part, "noise", restore("noise", text)) for text in made.noises}
+        names |= {made.breaker: describe_chain(made.part, restore_chain(made.breaker))} if made.breaker else {}
     for one in found.results:
         if cell(one) not in made.needed:
             raise UserError(f"the bundle holds {' / '.join(_labels(one))}, which the entry does not need")
