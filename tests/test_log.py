@@ -17,7 +17,7 @@ from uebench import log, work
 from uebench.journal import LINES, StoredJournal
 from uebench.place import Place
 from uebench.plan import Protect
-from uebench.store import Store
+from uebench.store import Store, StoreError
 
 
 class Long(uebench.Noise):
@@ -88,7 +88,21 @@ def test_work_without_a_log_and_a_line_cut_short_do_no_harm(store: Store) -> Non
 
     store.save("key", {"result.json": b"{}"})
     assert kept(store.find("key")) == []
+    store.note("key", '{"event": "st')
     log.note(store, "key", "resumed", step=3)
+    log.note(store, "key", "started")
     store.note("key", '{"event": "st')
     store.save("key", {"result.json": b"{}"})
-    assert [one["step"] for one in kept(store.find("key"))] == [3]
+    assert [one["event"] for one in kept(store.find("key"))] == ["started"], "it begins with a start"
+
+
+def test_a_full_disk_is_what_is_told_not_that_it_could_not_be_written_down(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(store: Store, key: str, event: str, **content: object) -> None:
+        if event == "failed":
+            raise StoreError("cannot write the log")
+
+    monkeypatch.setattr(log, "note", full)
+    with pytest.raises(ArithmeticError):
+        work.perform(Protect(DIGITS, "", Long(fails_at=3), "fp32", 0), place, silent)

@@ -125,6 +125,7 @@ def row(**fields: object) -> list[dict[str, object]]:
         ("breaker", "a(", "there, breaker: unbalanced parentheses in 'a('"),
         ("parameters", {}, "there, parameters lacks the field 'content'"),
         ("made_with", {}, "there, made_with, device must be text, not None"),
+        ("made_with", {"device": "x", "plugins": []}, "there, made_with, plugins must be a table, not []"),
         ("noise", "\ud800", "there holds half a character"),
         ("protected", 0, "there: protected must be above 0"),
         ("flags", "diverged", "there, flags must be a list, not 'diverged'"),

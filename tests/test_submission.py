@@ -399,7 +399,6 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
     "a log of no time": (noted(1, time="noon"), "'noon' is no time"),
     "a log of nowhere": (noted(1, time="2026-01-01T00:00:00"), "'2026-01-01T00:00:00' has no time zone"),
     "a log of the future": (noted(1, time="2999-01-01T00:00:00+00:00"), "'2999-01-01T00:00:00+00:00' lies in the"),
-    "a log that goes back": (noted(1, time="2025-01-01T00:00:00+00:00"), "goes back in time, from 2026-01-01T00:00:00"),
     "a log of an unknown event": (noted(1, event="shell"), "log.jsonl line 2 is no event; known: started, resumed"),
     "a log with more in it": (noted(1, script="x"), "log.jsonl line 2 has no field 'script'"),
     "a log with an escape": (noted(0, device="\x1b[2J"), "log.jsonl line 1 holds a character that does not show"),
@@ -733,6 +732,15 @@ def test_several_grids_on_one_data_set_are_handed_in_where_they_mean_the_same(
 
 def planned(part: Selection) -> Sequence[Cell]:
     return plan.plan(part, registry().build("noise", "none"), (registry().build("breaker", "none"),), [""]).cells  # type: ignore[arg-type]
+
+
+def test_results_that_do_not_say_what_they_were_made_with_are_not_packed(
+    em: list[Result], refuse: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "find", lambda self, key: {"released.safetensors": TINY})
+    put_on_board(tmp_path / "leaderboards", [replace(one, made_with={"device": "x"}) for one in em])
+    words = ("submit", str(TINY), "--noise", "em", "--into", "x.zip", "--name", "Ada")
+    refuse(*words, expected="made_with lacks the field 'uebench'")
 
 
 def test_the_spread_is_that_of_two_runs() -> None:

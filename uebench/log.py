@@ -29,11 +29,15 @@ def note(store: Store, key: str, event: str, **content: Any) -> None:
 
 def lines(key: str, files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     """Yield the lines of a finished job's log, each with the key; jobs done before there were logs have none."""
+    begun = False
     for line in files[LOG].read_bytes().splitlines() if LOG in files else ():
         try:
-            yield {"key": key, **json.loads(line)}
+            one = json.loads(line)
         except ValueError:
             continue  # a kill or a full disk cut it short
+        begun = begun or one["event"] == "started"
+        if begun:
+            yield {"key": key, **one}
 
 
 def parse(content: bytes, place: str) -> list[dict[str, Any]]:
@@ -55,32 +59,28 @@ def check(found: Sequence[Mapping[str, Any]], devices: Mapping[str, str], steps:
 
     `devices` has the one on record by the key of each cell, empty for a noise; a cell takes so many `steps`.
     """
-    last: dict[str, Mapping[str, Any]] = {}
     used = dict[str, str]()
     for one in found:
         key, event, place = one["key"], one["event"], f"the log of {one['key'][:40]!r}"
         if key not in devices:
             raise UserError(f"{place} is of no job of the bundle")
-        if key not in last and event != "started":
-            raise UserError(f"{place} does not begin with a start")
-        _check_time(one["time"], last[key]["time"] if key in last else "", now, place)
         if event == "started":
             used[key] = one["device"]
+        if key not in used:
+            raise UserError(f"{place} does not begin with a start")
+        _check_time(one["time"], now, place)
         most = one["of"] if event == "step" else 0
         if event == "step" and (not 0 <= one["step"] <= most or (devices[key] and most != steps)):
             raise UserError(f"{place} is at step {one['step']} of {most}; a network is trained for {steps}")
-        last[key] = one
     for key, device in used.items():
         if devices[key] not in ("", device):
             raise UserError(f"the log of {key} is of {device!r}, the result of {devices[key]!r}")
 
 
-def _check_time(text: str, before: str, now: datetime, place: str) -> None:
+def _check_time(text: str, now: datetime, place: str) -> None:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise UserError(f"{place}: {text[:40]!r} is no time") from None
     if time.tzinfo is None or time > now:
         raise UserError(f"{place}: {text!r} {'has no time zone' if time.tzinfo is None else 'lies in the future'}")
-    if before and time < datetime.fromisoformat(before):
-        raise UserError(f"{place} goes back in time, from {before} to {text}")

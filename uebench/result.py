@@ -103,6 +103,7 @@ def parse(text: str, place: str = "result") -> Result:
     table.setdefault("noise_norm", "linf")  # records older than other norms
     conform(table, SHAPE, place)
     conform(table["made_with"].get("device"), str, f"{place}, made_with, device")
+    conform(table["made_with"].get("plugins", {}), {str: str}, f"{place}, made_with, plugins")
     for name, (low, high) in RANGES.items():
         if table[name] is not None:
             _check_range(table[name], low, high, f"{place}: {name}")

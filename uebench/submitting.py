@@ -109,7 +109,7 @@ def _released(made: Entry, selection: Selection, results: Sequence[Result], stor
 def _distributions(results: Sequence[Result]) -> list[dict[str, str]]:
     """Return name, version and hash of every distribution that took part; raises `UserError` for another version."""
     found = []
-    for name, version in sorted({pair for one in results for pair in one.made_with["plugins"].items()}):
+    for name, version in sorted({pair for one in results for pair in one.made_with.get("plugins", {}).items()}):
         installed = provenance.fingerprint(name)
         if installed and installed[0] != version:
             raise UserError(f"results were made with {name} {version}; {installed[0]} is installed here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -23,7 +24,7 @@ from uebench.plan import Cell, Job, Protect, Victim
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.seeds import derive, sow
-from uebench.store import Store, pack
+from uebench.store import Store, StoreError, pack
 from uebench.train import build, train
 
 
@@ -254,7 +255,8 @@ def do(job: Job, place: Place, report: Report) -> None:
         else:
             run(job, place, report)
     except Exception as error:
-        log.note(place.store, job.key, "failed", error=type(error).__name__)
+        with suppress(StoreError):  # which may be what failed
+            log.note(place.store, job.key, "failed", error=type(error).__name__)
         raise
 
 
