@@ -96,6 +96,14 @@ def manifest(found: Sequence[Result], *noises: str, breaker: str = "") -> dict[s
     }
 
 
+def logged(one: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the lines of a log that is right for a result, whose network was begun twice."""
+    made = {"device": one["made_with"]["device"], "threads": 1, "torch": "2.15.0", "uebench": "0.1.0"}
+    steps = [{"event": "step", "step": step, "of": 60, "loss": 0.5} for step in (15, 60)]
+    events = [{"event": "started", **made}, steps[0], {"event": "started", **made}, {"event": "resumed", "step": 9}]
+    return [{"key": one["key"], "time": "2026-01-01T00:00:00+00:00", **event} for event in (*events, steps[1])]
+
+
 def handed_in(path: Path, found: Sequence[Result], *noises: str, breaker: str = "") -> Path:
     """Write a bundle of results as `uebench submit` does."""
     bundle.write(path, manifest(found, *noises, breaker=breaker), found, {})
@@ -148,6 +156,7 @@ class Forger:
         self.results = [json.loads(one.line()) for one in board]
         self.manifest: dict[str, Any] = copy.deepcopy(manifest(board, "em"))
         self.images: dict[str, bytes] = {}
+        self.log: list[dict[str, Any]] = []
 
     def each(self, change: Callable[[dict[str, Any]], object], key: bool = True, noise: str | None = None) -> None:
         """Change every result, or those of a noise; keys follow unless told otherwise."""
@@ -165,7 +174,8 @@ class Forger:
         """Return the members, or these bytes in their place, with the right hashes."""
         if lines is None:
             lines = b"".join(json.dumps(one, ensure_ascii=False).encode() + b"\n" for one in self.results)
-        others = {"results.jsonl": lines, **self.images}
+        log = b"".join(json.dumps(one, ensure_ascii=False).encode() + b"\n" for one in self.log)
+        others = {"results.jsonl": lines, **({"log.jsonl": log} if log else {}), **self.images}
         listed = {name: {"bytes": len(one), "sha256": digest(one)} for name, one in others.items()}
         written = json.dumps({"members": listed, **self.manifest}, ensure_ascii=False).encode(errors="surrogateescape")
         return {"manifest.json": written if says is None else says, **others}

@@ -223,7 +223,7 @@ def other_results(one: Forger) -> None:
 
 
 PARTS = "is one of several parts, has a comment, or is a zip file of 64 bits"
-ONLY = "; a bundle holds manifest.json, results.jsonl and noise/KEY.safetensors"
+ONLY = "; a bundle holds manifest.json, results.jsonl, log.jsonl and noise/KEY.safetensors"
 HOSTILE: dict[str, tuple[Hostile, str]] = {
     "no zip": (lambda one: one.path.write_bytes(b"hello"), "is no zip file, or was cut short"),
     "an empty file": (lambda one: one.path.write_bytes(b""), "is no zip file, or was cut short"),
@@ -340,6 +340,11 @@ HOSTILE: dict[str, tuple[Hostile, str]] = {
         lambda one: one.write(lines=b"".join(reversed(one.members()["results.jsonl"].splitlines(True)))),
         "is out of order",
     ),
+    "a log too large": (
+        lambda one: zipped(one.path, {**one.members(), "log.jsonl": b" " * (2**24 + 1)}),
+        "log.jsonl has 16777217 bytes; at most 16777216",
+    ),
+    "a log that the manifest hides": (member("log.jsonl"), "'log.jsonl' is not in the manifest"),
     "images with a header bomb": (
         tensors({}, 0, length=2**62),
         f"has a header of {2**62} bytes; at most 1000",
@@ -373,6 +378,18 @@ def test_a_hostile_file_is_refused_with_its_own_words_and_nothing_is_written(
         assert expected in line
         assert line.isprintable()
         assert contents(tmp_path) == before
+
+
+def test_hostile_files_have_words_of_their_own() -> None:
+    """But for files of which a reader cannot tell more: cut short, altered, of another kind of zip."""
+    words = [expected for _, expected in HOSTILE.values()]
+    shared = {one for one in words if words.count(one) > 1}
+    assert shared == {
+        "is no zip file, or was cut short",
+        "manifest.json is not entered as `uebench submit` does it",
+        PARTS,
+    }
+    assert len(set(words)) >= 60
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from uebench.registry import registry
 
 LAYERS = [
     {"api"},
-    {"spec", "result", "seeds", "replay", "precision", "elsewhere"},
+    {"spec", "seeds", "replay", "precision", "elsewhere"},
     {"folding"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},
+    {"result", "log"},
     {"journal", "kit", "registry", "audit", "gallery", "bundle", "history"},
     {"suite", "train", "place", "restore", "scaffold"},
     {"data", "selection"},

@@ -234,9 +234,9 @@ def test_records_survive_their_line() -> None:
     ("field", "value", "expected"),
     [
         ("test_accuracy", 1.5, r"test_accuracy must lie in \[0, 1\]"),
-        ("test_accuracy", "high", "test_accuracy must be float"),
-        ("seed", True, "seed must be int"),
-        ("noise", 3, "noise must be str"),
+        ("test_accuracy", "high", "test_accuracy must be a number, not 'high'"),
+        ("seed", True, "seed must be a whole number, not True"),
+        ("noise", 3, "noise must be text, not 3"),
     ],
 )
 def test_a_record_with_a_wrong_value_is_refused(field: str, value: Any, expected: str) -> None:

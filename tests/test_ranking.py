@@ -138,6 +138,34 @@ def test_equal_entries_share_a_rank() -> None:
     assert [row(found, noise)["rank"] for noise in ("em", "rem", "sem")] == [1, 1, 3]
 
 
+def test_what_differs_by_rounding_alone_is_equal() -> None:
+    third = (0.1 + 0.2, 0.3, 0.3)
+    found = board([*CLEAN, *entry("em", third), *entry("rem", (0.3, 0.3, 0.3)), *entry("sem", (0.3, 0.3, 0.3001))])
+    assert row(found, "em")["residual_protection"] != row(found, "rem")["residual_protection"]
+    assert [row(found, noise)["rank"] for noise in ("em", "rem", "sem")] == [1, 1, 3]
+
+
+def test_breakers_that_recover_the_same_share_a_rank() -> None:
+    alike = [made(one.noise, "adv-linf:radius=8/255", one.seed, 0.5) for one in entry("em", (0.1,) * 3)[:3]]
+    table = board([*CLEAN, *entry("em", (0.5,) * 3), *alike]).breakers.set_index("breaker")
+    assert dict(table["rank"]) == {"adv-linf": 1, "adv-linf:radius=8/255": 1, "none": 3}
+
+
+@pytest.mark.parametrize(("floor", "gap"), [(0.5, 0.3), (8 / 9, 0.3), (0.9, 0.8), (1.0, 0.8)])
+def test_the_floor_is_the_suites_and_a_breaker_that_reaches_it_counts(floor: float, gap: float) -> None:
+    """On clean images plain training reaches 0.9 and the attack leaves 0.8, which is 8/9 of it."""
+    found = board([*CLEAN, *entry("em", (0.5,) * 3)], replace(DEMO, floor=floor))
+    assert row(found, "em")["same_breaker_gap"] == pytest.approx(gap)
+    assert row(found, "em")["residual_protection"] == pytest.approx(0.4), "the floor is not for it"
+
+
+def test_without_a_breaker_above_the_floor_there_is_no_gap_but_a_rank() -> None:
+    chosen = replace(DEMO, floor=0.95, required_breakers=["adv-linf"])
+    found = row(board([*CLEAN, *entry("em", (0.5,) * 3)], chosen), "em")
+    assert (found["same_breaker_gap"], found["gap_low"], found["gap_high"]) == (None, None, None)
+    assert (found["status"], found["rank"]) == ("ranked", 1)
+
+
 def test_every_target_counts_and_the_worst_of_them_decides() -> None:
     """On the wider network em protects less; rem the other way round."""
     both = replace(DEMO, required_targets=["smallcnn", "smallcnn:width=8"])

@@ -55,6 +55,33 @@ def test_the_list_of_boards_is_the_generated_one(tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_bytes() == (ROOT / "leaderboards" / "README.md").read_bytes()
 
 
+def test_every_committed_file_is_rebuilt_to_the_same_bytes_from_record_history_and_pictures(tmp_path: Path) -> None:
+    sources = [path for path in board_files(ROOT / "leaderboards") if path.suffix in (".jsonl", ".png")]
+    built = []
+    for turn in ("one", "two"):
+        for path in sources:
+            copy = tmp_path / turn / path.relative_to(ROOT / "leaderboards")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            lines = path.read_bytes().splitlines(keepends=True)
+            unsorted = turn == "two" and path.name == "results.jsonl"
+            copy.write_bytes(b"".join(reversed(lines)) if unsorted else path.read_bytes())
+        for name in BOARDS:
+            done = CliRunner().invoke(main, ["rank", name, "--boards", str(tmp_path / turn)])
+            assert done.exit_code == 0, done.output
+        files = board_files(tmp_path / turn)
+        built.append({str(path.relative_to(tmp_path / turn)): path.read_bytes() for path in files})
+        built[-1] = {name: content for name, content in built[-1].items() if not name.endswith("results.jsonl")}
+    committed = {str(path.relative_to(ROOT / "leaderboards")): path for path in board_files(ROOT / "leaderboards")}
+    assert built[0] == built[1]
+    assert built[0] == {name: path.read_bytes() for name, path in committed.items() if path.name != "results.jsonl"}
+
+
+def board_files(boards: Path) -> list[Path]:
+    """Return every file of boards but those that are never committed."""
+    found = [path for path in sorted(boards.rglob("*")) if path.is_file()]
+    return [path for path in found if not {"site", "plots"} & set(path.relative_to(boards).parts)]
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_committed_records_are_cells_that_the_suite_plans_today(name: str) -> None:
     records = leaderboard.read(ROOT / "leaderboards" / name / "results.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -10,14 +11,16 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT, TINY, environment, install
-from uebench import UserError, check, leaderboard, plugin_file, scaffold
+from uebench import UserError, check, history, leaderboard, plugin_file, scaffold
 from uebench.cli import main
 from uebench.registry import KINDS, Registry
 
@@ -69,6 +72,24 @@ def shell(commands: Path, folder: Path, script: str) -> str:
     return done.stdout
 
 
+def calls(commands: Path, lines: Sequence[tuple[Path | str, ...]]) -> list[str]:
+    """Call commands, each in the folder before its words, all in one process: each loads torch anew."""
+    code = """
+import json, os, sys
+from click.testing import CliRunner
+from uebench.cli import main
+for folder, *words in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    done = CliRunner().invoke(main, words)
+    print(json.dumps([done.exit_code, done.output]))
+"""
+    command = [str(commands / "python"), "-c", code, json.dumps(lines, default=str)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [status for status, _ in outcomes] == [0] * len(lines), outcomes
+    return [output for _, output in outcomes]
+
+
 def test_the_wheel_has_the_templates_and_all_else_that_is_no_code(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     data = {
@@ -115,22 +136,98 @@ def test_every_kind_is_installed_tested_checked_and_run(commands: Path, tmp_path
         [*small, "--breaker", "none", "--target", "my-target"],
         [*small, "--breaker", "none", "--dataset", "my-dataset"],
     ]
-    code = """
-import json, sys
-from click.testing import CliRunner
-from uebench.cli import main
-for line in json.loads(sys.argv[1]):
-    done = CliRunner().invoke(main, line)
-    print(json.dumps([done.exit_code, done.output]))
-"""
-    command = [str(commands / "python"), "-c", code, json.dumps(lines)]  # one process: each loads torch anew
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=True)
-    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [status for status, _ in outcomes] == [0] * len(lines), outcomes
-    assert not [output for _, output in outcomes if "FAIL" in output]
+    outputs = calls(commands, [(tmp_path, *line) for line in lines])
+    assert not [output for output in outputs if "FAIL" in output]
     records = leaderboard.read(tmp_path / "leaderboards" / "tiny" / "results.jsonl").values()
     found = {kind: {getattr(one, kind) for one in records} for kind in NAMES}
     assert all(name in found[kind] for kind, name in NAMES.items() if kind != "noise")  # the guide's commands run one
+
+
+def on_board(folder: Path, noise: str) -> tuple[dict[str, str], str, str]:
+    """Return a noise's row in `noises.csv`, its line in README.md, and the text of its row on the page of the suite."""
+    with (folder / "noises.csv").open() as file:
+        found = next(one for one in csv.DictReader(file) if one["noise"] == noise)
+    line = next(one for one in (folder / "README.md").read_text().splitlines() if f" | {noise} | " in one)
+    page = (folder.parent / "site" / "tiny" / "index.html").read_text()
+    ranked = re.findall(rf'<tr data-name="{noise}".*?</tr>', page, re.DOTALL)[0]
+    return found, line, " ".join(re.sub(r"<[^>]+>", " ", ranked).split())
+
+
+def test_a_strangers_whole_way_from_nothing_to_the_board_and_back(commands: Path, tmp_path: Path) -> None:
+    """A noise is written, run, handed in, run again and accepted; then a breaker takes some of it away."""
+    stranger, maintainer = tmp_path / "stranger", tmp_path / "maintainer"
+    stranger.mkdir()
+    maintainer.mkdir()
+    calls(commands, [(stranger, "new", "noise", "their-noise"), (stranger, "new", "breaker", "their-breaker")])
+    assert "2 passed" in shell(commands, stranger, "pip install -e their-noise -e their-breaker; pytest */tests")
+
+    run = ("run", str(TINY), "--seed", "0,1,2", "--workers", "1")
+    judge = ("--suite", str(TINY), "--rerun", "2", "--verification-seed", "1", "--workers", "1")
+    submit = ("submit", str(TINY), "--noise", "their-noise")
+    *_, checked, _, packed, verified, accepted, _ = calls(
+        commands,
+        [
+            (maintainer, *run, "--noise", "em"),
+            (stranger, "check", "their-noise"),
+            (stranger, *run, "--noise", "their-noise"),
+            (stranger, *submit, "--into", "../noise.zip", "--name", "Ada Example"),
+            (maintainer, "verify", "../noise.zip", *judge),
+            (maintainer, "accept", "../noise.zip", *judge),
+            (maintainer, "site", str(TINY)),
+        ],
+    )
+    assert "FAIL" not in checked
+    assert "cells     12 results, of them 6 its own, seeds 0, 1, 2\n" in packed
+    assert "log       of 12 of 12 results\n" in packed
+    assert "badge     claimed" in packed
+    for judged in (verified, accepted):
+        assert "6 references are on the board" in judged
+        assert "re-run    2 of 2 cells, verification seed 1" in judged
+        assert "badge     re-run\n" in judged
+    folder = maintainer / "leaderboards" / "tiny"
+    theirs, line, page = on_board(folder, "their-noise")
+    ours, *_ = on_board(folder, "em")
+    places = sorted((theirs, ours), key=lambda one: -float(one["residual_protection"]))
+    assert [one["rank"] for one in places] == ["1", "2"]
+    assert theirs is places[0], "it fools plain training, em in 12 steps does not"
+    apart = float(ours["residual_high"]) < float(theirs["residual_low"])
+    assert (theirs["band"], ours["band"]) == ("1", "2" if apart else "1")
+    assert (theirs["status"], theirs["ruling"]) == ("ranked", "re-run")
+    residual = f"{100 * float(theirs['residual_protection']):.1f}"
+    assert line.startswith(f"| 1 | their-noise | 1 | {residual} \\[")
+    assert "re-run" in line
+    assert page.startswith(f"1 their-noise 1 {residual} [")
+    assert page.endswith("re-run")
+
+    chain = "grayscale+their-breaker"
+    *_, challenged, _ = calls(
+        commands,
+        [
+            (stranger, *run, "--noise", "their-noise", "--breaker", chain),
+            (stranger, *submit, "--breaker", chain, "--into", "../breaker.zip", "--name", "Eve Example"),
+            (maintainer, "accept", "../breaker.zip", *judge),
+            (maintainer, "site", str(TINY)),
+        ],
+    )
+    after, line, page = on_board(folder, "their-noise")
+    assert float(after["residual_protection"]) < float(theirs["residual_protection"])
+    assert after["worst_breaker"] == chain
+    assert (after["status"], after["ruling"]) == ("ranked", f"re-run; also against {chain}")
+    assert "changed   their-noise: ranked, " in challenged
+    assert f"also against {chain}" in line
+    assert page.endswith(f"re-run; also against {chain}")
+    first, second = history.read(folder)
+    assert [one["submitter"] for one in (first, second)] == ["Ada Example", "Eve Example"]
+    assert first["date"] <= second["date"]
+    assert residuals(first)[-1] == residuals(second)[0] == pytest.approx(float(theirs["residual_protection"]), abs=1e-6)
+    assert residuals(second)[-1] == pytest.approx(float(after["residual_protection"]), abs=1e-6)
+    assert on_board(folder, "em")[0]["residual_protection"] == ours["residual_protection"]
+
+
+def residuals(line: Any) -> list[float]:
+    """Return what the stranger's noise had before and after a decision, where it had something."""
+    (change,) = [one for one in line["changes"] if one["noise"].startswith("their-noise@")]
+    return [one["residual_protection"] for one in (change["old"], change["new"]) if one]
 
 
 @pytest.mark.parametrize("kind", KINDS)

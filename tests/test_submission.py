@@ -7,7 +7,7 @@ import json
 import math
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -28,9 +28,11 @@ from tests.submissions import (
     contents,
     digest,
     handed_in,
+    logged,
     manifest,
     noise_text,
     put_on_board,
+    record,
     results,
 )
 from tests.test_components import pictures
@@ -45,18 +47,22 @@ from uebench import (
     judging,
     leaderboard,
     pages,
+    plan,
     provenance,
     rerun,
     restore,
     spec,
+    suite,
 )
 from uebench.cli import main
 from uebench.commands import Machine
 from uebench.data import fingerprint
 from uebench.entry import Entry
+from uebench.plan import Cell
 from uebench.registry import Entry as Registered
 from uebench.registry import registry
 from uebench.result import Result
+from uebench.selection import Selection, select
 from uebench.store import Store
 
 Change = Callable[[dict[str, Any]], object]
@@ -135,6 +141,16 @@ def set_to(**fields: Any) -> Change:
     return lambda one: one.update(fields)
 
 
+def noted(place: int, **fields: Any) -> Callable[[Forger], None]:
+    """Change a line of the log."""
+
+    def change(one: Forger) -> None:
+        one.log = logged(one.results[0])
+        one.log[place].update(fields)
+
+    return change
+
+
 def inside(part: str, **fields: Any) -> Change:
     return lambda one: one[part].update(fields)
 
@@ -207,6 +223,10 @@ def misnamed(one: Forger) -> None:
 
 def other_seed(seed: int) -> Callable[[Forger], None]:
     return each(lambda one: one.update(seed=seed if one["seed"] == 0 else one["seed"]))
+
+
+def begun(one: Forger) -> None:
+    one.log = logged(one.results[0])[1:]
 
 
 def second_noise(one: Forger) -> None:
@@ -283,10 +303,10 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
         only(lambda one: one["seed"] != 0),
         "seeds must be 0, 1, 2 and so on, so that nobody chooses them",
     ),
-    "a seed out of range": (other_seed(2**32), "a seed must lie in 0 .. 2^32 - 1, not 4294967296"),
-    "a seed below 0": (other_seed(-1), "a seed must lie in 0 .. 2^32 - 1, not -1"),
+    "a seed out of range": (other_seed(2**32), "seed must lie in [0, 4294967295], not 4294967296"),
+    "a seed below 0": (other_seed(-1), "seed must lie in [0, 4294967295], not -1"),
     "a share": (each(set_to(protected=0.5)), "is of a share of 0.5 ('mixed'), not of a wholly protected set"),
-    "another kind": (each(set_to(kind="<i>")), "is of a share of 1 ('<i>'), not of a wholly protected set"),
+    "another kind": (each(set_to(kind="<i>")), "kind must be mixed or clean-only, not '<i>'"),
     "a label of HTML": named("<img src=x onerror=alert(1)>"),
     "a label of a formula": named('=HYPERLINK("x")'),
     "a label of LaTeX": named(r"\input{x}"),
@@ -329,7 +349,7 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
     ),
     "a noise without a radius": (renamed("mine@1", "mine"), "radius must be a number"),
     "no whole steps": (first(set_to(noise_linf=0.1)), "noise_linf 0.1 is no whole number of steps of 1/255"),
-    "a noise beyond the pixels": (first(set_to(noise_linf=2.0)), "noise_linf 2.0 is no whole number of steps of 1/255"),
+    "a noise beyond the pixels": (first(set_to(noise_linf=2.0)), "noise_linf must lie in [0, 1], not 2.0"),
     "a clean set that is changed": (
         first(set_to(noise_linf=1 / 255, noise_l2=1.0, psnr=50.0), "none"),
         "noise_linf 1/255 is over the radius 0",
@@ -359,14 +379,29 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
     "a flag of HTML": (first(set_to(flags=["<b>"])), "'<b>' is no flag"),
     "flags that are no list": (first(set_to(flags="diverged")), "flags must be a list, not 'diverged'"),
     "a PSNR of text": (first(set_to(psnr="high")), "psnr must be a number, not 'high'"),
-    "no device": (first(lambda one: one["made_with"].pop("device")), "made_with lacks the field 'device'"),
+    "no device": (first(lambda one: one["made_with"].pop("device")), "made_with, device must be text, not None"),
     "a device that is a table": (first(inside("made_with", device={})), "made_with, device must be text, not {}"),
     "something else in made_with": (first(inside("made_with", more=[1])), "made_with, more must be text, not [1]"),
-    "a record with more in it": (first(set_to(script="x")), "missing or unknown fields: script"),
-    "less than no time": (first(set_to(train_seconds=-1.0)), "train_seconds must be at least 0, not -1.0"),
+    "a record with more in it": (first(set_to(script="x")), "results.jsonl line 1 has no field 'script'"),
+    "less than no time": (
+        first(set_to(train_seconds=-1.0)),
+        "train_seconds must lie in [0, 90071",
+    ),
     "a future": (first(set_to(finished="2999-01-01T00:00:00+00:00")), "lies in the future"),
     "a time of nowhere": (first(set_to(finished="2026-01-01T00:00:00")), "has no time zone"),
     "no time": (first(set_to(finished="soon")), "finished must be a date and time, not 'soon'"),
+    "a log of no job": (noted(0, key="0" * 32), "the log of '00000000000000000000000000000000' is of no job"),
+    "a log of HTML": (noted(0, key="<b>"), "the log of '<b>' is of no job of the bundle"),
+    "a log without a beginning": (begun, "does not begin with a start"),
+    "a log of another device": (noted(2, device="a better one"), "is of 'a better one', the result of 'a processor'"),
+    "a log of other steps": (noted(1, of=99), "is at step 15 of 99; a network is trained for 60"),
+    "a log beyond the end": (noted(1, step=61), "is at step 61 of 60; a network is trained for 60"),
+    "a log of no time": (noted(1, time="noon"), "'noon' is no time"),
+    "a log of nowhere": (noted(1, time="2026-01-01T00:00:00"), "'2026-01-01T00:00:00' has no time zone"),
+    "a log of the future": (noted(1, time="2999-01-01T00:00:00+00:00"), "'2999-01-01T00:00:00+00:00' lies in the"),
+    "a log of an unknown event": (noted(1, event="shell"), "log.jsonl line 2 is no event; known: started, resumed"),
+    "a log with more in it": (noted(1, script="x"), "log.jsonl line 2 has no field 'script'"),
+    "a log with an escape": (noted(0, device="\x1b[2J"), "log.jsonl line 1 holds a character that does not show"),
     "references that differ": (each(accuracy(0.5), noise="none"), "0.5000 claimed, 0."),
 }
 
@@ -399,8 +434,16 @@ def test_the_forger_makes_a_bundle_that_holds_when_nothing_is_changed(
     em: list[Result], call: Callable[..., str], tmp_path: Path
 ) -> None:
     """Otherwise every refusal above might have another reason."""
-    Forger(tmp_path / "em.zip", em).write()
-    assert call(*VERIFY).endswith("badge     valid\n")
+    forger = Forger(tmp_path / "em.zip", em)
+    forger.write()
+    output = call(*VERIFY)
+    assert "log       of 0 of 12 results\n" in output
+    assert output.endswith("badge     valid\n")
+    forger.log = [*logged(forger.results[0]), *logged(forger.results[3])]
+    forger.write()
+    output = call(*VERIFY)
+    assert "log       of 2 of 12 results\n" in output
+    assert output.endswith("badge     valid\n")
 
 
 def test_a_suite_is_found_by_its_name_alone_never_by_a_path(
@@ -588,7 +631,9 @@ def test_a_withdrawn_entry_stays_unranked_with_the_reason(
     page = (listed / "README.md").read_text()
     shown = r"withdrawn: trained on \| \<b\>test\</b\> images, see \[here\](https\://example.org) and www\.example.org"
     assert shown in page
-    refuse("withdraw", str(TINY), "--noise", "rem", "--reason", "x", expected="suite tiny lists no noise 'rem'")
+    refuse(
+        "withdraw", str(TINY), "--noise", "rem", "--reason", "x", expected="noise rem is withdrawn already: trained on"
+    )
     challenge(tmp_path / "em.zip", 1191, "rem")
     refuse(*ACCEPT, expected="noise rem is withdrawn: trained on")
 
@@ -641,10 +686,12 @@ def test_what_would_not_be_valid_is_not_packed(em: list[Result], refuse: Callabl
     def submit(*words: str) -> list[str]:
         return ["submit", str(TINY), "--into", "x.zip", "--name", "Ada", *words]
 
-    lacking = "the entry lacks "
+    lacking = "the entry lacks em / adv-linf / smallcnn seed 0; em / none / smallcnn seed 0; none / adv-linf / smallcnn"
     refuse(*submit("--noise", "em"), expected=lacking)
     put_on_board(tmp_path / "leaderboards", [one for one in em if one.noise == "none"])
     refuse(*submit("--noise", "em"), expected=lacking)
+    against = ("--noise", "em", "--breaker", BREAKER)
+    refuse(*submit(*against), expected=f"the entry lacks em / {BREAKER} / smallcnn seed 0; none / {BREAKER} / smallcnn")
     put_on_board(tmp_path / "leaderboards", em)
     refuse(*submit("--noise", "em"), expected="what came of making em for digits, seed 0 is not in .uebench; say where")
     refuse(*submit("--noise", "rme"), expected="unknown noise 'rme'; did you mean rem?")
@@ -654,6 +701,46 @@ def test_what_would_not_be_valid_is_not_packed(em: list[Result], refuse: Callabl
     )
     two = ("--breaker", BREAKER, "--breaker", "grayscale")
     refuse(*submit("--noise", "em", *two), expected="a submission is of one breaker, not 2")
+
+
+def grids(folder: Path, second: str, third: str) -> Path:
+    """Write a suite of three cross products on one data set: the clean set, em, and em on half of the images."""
+    whole = TINY.read_text().replace('noises = ["none", "em", "rem"]\n', "")
+    parts = ('["none"]', f'["em"]\n{second}', f'["em"]\nprotected = [0.5]\n{third}')
+    (folder / "several.toml").write_text(whole + "".join(f"\n[[grid]]\nnoises = {part}\n" for part in parts))
+    return folder / "several.toml"
+
+
+def test_several_grids_on_one_data_set_are_handed_in_where_they_mean_the_same(
+    call: Callable[..., str], refuse: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "find", lambda self, key: {"released.safetensors": TINY})
+    own = "[grid.defaults.noise.em]\nsteps = 10"
+    path = str(grids(tmp_path, own, own))
+    cells = {cell.key: (part, cell) for part in select(suite.read(path), seeds=[0, 1, 2]) for cell in planned(part)}
+    found = [record(part, cell, 700 + 7 * cell.protect.seed) for part, cell in cells.values() if cell.protected == 1]
+    assert {one.noise for one in found} == {"none", "em"}, "each named by its grid, whose default is 10"
+    leaderboard.write(tmp_path / "leaderboards/several/results.jsonl", {one.key: one for one in found})
+    words = ("submit", path, "--noise", "em", "--name", "Ada", "--into")
+    assert "entry     noise em on digits in suite several, by Ada\ncells     12 results" in call(*words, "em.zip")
+    assert call("verify", "em.zip", "--suite", path).endswith("badge     valid\n")
+    grids(tmp_path, own, own.replace("10", "11"))
+    refuse(*words, "x.zip", expected="grids of suite several mean different noises: em:radius=32/255,")
+    grids(tmp_path, "[grid.recipe]\nsteps = 30", "[grid.recipe]\nsteps = 30")
+    refuse(*words, "x.zip", expected="suite several runs this by the recipe sgd:steps=30,")
+
+
+def planned(part: Selection) -> Sequence[Cell]:
+    return plan.plan(part, registry().build("noise", "none"), (registry().build("breaker", "none"),), [""]).cells  # type: ignore[arg-type]
+
+
+def test_results_that_do_not_say_what_they_were_made_with_are_not_packed(
+    em: list[Result], refuse: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "find", lambda self, key: {"released.safetensors": TINY})
+    put_on_board(tmp_path / "leaderboards", [replace(one, made_with={"device": "x"}) for one in em])
+    words = ("submit", str(TINY), "--noise", "em", "--into", "x.zip", "--name", "Ada")
+    refuse(*words, expected="made_with lacks the field 'uebench'")
 
 
 def test_the_spread_is_that_of_two_runs() -> None:
@@ -766,6 +853,9 @@ def test_from_a_run_to_the_board(call: Callable[..., str], tmp_path: Path) -> No
     call("run", *small, "--breaker", "adv-linf", *theirs)
     submit = ("submit", str(TINY), "--noise", "em", "--name", "Ada", *theirs)
     output = call(*submit, "--into", "em.zip")
+    assert "log       of 4 of 4 results\n" in output
+    events = [one["event"] for one in bundle.read(tmp_path / "em.zip").log]
+    assert (events.count("started"), set(events)) == (5, {"started", "step"}), "four networks and a noise"
     assert output.endswith("badge     claimed; send em.zip to the maintainers of the board\n")
     call(*submit, "--into", "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "em.zip").read_bytes()

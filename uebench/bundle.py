@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from uebench import result
+from uebench import log, result
 from uebench.api import UserError
 from uebench.result import Result
-from uebench.store import pack, writing
+from uebench.store import LOG, pack, writing
 from uebench.untrusted import conform, read_json
 
 SCHEMA = 1
@@ -29,7 +29,7 @@ MEMBERS, LARGEST = 256, 2**31 - 1
 """How many members a bundle may have, and how many bytes; no length in it needs more than 32 bits."""
 LISTED = 100
 """Bytes that a member takes in the list at the end, at most."""
-LIMITS = {MANIFEST: 2**18, RESULTS: 2**24}
+LIMITS = {MANIFEST: 2**18, RESULTS: 2**24, LOG: 2**24}
 """Bytes of a member; what is in `noise/` is bounded by the bundle."""
 HEADER = 1000
 """Bytes of the header of a safetensors file with one array."""
@@ -60,14 +60,24 @@ _NEW_YEAR = 0x21  # 1980-01-01, the first day that a zip file knows
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle says: the SHA-256 of the file, the manifest (of `SHAPE`), and results, sorted by key."""
+    """What a bundle says: the SHA-256 of the file, the manifest (of `SHAPE`), results by key, and what jobs logged.
+
+    Jobs done before there were logs, or in another store, have none.
+    """
 
     sha256: str
     manifest: Mapping[str, Any]
     results: Sequence[Result]
+    log: Sequence[Mapping[str, Any]] = ()
 
 
-def write(path: Path, manifest: Mapping[str, Any], results: Iterable[Result], released: Mapping[str, Path]) -> None:
+def write(
+    path: Path,
+    manifest: Mapping[str, Any],
+    results: Iterable[Result],
+    released: Mapping[str, Path],
+    logged: Iterable[Mapping[str, Any]] = (),
+) -> None:
     """Write a new bundle; equal contents give equal bytes, on every machine.
 
     The manifest lacks `members` only; `released` are safetensors files by the key of their job. Members are stored as
@@ -78,11 +88,16 @@ def write(path: Path, manifest: Mapping[str, Any], results: Iterable[Result], re
         raise UserError(f"{path} exists; write the bundle into a new file")
     lines = [one.line() + "\n" for one in sorted(results, key=lambda one: one.key)]
     contents: dict[str, bytes | Path] = {RESULTS: "".join(lines).encode()}
+    if told := b"".join(pack(one) + b"\n" for one in logged):
+        contents[LOG] = told
     contents |= {f"noise/{key}.safetensors": file for key, file in released.items()}
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         members = {name: {"bytes": _size_of(one), "sha256": sha256_of(one)} for name, one in contents.items()}
         contents[MANIFEST] = pack({**manifest, "members": members})
+        for name, most in LIMITS.items():
+            if name in contents and _size_of(contents[name]) > most:
+                raise UserError(f"{path}: {name} would have {_size_of(contents[name])} bytes; at most {most}")
         if sum(map(_size_of, contents.values())) + MEMBERS * 1000 > LARGEST:
             raise UserError(f"{path} would be larger than {LARGEST} bytes; leave the images out")
         try:
@@ -156,12 +171,13 @@ def _read(file: IO[bytes], path: Path) -> Bundle:
         manifest = _manifest(archive.read(MANIFEST), f"{path}: {MANIFEST}")
         _check_members(archive, names, manifest, path)
         results = _results(archive.read(RESULTS), f"{path}: {RESULTS}")
+        logged = log.parse(archive.read(LOG), f"{path}: {LOG}") if LOG in names else []
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} is damaged: {error}") from None
     for name in names - set(LIMITS):
         with archive.open(name) as content:
             _check_images(content, archive.getinfo(name).file_size, f"{path}: {name}")
-    return Bundle(whole, manifest, results)
+    return Bundle(whole, manifest, results, logged)
 
 
 def _check_end(file: IO[bytes], path: Path) -> int:
@@ -195,8 +211,8 @@ def _entries(archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> set[str]:
         name, mode = one.orig_filename, one.external_attr >> 16
         if name not in LIMITS and not RELEASED.fullmatch(name):
             raise UserError(
-                f"{path} holds a member {ascii(name)[:100]}; a bundle holds {MANIFEST}, {RESULTS} and "
-                "noise/KEY.safetensors"
+                f"{path} holds a member {ascii(name)[:100]}; a bundle holds {MANIFEST}, {RESULTS}, {LOG} "
+                "and noise/KEY.safetensors"
             )
         if name in found:
             raise UserError(f"{path} holds {name} twice")
@@ -220,7 +236,7 @@ def _entries(archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> set[str]:
         found.append(name)
     if place != archive.start_dir:
         raise UserError(f"{path} has {archive.start_dir - place} bytes between its members and their list")
-    for name in LIMITS:
+    for name in (MANIFEST, RESULTS):
         if name not in found:
             raise UserError(f"{path} holds no {name}")
     return set(found)
@@ -244,7 +260,7 @@ def _check_members(archive: zipfile.ZipFile, names: set[str], manifest: Mapping[
             found = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
         if (found, archive.getinfo(name).file_size) != (one["sha256"], one["bytes"]):
             raise UserError(f"{path}: {name} does not match its SHA-256 and length in the manifest")
-        if name != RESULTS and manifest["released"].get(Path(name).stem) != found:
+        if name not in LIMITS and manifest["released"].get(Path(name).stem) != found:
             raise UserError(f"{path}: {name} is no released noise of the manifest")
 
 

@@ -68,8 +68,10 @@ def withdraw(suite: str, noise: str, reason: str, store: Store, boards: Path) ->
 
 def _listed(suite: Suite, board: Mapping[str, Result], rulings: Rulings, noise: str) -> str:
     names = {one.parameters["noise"]: one.noise for one in board.values() if one.noise != "none"}
-    names = {text: name for text, name in names.items() if text not in rulings.withdrawn}
-    found = [text for text, name in names.items() if noise in (text, name)]
+    called = [text for text, name in names.items() if noise in (text, name)]
+    found = [text for text in called if text not in rulings.withdrawn]
+    if called and not found:
+        raise UserError(f"noise {names[called[0]]} is withdrawn already: {rulings.withdrawn[called[0]]}")
     if not found:
         raise UserError(f"suite {suite.name} lists no noise {noise!r}{spec.nearest(noise, names.values())}")
     if len(found) > 1:
@@ -115,8 +117,8 @@ def _values(board: Board) -> list[tuple[tuple[str, str], dict[str, Any]]]:
 
 
 def _value(value: Mapping[str, Any] | None) -> str:
-    if value is None:
-        return "not listed"
+    if value is None or value["status"] == "reference":
+        return "not listed" if value is None else "reference"
     protection = value["residual_protection"]
     number = "" if protection is None else f", {100 * protection:.1f} ({value['worst_breaker']})"
     return f"{value['status']}{number}"

@@ -88,7 +88,9 @@ def follows(results: Sequence[Result]) -> dict[str, Any]:
     return {
         "seeds": sorted({one.seed for one in results}),
         "keys": sorted(one.key for one in results),
-        "made_with": {name: sorted({str(one[name]) for one in made_with}) for name in ("device", "torch", "uebench")},
+        "made_with": {
+            name: sorted({str(one.get(name)) for one in made_with}) for name in ("device", "torch", "uebench")
+        },
     }
 
 

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from uebench import log
 from uebench.seeds import derive, sow
 from uebench.store import Store
 
+LINES = 20
+"""Of a job's steps in its log."""
 Report = Callable[[int, int, float | None], None]
 """Called now and then with the number of finished steps, of all steps, and the loss told last."""
 
@@ -33,6 +36,8 @@ class StoredJournal:
         """Seconds between two reports."""
         self._reported = -math.inf
         self._loss: Tensor | None = None
+        if self._next:
+            log.note(store, key, "resumed", step=self._next)
 
     @property
     def seconds(self) -> float:
@@ -43,10 +48,18 @@ class StoredJournal:
         """Yield the steps that are left of 0 .. count-1, each with all random generators seeded."""
         for step in range(self._next, count):
             self._report(step, count)
+            if step and step * LINES // count > (step - 1) * LINES // count:
+                self._note(step, count)
             self._next = step + 1
             sow(derive(self.seed, "step", step))
             yield step
         self._report(count, count)
+        self._note(count, count)
+
+    def _note(self, step: int, count: int) -> None:
+        loss = None if self._loss is None else float(self._loss)
+        told = loss if loss is None or math.isfinite(loss) else None
+        log.note(self.store, self.key, "step", step=step, of=count, loss=told)
 
     def _report(self, step: int, count: int) -> None:
         if time.monotonic() - self._reported > self.period or step == count:

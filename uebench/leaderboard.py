@@ -14,7 +14,8 @@ from uebench.store import write_whole
 def read(path: Path) -> dict[str, Result]:
     """Return the records of a `results.jsonl` by key; a missing file has none. Raises `UserError` with the line."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        with path.open(encoding="utf-8", newline="\n") as file:  # other ends of lines may stand in a text
+            lines = list(file)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:

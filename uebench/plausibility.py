@@ -21,14 +21,6 @@ STEP = 1e-3
 """What a measured L-inf norm may be off a whole number of steps of 1/255, in steps: it is a difference of floats."""
 ROUNDING = 0.01
 """What rounding may do to a PSNR, in dB, or to an SSIM."""
-NESTED = {
-    "parameters": {name: str for name in ("content", "dataset", "noise", "breaker", "target", "recipe")},
-    "curve": [{"step": int, "test_accuracy": float, "train_accuracy": float}],
-    "flags": [str],
-    "psnr": (float, type(None)),
-    "peak_bytes": (int, type(None)),
-    "made_with": dict,
-}
 MADE_WITH = {"device": str, "uebench": str, "torch": str, "plugins": {str: str}}
 
 
@@ -44,7 +36,6 @@ def check(one: Result, recipe: Recipe, now: datetime) -> None:
 
 
 def _check_form(one: Result, place: str) -> None:
-    conform({name: getattr(one, name) for name in NESTED}, NESTED, place)
     known = {name: one.made_with[name] for name in MADE_WITH if name in one.made_with}
     conform(known, MADE_WITH, f"{place}, made_with")
     others = {name: value for name, value in one.made_with.items() if name not in MADE_WITH}
@@ -56,8 +47,6 @@ def _check_form(one: Result, place: str) -> None:
     for flag in one.flags:
         if not FLAG.fullmatch(flag):
             raise UserError(f"{place}: {flag!r} is no flag")
-    if not 0 <= one.seed < 2**32:
-        raise UserError(f"{place}: a seed must lie in 0 .. 2^32 - 1, not {one.seed}")
     if (one.protected, one.kind) != (1, "mixed"):
         raise UserError(f"{place} is of a share of {one.protected:g} ({one.kind!r}), not of a wholly protected set")
 
@@ -69,10 +58,6 @@ def _check_curve(one: Result, recipe: Recipe, place: str) -> None:
     found = [point["step"] for point in one.curve]
     if found != steps:
         raise UserError(f"{place}: the curve is of the steps {str(found)[:60]}, not of {str(steps)[:60]}")
-    for point in one.curve:
-        for name in ("test_accuracy", "train_accuracy"):
-            if not 0 <= point[name] <= 1:
-                raise UserError(f"{place}: {name} of the curve must lie in [0, 1], not {point[name]!r}")
     last = one.curve[-1]
     if (last["test_accuracy"], last["train_accuracy"]) != (one.test_accuracy, one.train_accuracy):
         raise UserError(f"{place}: the curve ends at {last['test_accuracy']!r}, test_accuracy is {one.test_accuracy!r}")
@@ -83,7 +68,7 @@ def _check_curve(one: Result, recipe: Recipe, place: str) -> None:
 def _check_noise(one: Result, place: str) -> None:
     """Raise `UserError` where the measures of the noise contradict each other, the 8 bits, or the declared budget."""
     steps = one.noise_linf * 255
-    if not 0 <= one.noise_linf <= 1 or abs(steps - round(steps)) > STEP:
+    if abs(steps - round(steps)) > STEP:
         raise UserError(f"{place}: noise_linf {one.noise_linf!r} is no whole number of steps of 1/255")
     changed = one.noise_linf > 0
     if (one.psnr is not None, one.noise_l2 > 0) != (changed, changed) or not -1 <= one.ssim <= 1 + ROUNDING:
@@ -101,9 +86,6 @@ def _check_noise(one: Result, place: str) -> None:
 
 
 def _check_time(one: Result, now: datetime, place: str) -> None:
-    for name in ("noise_seconds", "train_seconds"):
-        if getattr(one, name) < 0:
-            raise UserError(f"{place}: {name} must be at least 0, not {getattr(one, name)!r}")
     try:
         finished = datetime.fromisoformat(one.finished)
     except ValueError:

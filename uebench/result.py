@@ -6,9 +6,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
+from uebench import spec
 from uebench.api import UserError
+from uebench.untrusted import conform
 
 SCHEMA = 1
 VARYING = ("noise_seconds", "train_seconds", "finished", "made_with", "peak_bytes")
@@ -57,27 +59,88 @@ class Result:
         return all(mine[name] == theirs[name] for name in mine if name not in VARYING)
 
 
+SHAPE = {
+    **{one.name: get_type_hints(Result)[one.name] for one in fields(Result)},
+    "parameters": dict.fromkeys(("content", "dataset", "noise", "breaker", "target", "recipe"), str),
+    "curve": [{"step": int, "test_accuracy": float, "train_accuracy": float}],
+    "psnr": (float, type(None)),
+    "peak_bytes": (int, type(None)),
+    "flags": [str],
+    "made_with": dict,
+}
+KINDS = ("mixed", "clean-only")
+LARGEST = 2**53
+"""Beyond it not every whole number is a float."""
+SHARE = (0.0, 1.0)
+RANGES = {
+    **dict.fromkeys(("test_accuracy", "train_accuracy", "best_test_accuracy", "protected", "noise_linf"), SHARE),
+    **dict.fromkeys(("noise_l2", "noise_seconds", "train_seconds", "peak_bytes"), (0, LARGEST)),
+    "psnr": (-1e3, 1e3),
+    "ssim": (-1.01, 1.01),  # rounding
+    "seed": (0, 2**32 - 1),
+}
+
+
 def parse(text: str, place: str = "result") -> Result:
-    """Read one record; raises `UserError` that names the place, the field and what is wrong."""
+    """Read one record; raises `UserError` that names the place, the field and what is wrong.
+
+    What it returns has the types, shapes and ranges that ranks, tables and figures rely on. Whether a run can have
+    written it, submissions are asked besides.
+    """
     try:
-        table = json.loads(text)
+        table = json.loads(text, parse_constant=_refused, parse_float=_finite)
+        json.dumps(table, ensure_ascii=False).encode()
+    except RecursionError:
+        raise UserError(f"{place} is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{place} holds half a character") from None
     except ValueError as error:
         raise UserError(f"{place} is no JSON: {error}") from None
     if not isinstance(table, dict):
         raise UserError(f"{place} is no record")
     if table.get("schema") != SCHEMA:
         raise UserError(f"{place} has schema {table.get('schema')!r}; this version reads {SCHEMA}")
-    names = {one.name for one in fields(Result)}
     table.setdefault("noise_norm", "linf")  # records older than other norms
-    if names != set(table):
-        odd = sorted(names ^ set(table))
-        raise UserError(f"{place}: missing or unknown fields: {', '.join(odd)}")
-    hints = get_type_hints(Result)
-    for name, kind in ((name, hints[name]) for name in names):
-        value = table[name]
-        expected = (int, float) if kind is float else kind
-        if kind in (float, int, str) and (isinstance(value, bool) or not isinstance(value, expected)):
-            raise UserError(f"{place}: {name} must be {kind.__name__}, not {value!r}")
-        if name.endswith("accuracy") and not (math.isfinite(value) and 0 <= value <= 1):
-            raise UserError(f"{place}: {name} must lie in [0, 1], not {value!r}")
+    conform(table, SHAPE, place)
+    conform(table["made_with"].get("device"), str, f"{place}, made_with, device")
+    conform(table["made_with"].get("plugins", {}), {str: str}, f"{place}, made_with, plugins")
+    for name, (low, high) in RANGES.items():
+        if table[name] is not None:
+            _check_range(table[name], low, high, f"{place}: {name}")
+    if table["protected"] == 0:
+        raise UserError(f"{place}: protected must be above 0")
+    if table["kind"] not in KINDS:
+        raise UserError(f"{place}: kind must be {' or '.join(KINDS)}, not {table['kind'][:40]!r}")
+    chain = _members(table["parameters"]["breaker"], f"{place}, parameters, breaker")
+    if len(_members(table["breaker"], f"{place}, breaker")) != len(chain):
+        raise UserError(f"{place}: breaker {table['breaker'][:60]!r} is no name of a chain of {len(chain)}")
+    last = 0
+    for row in table["curve"]:
+        _check_range(row["step"], last + 1, LARGEST, f"{place}: step of the curve")
+        for name in ("test_accuracy", "train_accuracy"):
+            _check_range(row[name], *SHARE, f"{place}: {name} of the curve")
+        last = row["step"]
     return Result(**table)
+
+
+def _members(text: str, place: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the members of a chain, which figures take apart; raises `UserError`."""
+    try:
+        return [spec.apart(member) for member in spec.split(text, "+")]
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+
+
+def _check_range(value: float, low: float, high: float, place: str) -> None:
+    if not low <= value <= high:
+        raise UserError(f"{place} must lie in [{low:.16g}, {high:.16g}], not {value!r}")
+
+
+def _refused(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text[:20]} is beyond every number")
+    return float(text)

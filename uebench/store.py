@@ -18,7 +18,7 @@ from torch import Tensor
 
 from uebench.api import UserError
 
-MANIFEST = "manifest.json"
+MANIFEST, LOG = "manifest.json", "log.jsonl"
 
 
 class Busy(Exception):
@@ -89,7 +89,7 @@ def pack(value: Any) -> bytes:
 class Store:
     """A folder of content-addressed work: `done/<key>/` finished, `half/<key>` resumable, `locks/<key>`, `data/`.
 
-    `say` receives a line about everything found damaged.
+    `half/<key>.log` is the log of a job at work. `say` receives a line about everything found damaged.
     """
 
     def __init__(self, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
@@ -110,6 +110,9 @@ class Store:
     def _half(self, key: str) -> Path:
         return self.root / "half" / key
 
+    def _log(self, key: str) -> Path:
+        return self.root / "half" / f"{key}.log"
+
     @contextmanager
     def lock(self, key: str, wait: bool = False) -> Iterator[None]:
         """Hold a key against other processes; a killed one lets go. Raises `Busy` where it is held, unless `wait`."""
@@ -129,8 +132,10 @@ class Store:
     def save(self, key: str, files: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:
         """Finish a key: write its files and their checksums to a scratch folder, then move it into place at once.
 
-        A file is bytes, or tensors by name, which become a safetensors file.
+        A file is bytes, or tensors by name, which become a safetensors file. What was noted of the key goes along.
         """
+        if self._log(key).exists():
+            files = {**files, LOG: self._log(key).read_bytes()}
         final = self._done(key)
         scratch = final.with_name(f".{key}")
         with writing(final):
@@ -171,6 +176,14 @@ class Store:
             self.say(f"{path} does not match its checksum; it will be made again")
         return files if sound else None
 
+    def note(self, key: str, line: str) -> None:
+        """Add a line to the log of a key that is at work."""
+        path = self._log(key)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab") as file:
+                file.write(line.encode() + b"\n")
+
     def keep(self, key: str, state: Mapping[str, Tensor]) -> None:
         """Write the half-finished state of a key, with a checksum."""
         content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in state.items()})
@@ -189,7 +202,8 @@ class Store:
         return safetensors.torch.load(content[64:])
 
     def forget(self, key: str) -> None:
-        """Remove the half-finished state of a key."""
+        """Remove the half-finished state of a key, and its log."""
         with writing(self._half(key)):
             self._half(key).unlink(missing_ok=True)
+            self._log(key).unlink(missing_ok=True)
         sweep(self._half(key))

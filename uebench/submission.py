@@ -8,14 +8,14 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from uebench import plausibility, spec
+from uebench import log, plausibility, spec
 from uebench.agreement import Agreement, images_counted, spread
 from uebench.api import UserError
 from uebench.bundle import Bundle
 from uebench.entry import Entry, cell, follows, handed_in
 from uebench.history import Rulings
 from uebench.ranking import required
-from uebench.restore import NotHere, restore, restore_chain
+from uebench.restore import NotHere, parse, restore, restore_chain
 from uebench.result import Result
 from uebench.selection import describe, describe_chain, recipe_of
 from uebench.suite import Suite
@@ -48,8 +48,10 @@ def check(found: Bundle, suite: Suite, board: Mapping[str, Result], rulings: Rul
                 raise UserError(f"result {one.key} has {name} {one.parameters[name]!r}, the entry {text!r}")
     _check_complete(made, found)
     _check_manifest(made, found)
-    _check_names(made, found, board)
+    _check_names(made, found, board, suite)
     _check_one_noise(found)
+    devices = {one.key: one.made_with["device"] for one in found.results}
+    log.check(found.log, {**dict.fromkeys(found.manifest["released"], ""), **devices}, recipe_of(made.part).steps, now)
     _check_listed(made, found, board, rulings)
     return _references(made, found, board)
 
@@ -61,6 +63,9 @@ def _check_complete(made: Entry, found: Bundle) -> None:
     names = {text: one for result in found.results for text, one in zip(cell(result), _labels(result), strict=True)}
     breakers, targets = required(made.part)
     names |= {**breakers, **targets, made.clean: "none"}
+    with suppress(UserError):  # what is not here goes by its whole text
+        names |= {text: describe(made.part, "noise", restore("noise", text)) for text in made.noises}
+        names |= {made.breaker: describe_chain(made.part, restore_chain(made.breaker))} if made.breaker else {}
     for one in found.results:
         if cell(one) not in made.needed:
             raise UserError(f"the bundle holds {' / '.join(_labels(one))}, which the entry does not need")
@@ -102,7 +107,7 @@ def _check_manifest(made: Entry, found: Bundle) -> None:
         raise UserError(f"{len(released)} released noises for {len(made.noises)} noises and {len(says['seeds'])} seeds")
 
 
-def _check_names(made: Entry, found: Bundle, board: Mapping[str, Result]) -> None:
+def _check_names(made: Entry, found: Bundle, board: Mapping[str, Result], suite: Suite) -> None:
     """Raise `UserError` where a label is not the one that the suite gives, or is another component's."""
     breakers, targets = required(made.part)
     told = {"breaker": {**breakers}, "target": {**targets}, "noise": {made.clean: "none"}, "dataset": {}, "recipe": {}}
@@ -113,7 +118,8 @@ def _check_names(made: Entry, found: Bundle, board: Mapping[str, Result]) -> Non
     for kind, texts in (("noise", made.noises), ("dataset", [made.dataset])):
         for text in texts:
             with suppress(NotHere):
-                told[kind].setdefault(text, describe(made.part, kind, restore(kind, text)))
+                own = suite.part(parse("dataset", made.dataset)[0], parse(kind, text)[0] if kind == "noise" else "")
+                told[kind].setdefault(text, describe(own, kind, restore(kind, text)))
     with suppress(NotHere):
         if made.breaker:
             told["breaker"].setdefault(made.breaker, describe_chain(made.part, restore_chain(made.breaker)))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uebench import bundle, naming, provenance, spec, submission
+from uebench import bundle, log, naming, provenance, spec, submission
 from uebench import plan as planning
 from uebench.api import UserError
 from uebench.bundle import Bundle
@@ -17,9 +17,9 @@ from uebench.display import say
 from uebench.entry import Entry, follows, terms
 from uebench.ranking import SEEDS
 from uebench.result import Result
-from uebench.selection import Selection, select
+from uebench.selection import Selection, recipe_of, select
 from uebench.store import Store
-from uebench.suite import read
+from uebench.suite import Suite, read
 
 
 def submit(
@@ -37,17 +37,11 @@ def submit(
     noises are packed, else only their hashes.
     """
     chosen = read(suite)
-    selections = select(chosen, **lists, protected=[1.0], kind="mixed")
-    selection = selections[0]
-    chains = selection.chains if lists["breakers"] else [()]
-    for kind, found in (("dataset", selection.sources), ("breaker", chains)):
-        count = len(found) * len(selections)
-        if count != 1:
-            raise UserError(f"a submission is of one {kind}, not {count}; say which with --{kind}")
-    (source,), (chain,) = selection.sources, chains
+    selection = _select(chosen, lists)
+    (source,), chain = selection.sources, selection.chains[0] if lists["breakers"] else ()
     noises = [spec.canonical(one) for one in selection.noises]
     breaker = "+".join(spec.canonical(one) for one in chain)
-    made = Entry(selection.suite, spec.canonical(source), fingerprint(source, store), noises, breaker)
+    made = Entry(chosen.part(source.name), spec.canonical(source), fingerprint(source, store), noises, breaker)
     board, rulings = on_record(boards, chosen)
     results = sorted(made.pick(board.values()), key=lambda one: one.key)
     released = _released(made, selection, results, store)
@@ -64,10 +58,38 @@ def submit(
         "released": {key: bundle.sha256_of(path) for key, path in released.items()},
         "submitter": dict(submitter),
     }
-    submission.check(Bundle("", manifest, results), chosen, board, rulings, datetime.now(UTC))
-    bundle.write(into, manifest, results, released if images else {})
+    keys = [*sorted(released), *(one.key for one in results)]
+    logged = [line for key in keys for line in log.lines(key, store.find(key) or {})]
+    submission.check(Bundle("", manifest, results, logged), chosen, board, rulings, datetime.now(UTC))
+    bundle.write(into, manifest, results, released if images else {}, logged)
     tell(bundle.read(into), made)
     say(f"badge     claimed; send {into} to the maintainers of the board")
+
+
+def _select(suite: Suite, lists: Mapping[str, Any]) -> Selection:
+    """Return what is handed in, as components; raises `UserError` where it is not one thing.
+
+    Several cross products of a suite may have it, as long as they mean the same by it.
+    """
+    found = select(suite, **lists, protected=[1.0], kind="mixed")
+    several = {"dataset": {spec.label(one) for part in found for one in part.sources}}
+    if lists["breakers"]:
+        several["breaker"] = {"+".join(map(spec.label, one)) for part in found for one in part.chains}
+    for kind, names in several.items():
+        if len(names) != 1:
+            told = ", ".join(sorted(names))
+            raise UserError(f"a submission is of one {kind}, not {len(names)}: {told}; say which with --{kind}")
+    judged = recipe_of(suite.part(found[0].sources[0].name))
+    fits = [one for one in found if one.recipe == judged]
+    if not fits:
+        raise UserError(
+            f"suite {suite.name} runs this by the recipe {spec.label(found[0].recipe)}; entries are judged by that of "
+            f"the first grid with this data set, {spec.label(judged)}"
+        )
+    if len({tuple(one.noises) for one in fits}) > 1:
+        texts = sorted({spec.label(noise) for one in fits for noise in one.noises})
+        raise UserError(f"grids of suite {suite.name} mean different noises: {'; '.join(texts)}; give every parameter")
+    return fits[0]
 
 
 def _released(made: Entry, selection: Selection, results: Sequence[Result], store: Store) -> dict[str, Path]:
@@ -87,7 +109,7 @@ def _released(made: Entry, selection: Selection, results: Sequence[Result], stor
 def _distributions(results: Sequence[Result]) -> list[dict[str, str]]:
     """Return name, version and hash of every distribution that took part; raises `UserError` for another version."""
     found = []
-    for name, version in sorted({pair for one in results for pair in one.made_with["plugins"].items()}):
+    for name, version in sorted({pair for one in results for pair in one.made_with.get("plugins", {}).items()}):
         installed = provenance.fingerprint(name)
         if installed and installed[0] != version:
             raise UserError(f"results were made with {name} {version}; {installed[0]} is installed here")
@@ -105,6 +127,8 @@ def tell(found: Bundle, made: Entry) -> None:
     say(f"bundle    sha256 {found.sha256}")
     say(f"entry     {what} on {own[0].dataset} in suite {says['suite']}, by {says['submitter']['name']}")
     say(f"cells     {len(found.results)} results, of them {len(own)} its own, seeds {seeds}{few}")
+    kept = len({one["key"] for one in found.log} & set(says["keys"]))
+    say(f"log       of {kept} of {len(found.results)} results")
     for one in says["distributions"]:
         here = provenance.fingerprint(one["name"])
         same = "not installed" if not here else "the same files" if here[1] == one["sha256"] else "other files"

@@ -72,9 +72,15 @@ class Suite:
         """The cross products that the suite consists of."""
         return self.grids or (self,)
 
-    def part(self, dataset: str) -> Suite:
-        """Return the first cross product that has a data set of this name, or the suite."""
-        return next((one for one in self.parts if dataset in map(name_of, one.datasets)), self)
+    def part(self, dataset: str, noise: str = "") -> Suite:
+        """Return the first cross product that has a data set of this name, or the suite.
+
+        Of several, ranks and entries go by the first. With the name of a noise it is the one that names its results:
+        the first that has both, where there is one.
+        """
+        found = [one for one in self.parts if dataset in map(name_of, one.datasets)]
+        both = [one for one in found if noise in map(name_of, one.noises)]
+        return next(iter([*both, *found]), self)
 
 
 def available() -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from uebench import audit, forecast, result, spec
+from uebench import audit, forecast, log, result, spec
 from uebench.api import Breaker, Dataset, Split, Target, UserError
 from uebench.data import complete, kept, load, names, split, untested
 from uebench.gallery import sheet
@@ -24,7 +25,7 @@ from uebench.plan import Cell, Job, Protect, Victim
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.seeds import derive, sow
-from uebench.store import Store, pack
+from uebench.store import Store, StoreError, pack
 from uebench.train import build, train
 
 
@@ -244,15 +245,22 @@ def made_by(job: Job, store: Store) -> Mapping[str, str]:
 
 
 def do(job: Job, place: Place, report: Report) -> None:
-    """Do a job and store what comes of it."""
-    if isinstance(job, Cell):
-        run(job, place, report)
-        return
-    if isinstance(job, Victim):
-        teach(job, place, report)
-    else:
-        protect(job, place, report)
-    gc.collect()  # exceptions that libraries caught hold their frames, and those clean images that no breaker may find
+    """Do a job and store what comes of it, with a log."""
+    told = {name: value for name, value in made_with(place).items() if name in log.EVENTS["started"]}
+    log.note(place.store, job.key, "started", **told)
+    try:
+        if isinstance(job, Victim):
+            teach(job, place, report)
+        elif isinstance(job, Protect):
+            protect(job, place, report)
+        else:
+            run(job, place, report)
+    except Exception as error:
+        with suppress(StoreError):  # which may be what failed
+            log.note(place.store, job.key, "failed", error=type(error).__name__)
+        raise
+    if not isinstance(job, Cell):  # exceptions that libraries caught hold frames, and so what no breaker may find
+        gc.collect()
 
 
 def perform(job: Job, place: Place, report: Report) -> Result | bool:

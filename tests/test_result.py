@@ -1,0 +1,147 @@
+"""A record that is read is one from which every page can be built; any other is refused in one line."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.test_leaderboard import DEMO
+from tests.test_site import varied
+from uebench import UserError, compare, curves, leaderboard, pages, plots, ranking, web
+from uebench.result import parse
+
+LINES = [one.line() for one in varied() if one.seed == 0 and one.parameters["recipe"] == "sgd@1"]
+RECORD = json.loads(LINES[0])
+DELETED = object()
+NUMBERS = st.integers(-3, 3) | st.floats() | st.sampled_from([2**31, 2**63, 10**30, 1e300, 1e-300, -0.0])
+TEXTS = st.text(st.characters(exclude_categories=[]), max_size=6) | st.sampled_from(
+    ["adv-linf@1:radius=", "a+b", "digits@1", "none@1", "(:)", "a@1:b=(c", "nan", "mixed", "clean-only", "l2", "../x"]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield the path of everything inside a JSON value with what is there, and of a field that each table has not."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield (*path, key), one
+        yield from places(one, (*path, key))
+    if isinstance(value, dict):
+        yield (*path, "another"), None
+
+
+def changes(place: tuple[tuple[Any, ...], Any]) -> st.SearchStrategy[tuple[tuple[Any, ...], Any]]:
+    """Return changes of a place: to what has the same type, to anything, to nothing."""
+    path, old = place
+    same = TEXTS if isinstance(old, str) else NUMBERS if isinstance(old, int | float) else VALUES
+    return st.tuples(st.just(path), same | VALUES | st.just(DELETED))
+
+
+def changed(record: Any, path: tuple[Any, ...], value: Any) -> Any:
+    whole = inner = copy.deepcopy(record)
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is not DELETED:
+        inner[path[-1]] = value
+    elif isinstance(inner, list) or path[-1] in inner:
+        del inner[path[-1]]
+    return whole
+
+
+def refusal(text: str) -> str:
+    """Return why a record is refused; empty for one that is read."""
+    try:
+        parse(parse(text, "there").line(), "there")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    made=st.lists(st.sampled_from(list(places(RECORD))).flatmap(changes), min_size=1, max_size=2),
+    place=st.integers(0, len(LINES) - 1),
+)
+def test_a_changed_record_is_refused_in_one_line_or_every_page_is_built(
+    made: list[tuple[tuple[Any, ...], Any]], place: int, tmp_path: Path
+) -> None:
+    record = json.loads(LINES[place])
+    for path, value in made:
+        with suppress(KeyError, IndexError, TypeError):  # what the first change took away
+            record = changed(record, path, value)
+    text = json.dumps(record)
+    if refused := refusal(text):
+        assert refused.startswith("there")
+        assert refused.isprintable()
+    else:
+        everything(tmp_path, text)
+
+
+def everything(boards: Path, text: str) -> None:
+    """Build all that is built from a record, of results and one more."""
+    results = [*map(parse, LINES), parse(text)]
+    leaderboard.write(boards / "demo" / "results.jsonl", {one.key: one for one in results})
+    found = leaderboard.read(boards / "demo" / "results.jsonl").values()
+    pages.publish(boards / "demo", DEMO, ranking.rank(DEMO, found))
+    web.build(boards, ["demo"])
+    drawn, _ = curves.of(found)
+    plots.styles(drawn)
+    cells = compare.ours(DEMO, found)
+    assert pages.csv(cells, 2)
+    assert compare.table(cells)
+
+
+def row(**fields: object) -> list[dict[str, object]]:
+    return [{"step": 1, "test_accuracy": 0.5, "train_accuracy": 0.5, **fields}]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("curve", {}, "there, curve must be a list, not {}"),
+        ("curve", [3], "there, curve must be a table, not 3"),
+        ("curve", [{"step": 1}], "there, curve lacks the field 'test_accuracy'"),
+        ("curve", row(step=1.5), "there, curve, step must be a whole number, not 1.5"),
+        ("curve", row(step=0), "there: step of the curve must lie in [1, 9007199254740992], not 0"),
+        ("curve", row() * 2, "there: step of the curve must lie in [2, 9007199254740992], not 1"),
+        ("curve", row(test_accuracy=1.5), "there: test_accuracy of the curve must lie in [0, 1], not 1.5"),
+        ("curve", row(train_accuracy=None), "there, curve, train_accuracy must be a number, not None"),
+        ("curve", row(more=1), "there, curve has no field 'more'; known: step, test_accuracy, train_accuracy"),
+        ("breaker", "a+b", "there: breaker 'a+b' is no name of a chain of 1"),
+        ("breaker", "a(", "there, breaker: unbalanced parentheses in 'a('"),
+        ("parameters", {}, "there, parameters lacks the field 'content'"),
+        ("made_with", {}, "there, made_with, device must be text, not None"),
+        ("made_with", {"device": "x", "plugins": []}, "there, made_with, plugins must be a table, not []"),
+        ("noise", "\ud800", "there holds half a character"),
+        ("protected", 0, "there: protected must be above 0"),
+        ("flags", "diverged", "there, flags must be a list, not 'diverged'"),
+        ("psnr", float("inf"), "there is no JSON: Infinity is no number"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said(field: str, value: object, expected: str) -> None:
+    assert refusal(json.dumps({**RECORD, field: value})) == expected
+
+
+def test_a_number_beyond_all_and_deep_nesting_are_refused() -> None:
+    assert refusal(LINES[0].replace('"seed": 0', '"seed": 1e999')) == "there is no JSON: 1e999 is beyond every number"
+    assert refusal("[" * 100_000) == "there is nested too deeply"
+
+
+def test_a_text_may_hold_what_some_take_for_the_end_of_a_line(tmp_path: Path) -> None:
+    one = parse(json.dumps({**RECORD, "noise": "a\u2028b\x85c"}))
+    leaderboard.write(tmp_path / "results.jsonl", {one.key: one})
+    assert leaderboard.read(tmp_path / "results.jsonl") == {one.key: one}
