@@ -5,19 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
 from uebench.api import UserError
 
 SCHEMA = 1
+LATER = ("chosen", "trials")
+"""The fields of a breaker that chooses; no other record has them."""
 VARYING = ("noise_seconds", "train_seconds", "finished", "made_with", "peak_bytes")
 """The fields that may differ between two equal runs: times, and where they ran."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One trained network's record. Accuracies are in [0, 1], over the whole clean test set; seconds are wall time."""
+    """One trained network's record. Accuracies are in [0, 1], over the whole clean test set; seconds are wall time.
+
+    Where the breaker chooses, `chosen` is the chain that was used, and `trials` has the accuracy of each on the
+    released images that were held out. Both are left out of a line where no breaker chooses.
+    """
 
     key: str
     suite: str
@@ -45,11 +51,16 @@ class Result:
     made_with: Mapping[str, Any]
     finished: str
     noise_norm: str = "linf"
+    chosen: str = ""
+    trials: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def line(self) -> str:
         """Return the record as one line of JSON: sorted keys, no NaN."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False, ensure_ascii=False)
+        table = asdict(self)
+        for name in LATER if not self.chosen else ():
+            del table[name]
+        return json.dumps(table, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     def same_numbers(self, other: Result) -> bool:
         """Tell whether two records agree in everything that an equal run reproduces."""
@@ -69,6 +80,8 @@ def parse(text: str, place: str = "result") -> Result:
         raise UserError(f"{place} has schema {table.get('schema')!r}; this version reads {SCHEMA}")
     names = {one.name for one in fields(Result)}
     table.setdefault("noise_norm", "linf")  # records older than other norms
+    if "chosen" not in table:
+        table |= {"chosen": "", "trials": {}}
     if names != set(table):
         odd = sorted(names ^ set(table))
         raise UserError(f"{place}: missing or unknown fields: {', '.join(odd)}")
