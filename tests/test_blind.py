@@ -17,6 +17,7 @@ from uebench import Breaker, Context, Noise, Recipe, Target, suite, work
 from uebench import plan as planning
 from uebench.place import Place
 from uebench.selection import Selection
+from uebench_plugins.breakers.best_of import BestOf
 from uebench_plugins.breakers.none import NoBreaker
 from uebench_plugins.datasets.digits import Digits
 from uebench_plugins.noises.em import EM
@@ -93,6 +94,24 @@ def test_a_hostile_breaker_finds_nothing_but_what_it_is_given(noise: Noise, plac
         assert found & given, f"the search at {occasion} sees nothing at all"
         for what, secrets in hidden.items():
             assert not found & (secrets - given), f"{what} images were found at {occasion}"
+
+
+def test_neither_does_one_that_is_tried_on_held_out_images(place: Place) -> None:
+    """The choice is made without a clean or a test image: none is in memory when a chain is tried."""
+    chain = (BestOf(of=(Hostile(), NoBreaker())),)
+    noise, recipe = EM(radius=0.1, surrogate=VICTIM, steps=3, batch=64, noise_steps=2), Recipe(steps=3, batch=32)
+    job = planning.protect(DIGITS, "", noise, recipe, 0)
+    trial = planning.Cell(job, chain, VICTIM, recipe).trials[0]
+    work.do(job, place, silent)
+    FOUND.clear()
+    work.do(trial, place, silent)
+    data = DIGITS.load(place.store.data)
+    given = set(prints(released_by(place.store, job)))
+    assert FOUND.keys() == {"filter", "augment", "attack"}
+    for found in FOUND.values():
+        assert found & given, "the search sees nothing at all"
+        assert not found & (set(prints(data.train.images)) - given)
+        assert not found & (set(prints(data.test.images)) - given)
 
 
 def test_the_search_would_find_them() -> None:

@@ -80,8 +80,7 @@ def parse(text: str, place: str = "result") -> Result:
         raise UserError(f"{place} has schema {table.get('schema')!r}; this version reads {SCHEMA}")
     names = {one.name for one in fields(Result)}
     table.setdefault("noise_norm", "linf")  # records older than other norms
-    if "chosen" not in table:
-        table |= {"chosen": "", "trials": {}}
+    table = {"chosen": "", "trials": {}, **table}
     if names != set(table):
         odd = sorted(names ^ set(table))
         raise UserError(f"{place}: missing or unknown fields: {', '.join(odd)}")
@@ -93,4 +92,13 @@ def parse(text: str, place: str = "result") -> Result:
             raise UserError(f"{place}: {name} must be {kind.__name__}, not {value!r}")
         if name.endswith("accuracy") and not (math.isfinite(value) and 0 <= value <= 1):
             raise UserError(f"{place}: {name} must lie in [0, 1], not {value!r}")
+    _check_choice(table["chosen"], table["trials"], place)
     return Result(**table)
+
+
+def _check_choice(chosen: str, trials: Any, place: str) -> None:
+    """Raise `UserError` unless nothing was chosen, or a chain that did best of those that were tried."""
+    if not isinstance(trials, dict) or not all(type(one) in (int, float) and 0 <= one <= 1 for one in trials.values()):
+        raise UserError(f"{place}: trials must have accuracies in [0, 1], not {str(trials)[:60]}")
+    if (chosen or trials) and (chosen not in trials or trials[chosen] < max(trials.values())):
+        raise UserError(f"{place}: chosen is {chosen!r}, which did not do best of {str(trials)[:60]}")

@@ -262,7 +262,8 @@ def choose(cell: Cell, place: Place, report: Report) -> None:
     chosen = cell.trials[choosing.best(facts)].cell
     path = _artefact(chosen, place, report)["result.json"]
     own = result.parse(path.read_text("utf-8"), place=f"stored result {chosen.key}")
-    plugins = made_with(place, *cell.chain)["plugins"]
+    tried = [breaker for one in cell.trials for breaker in one.cell.chain]
+    plugins = made_with(place, *cell.chain, *tried)["plugins"]
     record = choosing.taken_over(own, cell, facts, plugins, now())
     place.store.save(cell.key, {"result.json": record.line().encode()})
 
