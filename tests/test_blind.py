@@ -17,6 +17,7 @@ from uebench import Breaker, Context, Noise, Recipe, Target, suite, work
 from uebench import plan as planning
 from uebench.place import Place
 from uebench.selection import Selection
+from uebench_plugins.breakers.best_of import BestOf
 from uebench_plugins.breakers.none import NoBreaker
 from uebench_plugins.datasets.digits import Digits
 from uebench_plugins.noises.em import EM
@@ -121,6 +122,24 @@ def test_what_a_noise_leaves_in_cycles_is_gone_before_a_breaker_looks(place: Pla
     released, clean = released_by(place.store, cell.protect), DIGITS.load(place.store.data).train.images
     assert FOUND["filter"] & set(prints(released))
     assert not FOUND["filter"] & (set(prints(clean)) - set(prints(released)))
+
+
+def test_neither_does_one_that_is_tried_on_held_out_images(place: Place) -> None:
+    """The choice is made without a clean or a test image: none is in memory when a chain is tried."""
+    chain = (BestOf(of=(Hostile(), NoBreaker())),)
+    noise, recipe = EM(radius=0.1, surrogate=VICTIM, steps=3, batch=64, noise_steps=2), Recipe(steps=3, batch=32)
+    job = planning.protect(DIGITS, "", noise, recipe, 0)
+    trial = planning.Cell(job, chain, VICTIM, recipe).trials[0]
+    work.do(job, place, silent)
+    FOUND.clear()
+    work.do(trial, place, silent)
+    data = DIGITS.load(place.store.data)
+    given = set(prints(released_by(place.store, job)))
+    assert FOUND.keys() == {"filter", "augment", "attack"}
+    for found in FOUND.values():
+        assert found & given, "the search sees nothing at all"
+        assert not found & (set(prints(data.train.images)) - given)
+        assert not found & (set(prints(data.test.images)) - given)
 
 
 def test_the_search_would_find_them() -> None:

@@ -15,6 +15,7 @@ from tests.conftest import TINY
 from uebench import (
     Breaker,
     Budget,
+    Choice,
     Context,
     Dataset,
     Noise,
@@ -27,6 +28,8 @@ from uebench import (
     suite,
 )
 from uebench.registry import Problem, registry
+from uebench_plugins.breakers.adv_linf import AdvLinf
+from uebench_plugins.breakers.none import NoBreaker
 
 
 def broken(kind: str, component: Noise | Breaker | Target | Source) -> list[str]:
@@ -286,6 +289,28 @@ def test_a_breaker_that_breaks_one_rule(rule: str) -> None:
     own.seed()
     made = type("Wrong", (Breaker,), {"name": "wrong", **BREAKERS[rule](own)})  # type: ignore[dict-item]
     assert broken("breaker", made()) == [rule]
+
+
+def test_a_breaker_that_chooses_does_nothing_else_and_among_what_can_be_chosen() -> None:
+    class Chooses(Breaker):
+        name = "chooses"
+        chains: ClassVar[list[tuple[Breaker, ...]]] = [(NoBreaker(),), (AdvLinf(steps=1),)]
+        share: ClassVar[float] = 0.5
+
+        def choice(self) -> Choice:
+            return Choice(self.chains, self.share)
+
+    assert broken("breaker", Chooses()) == []
+
+    class Works(Chooses):
+        def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+            return images
+
+    assert broken("breaker", Works()) == ["does nothing but choose"]
+    for chains in ([], [(NoBreaker(),)], [(NoBreaker(),), (Chooses(),)], [(NoBreaker(),), (AdvLinf(), AdvLinf())]):
+        made = type("Wrong", (Chooses,), {"chains": chains})
+        assert broken("breaker", made()) == ["chooses among chains"], chains
+    assert broken("breaker", type("All", (Chooses,), {"share": 1.0})()) == ["holds out some images"]
 
 
 def test_a_breaker_that_changes_its_targets() -> None:

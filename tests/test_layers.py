@@ -25,7 +25,7 @@ LAYERS = [
     {"suite", "train", "place", "restore", "scaffold"},
     {"data", "selection"},
     {"plan"},
-    {"forecast", "bench"},
+    {"forecast", "bench", "choosing"},
     {"work", "plausibility"},
     {"executors", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},
     {"display", "pages", "figures", "curves", "entry", "contract"},

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from tests.conftest import ROOT
 from tests.test_leaderboard import DEMO, full, made, text
-from uebench import UserError, figures, history, leaderboard, ranking, train, web, work
+from uebench import UserError, figures, history, leaderboard, ranking, suite, train, web, work
 from uebench.cli import main
 from uebench.result import Result
 
@@ -60,6 +60,14 @@ class Page(HTMLParser):
 
     def values(self, name: str) -> list[str]:
         return [attributes[name] for _, attributes in self.elements if name in attributes]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_breakers() -> Iterator[None]:
+    """Let the site require what the results made up here have."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(web, "read", lambda name: DEMO if name == "demo" else suite.read(name))
+        yield
 
 
 def boards(folder: Path, results: list[Result], suite: str = "demo") -> Path:
@@ -109,6 +117,16 @@ def test_every_suite_and_every_noise_has_a_whole_page(made_site: dict[str, bytes
         ids = page.values("id")
         assert len(set(ids)) == len(ids), name
         assert [tag for tag, _ in page.elements].count("h1") == 1, name
+
+
+def test_the_page_of_a_noise_says_what_a_breaker_chose_and_by_which_scores(tmp_path: Path) -> None:
+    chosen = made("rem", "best-of", 0, 0.4, chosen="none", trials={"none": 0.991, "jpeg": 0.5})
+    site = web.build(boards(tmp_path, [*full(), chosen]))
+    text = Page(next(content for name, content in site.items() if name.startswith("demo/rem-"))).text
+    assert "chose none; held out: jpeg 50.0, none 99.1" in " ".join(text.split())
+    assert "chose none (1)" in Page(site["demo/index.html"]).text
+    other = Page(next(content for name, content in site.items() if name.startswith("demo/em-"))).text
+    assert "held out" not in other
 
 
 def test_links_lead_somewhere_within_the_site(made_site: dict[str, bytes]) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.test_site import boards, varied
+from tests.test_site import boards, two_breakers, varied
 from uebench import web
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no chromium on this machine")
 Visit = Callable[..., Any]
+__all__ = ["two_breakers"]  # a fixture, used by being here
 
 
 @pytest.fixture(scope="module")

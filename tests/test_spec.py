@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Literal
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from uebench import Breaker, Component, Recipe, Target, UserError, parameter, spec
 from uebench.registry import registry
+from uebench.restore import NotHere, restore
 
 
 class Sample(Component):
@@ -103,6 +105,80 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
 
 def test_parentheses_protect_separators() -> None:
     assert spec.parse("folder:path=(/a,b:c+d),size=8") == ("folder", {"path": "/a,b:c+d", "size": "8"})
+
+
+def test_several_components_in_a_parameter_stand_between_slashes() -> None:
+    build = registry().build
+    text = "best-of:of=none/(adv-linf:radius=8/255,steps=3)/jpeg"
+    made = build("breaker", text)
+    none, attack, jpeg = made.of  # type: ignore[attr-defined]
+    assert (none.name, attack.radius, attack.steps, jpeg.name) == ("none", 8 / 255, 3, "jpeg")
+    assert spec.label(made) == text
+    exact = spec.canonical(made)
+    assert exact.startswith("best-of@1:of=none@1/(adv-linf@1:radius=0.03137254901960784,method=pgd,steps=3,")
+    assert exact.endswith("/(jpeg@1:quality=10),held_out=0.2")
+    assert restore("breaker", exact) == made
+    assert spec.label(build("breaker", "best-of")) == "best-of"
+    newer = exact.replace("jpeg@1", "jpeg@2")
+    with pytest.raises(NotHere, match="jpeg has version 1 here, not 2"):
+        restore("breaker", newer)
+
+
+def test_the_outer_parentheses_go_only_where_they_belong_together() -> None:
+    assert spec.parse("x:a=(b:c=1)/(d:e=2)") == ("x", {"a": "(b:c=1)/(d:e=2)"})
+    assert spec.several("x", "a", "(b:c=1)/(d:e=2)/f") == ["b:c=1", "d:e=2", "f"]
+    assert spec.several("x", "a", "b:c=1") == ["b:c=1"]
+
+
+@pytest.mark.parametrize("parts", [("jpeg",), ("jpeg:quality=9",), ("jpeg:quality=9", "none"), ("none", "jpeg")])
+def test_a_series_of_any_length_survives_its_texts(parts: tuple[str, ...]) -> None:
+    class Holder(Component):
+        """Holds breakers."""
+
+        name = "holder"
+        held: tuple[Breaker, ...] = parameter(default="")
+
+    breakers = tuple(registry().build("breaker", part) for part in parts)
+    _, values = spec.parse(spec.label(Holder(held=breakers)))
+    again = spec.several("holder", "held", values["held"])
+    assert tuple(registry().build("breaker", part) for part in again) == breakers
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("best-of:of=none/adv-linf:radius=8/255", "'adv-linf:radius=8' in of is no component; among others, write one"),
+        ("best-of:of=none//jpeg", "'' in of is no component"),
+        ("best-of:of=none/jpg", "unknown breaker 'jpg'; did you mean jpeg?"),
+        ("best-of:of=jpeg", "`of` needs two breakers or more"),
+        ("best-of:of=jpeg/none/jpeg", "jpeg is in `of` twice"),
+        ("best-of:held_out=0", "held_out must be above 0"),
+    ],
+)
+def test_a_series_that_cannot_be_is_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        registry().build("breaker", text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (("best-of", "best-of"), "at most one breaker that chooses, not best-of and best-of"),
+        (("adv-linf", "best-of:of=none/adv-l2"), "at most one attack, not adv-linf and adv-l2"),
+        (("best-of:of=none/best-of",), "best-of cannot choose best-of, which chooses itself"),
+    ],
+)
+def test_a_chain_in_which_it_is_not_clear_what_is_chosen_is_refused(texts: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        spec.chain([registry().build("breaker", text) for text in texts])  # type: ignore[misc]
+
+
+def test_what_is_chosen_takes_the_place_of_who_chooses() -> None:
+    jpeg, none, grey, cut = (registry().build("breaker", name) for name in ("jpeg", "none", "grayscale", "cutmix"))
+    chooser = registry().build("breaker", "best-of:of=none/grayscale")
+    assert spec.alternatives((jpeg, chooser, cut)) == ((jpeg, cut), (jpeg, grey, cut))  # type: ignore[arg-type]
+    assert spec.alternatives((chooser,)) == ((none,), (grey,))  # type: ignore[arg-type]
+    assert spec.alternatives((jpeg,)) == ()  # type: ignore[arg-type]
 
 
 def test_a_chain_drops_idle_members_and_refuses_two_attacks() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT, TINY, environment, install
 
 STRANGERS = ROOT / "tests" / "strangers"
+BUILT_INS = ROOT / "plugins" / "uebench_plugins"
+FIELD = {"stranger_field_noise": "noises/ops.py", "stranger_field_breaker": "breakers/mixing.py"}
+"""Built-in modules that one of the distributions is made of, under other names."""
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -23,7 +28,10 @@ def uebench(tmp_path_factory: pytest.TempPathFactory) -> Run:
     python = environment(folder / "env", ROOT, ROOT / "plugins")
     built = folder / "source"
     shutil.copytree(STRANGERS, built)
-    install(python, *(str(built / name) for name in ("good", "crashes", "misspelt", "taken")))
+    for module, path in FIELD.items():
+        text = re.sub(r'( name = ".*)"', r'\1-abroad"', (BUILT_INS / path).read_text())
+        (built / "field" / f"{module}.py").write_text(text)
+    install(python, *(str(built / name) for name in ("good", "crashes", "misspelt", "taken", "field")))
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [str(python), "-m", "uebench.cli", *words]
@@ -76,6 +84,36 @@ def test_it_is_run_in_worker_processes_and_put_on_record_with_its_version(uebenc
     assert ours["made_with"]["plugins"]["stranger-good"] == "1.2.0"
     assert ours["parameters"]["noise"].startswith("stamp@1:radius=")
     assert ours["noise_linf"] == pytest.approx(32 / 255)
+
+
+def test_built_ins_from_a_distribution_of_their_own_keep_the_contract_and_give_the_same_numbers(uebench: Run) -> None:
+    """A one-pixel noise, which has a budget of its own, and a breaker that makes soft targets need nothing private."""
+    for name in ("ops-abroad", "cutmix-abroad"):
+        done = uebench("check", name)
+        assert done.returncode == 0, done.stdout
+    words = [word for name in ("ops", "ops-abroad") for word in ("--noise", name)]
+    words += [word for name in ("cutmix", "cutmix-abroad") for word in ("--breaker", name)]
+    done = uebench("run", str(TINY), *words, "--recipe", "paper:steps=20,batch=64", "--seed", "5", "--workers", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    path = Path(str(done.args[0])).parents[2] / "leaderboards" / "tiny" / "results.jsonl"
+    records = [one for one in map(json.loads, path.read_text().splitlines()) if one["seed"] == 5]
+    assert len(records) == 9
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in records:
+        cell = (one["noise"].removesuffix("-abroad"), one["breaker"].removesuffix("-abroad"))
+        cells.setdefault(cell, []).append(one)
+        abroad = "abroad" in one["noise"] + one["breaker"]
+        assert one["made_with"]["plugins"].get("stranger-field") == ("2.0.0" if abroad else None)
+    assert {cell: len(found) for cell, found in cells.items()} == {
+        ("none", "none"): 1,
+        ("none", "cutmix"): 2,
+        ("ops", "none"): 2,
+        ("ops", "cutmix"): 4,
+    }
+    for found in cells.values():
+        for name in ("curve", "test_accuracy", "noise_norm", "noise_linf", "noise_l2", "psnr", "ssim"):
+            assert all(one[name] == found[0][name] for one in found), name
+    assert {one["noise_norm"] for one in cells["ops", "cutmix"]} == {"l0"}
 
 
 def test_one_that_breaks_the_contract_fails_its_cells_only(uebench: Run) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from uebench import Noise, compare, naming, plan, suite
+from uebench import Noise, UserError, compare, naming, plan, spec, suite
 from uebench.plan import Cell
+from uebench.ranking import required
 from uebench.registry import registry
 from uebench.selection import Selection, select
 from uebench.suite import Suite
@@ -123,3 +124,32 @@ def test_a_recipe_is_a_family_and_what_differs_from_it(tmp_path: Path) -> None:
     wide = '[recipe]\nfamily = "fast"\n[[grid]]\ntargets = ["resnet8"]\n[grid.recipe]\nlr = 0.01\n[[grid]]\n'
     assert recipes(wide) == [replace(fast, lr=0.01), fast], "a target has a recipe of its own"
     assert recipes(wide, recipe="paper:batch=64") == [replace(paper, batch=64)] * 2, "what the user says goes first"
+
+
+def test_a_suite_may_have_every_run_take_the_breakers_that_its_ranks_need(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    lists = 'title = "t"\ndatasets = ["digits"]\nnoises = ["none"]\ntargets = ["smallcnn"]\n'
+
+    def chains(run: str, **given: Any) -> list[str]:
+        path.write_text(f'{lists}breakers = ["none", "jpeg"]\n[required]\nbreakers = ["none", "grayscale"]\n{run}')
+        (found,) = select(suite.read(str(path)), **given)
+        return [one.name for (one,) in found.chains]
+
+    assert chains("", breakers=["cutmix"]) == ["cutmix"]
+    assert chains("run = true", breakers=["cutmix", "grayscale"]) == ["cutmix", "grayscale", "none"]
+    assert chains("run = true") == ["none", "jpeg"], "the suite's own list stays"
+    with pytest.raises(UserError, match=r"required\.run must be true or false, not 1"):
+        chains("run = 1")
+
+
+def test_the_first_command_of_the_readme_gives_every_cell_that_a_rank_on_the_demo_board_needs() -> None:
+    chosen = suite.read("demo")
+    (found,) = select(chosen, noises=["rem"], breakers=["adv-linf"])
+    assert set(required(chosen)[0]) <= {"+".join(map(spec.canonical, one)) for one in found.chains}
+
+
+@pytest.mark.parametrize("name", ["demo", "cifar10"])
+def test_required_breakers_are_among_those_that_are_run_and_cheap_ones_are_required(name: str) -> None:
+    chosen = suite.read(name)
+    assert set(chosen.required_breakers) <= set(chosen.breakers)
+    assert {"grayscale", "ueraser"} <= set(chosen.required_breakers)

@@ -3,6 +3,7 @@
 from uebench.api import (
     Breaker,
     Budget,
+    Choice,
     Component,
     Context,
     Dataset,
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Breaker",
     "Budget",
+    "Choice",
     "Component",
     "Context",
     "Dataset",

@@ -39,7 +39,8 @@ def parameter(
     curve over the parameter has the result without that breaker there. `identity=False` says that the value changes
     no number (a path, a title) and so stays out of the content key. `later=True` says that the parameter was added
     after results were published: at its default it stays out too, so that their keys hold. A field annotated with a
-    component class holds a component of that kind; its default may be given as text, which the registry resolves.
+    component class holds a component of that kind, one annotated `tuple[Class, ...]` several, written with slashes
+    between them; the default may be given as text, which the registry resolves.
     """
     meaning = {"doc": doc, "unit": unit, "neutral": neutral, "identity": identity, "later": later}
     return field(default=default, metadata={**meaning, "low": low, "above": above, "high": high})
@@ -49,7 +50,7 @@ def parameter(
 class Component:
     """A noise, breaker, target or data source; its annotated fields make it a frozen, keyword-only dataclass.
 
-    Field types are `int`, `float`, `bool`, `str`, `Literal[...]` of strings, or a component class.
+    Field types are `int`, `float`, `bool`, `str`, `Literal[...]` of strings, a component class, or a tuple of one.
     """
 
     name: ClassVar[str]
@@ -147,6 +148,18 @@ class Noise(Component):
         return {}
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Chains of breakers to choose from, and the share of the training set that the choice is made on, in (0, 1).
+
+    The engine trains a network under each chain on the rest of the released training set and tests it on that share,
+    as released. The chain of the highest accuracy, the first of equals, is then used on everything.
+    """
+
+    chains: Sequence[tuple[Breaker, ...]]
+    held_out: float
+
+
 class Breaker(Component):
     """Learns from protected images all the same. Override what you need; all three methods leave images in [0, 1].
 
@@ -177,6 +190,10 @@ class Breaker(Component):
         the training steps that lie behind, in [0, 1).
         """
         return images
+
+    def choice(self) -> Choice | None:
+        """Return what the engine is to choose from in this breaker's place; it then does nothing by itself."""
+        return None
 
     def passes(self) -> float:
         """Return the passes, forward and backward, of an image that one call of `attack` takes, for forecasts."""

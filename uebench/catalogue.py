@@ -39,6 +39,7 @@ def describe(console: Console, name: str) -> None:
 def _parameter(entry: Entry, one: Any) -> list[str]:
     kind, meta = spec.kinds(entry.cls)[one.name], one.metadata
     choices = " | ".join(get_args(kind)) if get_origin(kind) is Literal else component_kind(kind) or kind.__name__
+    choices = f"{choices}/..." if get_origin(kind) is tuple else choices
     default = "required" if one.default is MISSING else spec.text(one.default, exact=False)
     bounds = [f"> {meta['above']:g}"] if meta.get("above") is not None else []
     bounds += [f">= {meta['low']:g}"] if meta.get("low") is not None else []

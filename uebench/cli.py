@@ -139,7 +139,8 @@ def run(
     """Run SUITE (a name, or the path of a TOML file), or the part of it that the options name, and rank the results.
 
     A SPEC is name or name:key=value,key=value; a fraction such as 8/255 is exact. The clean set under every breaker
-    and every noise without breaker are run along. Work that is finished is not done again.
+    and every noise without breaker are run along, and where the suite says so the breakers that ranks need.
+    Work that is finished is not done again.
 
     \b
     uebench run --noise rem --breaker adv-linf

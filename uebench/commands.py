@@ -81,6 +81,9 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
     plan = planning.of(cell for one in plans for cell in one.cells)
     part = {job.key: selection for selection, one in zip(selections, plans, strict=True) for job in one.jobs}
     called = {job.key: naming.name(part[job.key], job) for job in plan.jobs}
+    given = lists.get("breakers") or chosen.required_breakers
+    if chosen.required_run and (along := [text for text in chosen.required_breakers if text not in given]):
+        click.echo(f"Along with the breakers that every rank needs: {', '.join(along)}")
     if dry:
         used, workers = machine.crew()
         torch.set_num_threads(machine.threads)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from uebench import audit
+from uebench import audit, spec
 from uebench.api import Breaker, Component, Dataset, Noise, Source, Target, UserError
 from uebench.data import validate
 from uebench.pixels import to_float
@@ -126,6 +126,20 @@ def _breaker(breaker: Breaker) -> Iterator[Finding]:
     yield Finding("leaves its inputs alone", untouched, "work on a copy")
     (seen, targets), (again, others) = _batch(breaker, HOST), _batch(breaker, HOST)
     yield Finding("same seed, same batch", torch.equal(seen, again) and torch.equal(targets, others), DRAW)
+    if choice := breaker.choice():
+        own = [
+            part for part in ("filter", "augment", "attack") if getattr(type(breaker), part) != getattr(Breaker, part)
+        ]
+        yield Finding(
+            "does nothing but choose", not own, "leave filter, augment and attack to the chains to choose from"
+        )
+        try:
+            reason = "" if len(spec.alternatives((breaker,))) > 1 else "return two chains or more"
+        except UserError as error:
+            reason = str(error)
+        yield Finding("chooses among chains", not reason, reason)
+        some = 0 < choice.held_out < 1
+        yield Finding("holds out some images", some, f"hold out a share in (0, 1), not {choice.held_out:g}")
     for one in fields(breaker):
         if (neutral := one.metadata.get("neutral")) is not None:
             idle = replace(breaker, **{one.name: neutral})

@@ -14,7 +14,8 @@ import torch
 from uebench import spec
 from uebench.api import Recipe, Target
 from uebench.place import device_name
-from uebench.plan import Cell, Job, Protect, Victim
+from uebench.plan import Cell, Job, Protect, Trial, Victim
+from uebench.spec import alternatives
 from uebench.store import Store, pack, writing
 
 RATES = "rates.jsonl"
@@ -26,7 +27,10 @@ def passes(job: Job) -> dict[Target, float]:
     if isinstance(job, Protect):
         count = job.source.count()
         return {} if count is None else dict(job.noise.passes(count))
-    attacked = sum(breaker.passes() for breaker in job.chain) if isinstance(job, Cell) else 0
+    if isinstance(job, Trial):
+        return passes(job.cell)
+    chains = (alternatives(job.chain) or [job.chain]) if isinstance(job, Cell) else [()]
+    attacked = max(sum(breaker.passes() for breaker in chain) for chain in chains)  # at most, where one is chosen
     return {job.target: job.recipe.steps * job.recipe.batch * (1 + attacked)}
 
 
@@ -35,6 +39,8 @@ def _spent(job: Job, device: torch.device) -> tuple[tuple[str, ...], float]:
 
     That is passes through one network; where they are not known, or go through several, the whole noise once.
     """
+    if isinstance(job, Trial):
+        return _spent(job.cell, device)
     source = job.protect.source if isinstance(job, Cell) else job.source
     precision = job.precision if isinstance(job, Protect) else job.recipe.precision
     found = passes(job)
@@ -88,6 +94,7 @@ def networks(jobs: Iterable[Job]) -> list[Victim]:
     """Return a plain training job for each network, data set and precision that jobs spend their passes on."""
     found = dict[tuple[str, ...], Victim]()
     for job in jobs:
+        job = job.cell if isinstance(job, Trial) else job
         protect = job.protect if isinstance(job, Cell) else job
         precision = job.precision if isinstance(job, Protect) else job.recipe.precision
         for network in passes(job):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 
-from uebench import spec
-from uebench.plan import Cell, Job, Protect, Victim
+from uebench import choosing, spec
+from uebench.plan import Cell, Job, Protect, Trial, Victim
 from uebench.result import Result
 from uebench.selection import Selection, describe, describe_chain
 
@@ -20,6 +20,8 @@ def name(selection: Selection, job: Job) -> str:
     suite = selection.suite
     if isinstance(job, Victim):
         return f"training {describe(suite, 'target', job.target)} on clean images for noises, seed {job.seed}"
+    if isinstance(job, Trial):
+        return f"trial of {name(selection, job.cell)}"
     if isinstance(job, Cell):
         inner = f"{describe_chain(suite, job.chain)} on {describe(suite, 'target', job.target)}"
         share = "" if job.protected == 1 and job.kind == "mixed" else f" ({job.protected:.0%} {job.kind})"
@@ -57,4 +59,8 @@ def labels(selection: Selection, cell: Cell) -> Labels:
 def labelled(selection: Selection, cell: Cell, result: Result) -> Result:
     """Return a result with the names that this suite gives its parts."""
     names = asdict(labels(selection, cell))
+    if result.chosen:
+        called = {choosing.name(one.cell.chain): describe_chain(selection.suite, one.cell.chain) for one in cell.trials}
+        names |= {"chosen": called[result.chosen]}
+        names |= {"trials": {called[name]: accuracy for name, accuracy in result.trials.items()}}
     return replace(result, suite=selection.suite.name, parameters=cell.parameters, **names)

@@ -196,6 +196,7 @@ def breaker_table(board: Board) -> tuple[list[str], list[list[str]]]:
     rows = []
     for row in board.breakers.to_dict("records"):
         lacks = f"unranked, lacks {row['lacks']}" if row["lacks"] else ""
+        took = f"chose {row['chosen']}" if row["chosen"] else ""
         rows.append(
             [
                 "–" if pd.isna(row["rank"]) else f"{row['rank']:.0f}",
@@ -204,7 +205,7 @@ def breaker_table(board: Board) -> tuple[list[str], list[list[str]]]:
                 _percent(row["lowest"]),
                 _percent(row["clean_accuracy"]),
                 _number(row["train_seconds"], 0),
-                ", ".join(filter(None, ["required" if row["required"] else "", lacks, row["flags"]])),
+                ", ".join(filter(None, ["required" if row["required"] else "", took, lacks, row["flags"]])),
             ]
         )
     return head, rows

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from uebench import spec
 from uebench.api import Breaker, Noise, Recipe, Source, Target
 from uebench.selection import Selection
+from uebench.spec import alternatives
 from uebench.suite import Kind
 
 NUMBERS = 1
@@ -129,27 +130,52 @@ class Cell:
         """The content key."""
         return content_key(self.identity)
 
+    @cached_property
+    def trials(self) -> tuple[Trial, ...]:
+        """The trials that a choosing member of the chain is decided by, in the order in which it names its chains."""
+        shares = [found.held_out for one in self.chain if (found := one.choice())]
+        return tuple(Trial(replace(self, chain=one), share) for share in shares for one in alternatives(self.chain))
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """The jobs that must be finished first."""
+        return (self.protect, *self.trials)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Train the network of a cell without a share of its training images and test it on those, as they are released."""
+
+    cell: Cell
+    held_out: float
+
+    @cached_property
+    def key(self) -> str:
+        """The content key."""
+        return content_key({**self.cell.identity, "held_out": self.held_out})
+
     @property
     def needs(self) -> tuple[Job, ...]:
         """The job that must be finished first."""
-        return (self.protect,)
+        return self.cell.needs
 
 
-Job = Victim | Protect | Cell
+Job = Victim | Protect | Trial | Cell
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in the order they are wanted, the noises they need, and the victims of those, each once."""
+    """Cells in the order they are wanted, the noises they need, the victims of those, and trials, each once."""
 
     victims: Sequence[Victim]
     protects: Sequence[Protect]
     cells: Sequence[Cell]
+    trials: Sequence[Trial] = ()
 
     @property
     def jobs(self) -> list[Job]:
         """Every job, after those it needs."""
-        return [*self.victims, *self.protects, *self.cells]
+        return [*self.victims, *self.protects, *self.trials, *self.cells]
 
 
 def protect(source: Source, content: str, noise: Noise, recipe: Recipe, seed: int) -> Protect:
@@ -193,4 +219,5 @@ def of(cells: Iterable[Cell]) -> Plan:
     unique = {cell.key: cell for cell in cells}
     protects = {cell.protect.key: cell.protect for cell in unique.values()}
     victims = {victim.key: victim for one in protects.values() for victim in one.victims}
-    return Plan(list(victims.values()), list(protects.values()), list(unique.values()))
+    trials = {trial.key: trial for cell in unique.values() for trial in cell.trials}
+    return Plan(list(victims.values()), list(protects.values()), list(unique.values()), list(trials.values()))

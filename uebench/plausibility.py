@@ -44,6 +44,9 @@ def _check_form(one: Result, place: str) -> None:
     for text in (one.dataset, one.noise, one.breaker, one.target, one.recipe):
         if not PLAIN.fullmatch(text) or len(text) > LABEL:
             raise UserError(f"{place}: {text[:60]!r} is no name of {LABEL} letters, digits and . _ : = , ( ) / + @ -")
+    for text in one.trials:
+        if not PLAIN.fullmatch(text) or len(text) > LABEL:
+            raise UserError(f"{place}: {text[:60]!r} was tried and is no name")
     for flag in one.flags:
         if not FLAG.fullmatch(flag):
             raise UserError(f"{place}: {flag!r} is no flag")

@@ -25,8 +25,9 @@ def show(console: Console, title: str, plan: Plan, called: Mapping[str, str], st
         state = span(seconds) if job.key in left else "done"
         rows.append([called[job.key], job.key, amount(passes) if passes else "–", state])
     display.show(console, title, ["job", "key", "passes", "time"], rows)
+    trials = f", {len(plan.trials)} trials" if plan.trials else ""
     console.print(
-        f"{len(plan.protects)} noises and {len(plan.cells)} cells; {len(left)} of {len(plan.jobs)} jobs to do"
+        f"{len(plan.protects)} noises{trials} and {len(plan.cells)} cells; {len(left)} of {len(plan.jobs)} jobs to do"
     )
     if left:
         console.print(total(plan, left, store, crew))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -302,6 +303,9 @@ class _Ranking:
             ),
             "train_seconds": _mean([one.train_seconds for one in own]),
             "required": chain in self.breakers,
+            "chosen": ", ".join(
+                f"{name} ({count})" for name, count in Counter(one.chosen for one in own if one.chosen).most_common()
+            ),
             "flags": "identity-breaker" if len(plain) > 1 and all(plain) else "",
             "lacks": "; ".join(lacking),
             "parameters": chain,

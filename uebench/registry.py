@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pluggy
 
@@ -143,13 +143,28 @@ class Registry:
             if one.name not in values and one.default is MISSING:
                 raise UserError(f"{kind} {name} needs {one.name}=... ({one.metadata.get('doc', 'no default')})")
             value = values.get(one.name, one.default)
-            inner = component_kind(types[one.name])
-            if inner and isinstance(value, str):
-                value = self.build(inner, value, usual)
-            elif one.name in values and not inner:
-                value = spec.convert(f"{kind} {name}", one.name, types[one.name], value)
+            if one.name in values or component_kind(types[one.name]):
+                value = self._value(f"{kind} {name}", one.name, types[one.name], value, usual)
             made[one.name] = value
         return cls(**made)
+
+    def _value(
+        self,
+        owner: str,
+        key: str,
+        annotation: Any,
+        value: Any,
+        usual: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
+    ) -> Any:
+        """Return the value of a parameter, usually text, as its annotation has it; raises `UserError`."""
+        inner = component_kind(annotation)
+        if not inner:
+            return spec.convert(owner, key, annotation, value)
+        if not isinstance(value, str):
+            return value
+        if get_origin(annotation) is tuple:
+            return tuple(self.build(inner, part, usual) for part in spec.several(owner, key, value))
+        return self.build(inner, value, usual)
 
     def usual(
         self, kind: str, name: str, usual: Mapping[str, Mapping[str, Mapping[str, Any]]] | None
@@ -162,12 +177,7 @@ class Registry:
         for key in values:
             if key not in types:
                 raise UserError(f"{kind} {name} has no parameter {key!r}{spec.nearest(key, types)}")
-        return {
-            key: self.build(inner, value, usual)
-            if (inner := component_kind(types[key]))
-            else spec.convert(f"{kind} {name}", key, types[key], value)
-            for key, value in values.items()
-        }
+        return {key: self._value(f"{kind} {name}", key, types[key], value, usual) for key, value in values.items()}
 
     def origin(self, component: Component) -> tuple[str, str]:
         """Return distribution and release that a component's class came from."""
@@ -179,7 +189,9 @@ class Registry:
 
 
 def component_kind(annotation: Any) -> str | None:
-    """Return the kind of component that a parameter of this type holds, or None where it is a plain value."""
+    """Return the kind of component that a parameter of this type holds, one or several; None for a plain value."""
+    if get_origin(annotation) is tuple and get_args(annotation)[1:] == (...,):
+        annotation = get_args(annotation)[0]
     if inspect.isclass(annotation):
         for kind, basis in KINDS.items():
             if issubclass(annotation, basis):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import cast
+from typing import cast, get_origin
 
 from uebench import spec
 from uebench.api import Breaker, Component, UserError
@@ -13,7 +13,7 @@ from uebench.registry import component_kind, registry
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:=,()/+@-]*")
 """What a canonical text and a label are made of: nothing that a table, a page or a terminal takes for more."""
-VERSION = re.compile(r"(?<=[a-z0-9-])@(\d{1,9})(?=[:,)]|$)")
+VERSION = re.compile(r"(?<=[a-z0-9-])@(\d{1,9})(?=[:,/)]|$)")
 
 
 class NotHere(UserError):
@@ -71,7 +71,9 @@ def _vet(kind: str, text: str) -> None:
         elif value is None:
             raise UserError(f"{kind} {name} lacks {one.name} in {text!r}")
         elif inner:
-            _vet(inner, value)
+            many = get_origin(types[one.name]) is tuple
+            for part in spec.several(f"{kind} {name}", one.name, value) if many else [value]:
+                _vet(inner, part)
         elif types[one.name] is float and not re.fullmatch(r"-?[0-9.]{1,30}(e-?[0-9]{1,3})?", value):
             raise UserError(f"{kind} {name}: {one.name} must be a decimal number, not {value!r}")
     for key in values:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NoReturn, get_type_hints
 
 from uebench import spec
@@ -13,13 +13,19 @@ from uebench.api import UserError
 from uebench.untrusted import conform
 
 SCHEMA = 1
+LATER = ("chosen", "trials")
+"""The fields of a breaker that chooses; no other record has them."""
 VARYING = ("noise_seconds", "train_seconds", "finished", "made_with", "peak_bytes")
 """The fields that may differ between two equal runs: times, and where they ran."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One trained network's record. Accuracies are in [0, 1], over the whole clean test set; seconds are wall time."""
+    """One trained network's record. Accuracies are in [0, 1], over the whole clean test set; seconds are wall time.
+
+    Where the breaker chooses, `chosen` is the chain that was used, and `trials` has the accuracy of each on the
+    released images that were held out. Both are left out of a line where no breaker chooses.
+    """
 
     key: str
     suite: str
@@ -47,11 +53,16 @@ class Result:
     made_with: Mapping[str, Any]
     finished: str
     noise_norm: str = "linf"
+    chosen: str = ""
+    trials: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def line(self) -> str:
         """Return the record as one line of JSON: sorted keys, no NaN."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False, ensure_ascii=False)
+        table = asdict(self)
+        for name in LATER if not self.chosen else ():
+            del table[name]
+        return json.dumps(table, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     def same_numbers(self, other: Result) -> bool:
         """Tell whether two records agree in everything that an equal run reproduces."""
@@ -67,6 +78,7 @@ SHAPE = {
     "peak_bytes": (int, type(None)),
     "flags": [str],
     "made_with": dict,
+    "trials": {str: float},
 }
 KINDS = ("mixed", "clean-only")
 LARGEST = 2**53
@@ -101,6 +113,7 @@ def parse(text: str, place: str = "result") -> Result:
     if table.get("schema") != SCHEMA:
         raise UserError(f"{place} has schema {table.get('schema')!r}; this version reads {SCHEMA}")
     table.setdefault("noise_norm", "linf")  # records older than other norms
+    table = {"chosen": "", "trials": {}, **table}
     conform(table, SHAPE, place)
     conform(table["made_with"].get("device"), str, f"{place}, made_with, device")
     conform(table["made_with"].get("plugins", {}), {str: str}, f"{place}, made_with, plugins")
@@ -120,6 +133,7 @@ def parse(text: str, place: str = "result") -> Result:
         for name in ("test_accuracy", "train_accuracy"):
             _check_range(row[name], *SHARE, f"{place}: {name} of the curve")
         last = row["step"]
+    _check_choice(table["chosen"], table["trials"], place)
     return Result(**table)
 
 
@@ -144,3 +158,11 @@ def _finite(text: str) -> float:
     if not math.isfinite(float(text)):
         raise ValueError(f"{text[:20]} is beyond every number")
     return float(text)
+
+
+def _check_choice(chosen: str, trials: Mapping[str, float], place: str) -> None:
+    """Raise `UserError` unless nothing was chosen, or a chain that did best of those that were tried."""
+    for name, accuracy in trials.items():
+        _check_range(accuracy, *SHARE, f"{place}: accuracy of the trial {name[:60]!r}")
+    if (chosen or trials) and (chosen not in trials or trials[chosen] < max(trials.values())):
+        raise UserError(f"{place}: chosen is {chosen!r}, which did not do best of {str(trials)[:60]}")

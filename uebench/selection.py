@@ -65,8 +65,9 @@ def select(
 ) -> list[Selection]:
     """Turn a suite into components, one selection a cross product; raises `UserError`.
 
-    A list that is given replaces the suite's. Where the suite is several cross products, each takes what it has by
-    name, and those that are left without anything are dropped.
+    A list that is given replaces the suite's; where the suite says so, the breakers that every rank needs join it.
+    Where the suite is several cross products, each takes what it has by name, and those that are left without anything
+    are dropped.
     """
     given = {"datasets": datasets, "noises": noises, "breakers": breakers, "targets": targets}
     found = []
@@ -74,6 +75,9 @@ def select(
         lists = {key: _wanted(getattr(part, key), texts, bool(suite.grids)) for key, texts in given.items()}
         if suite.grids and not all(lists.values()):
             continue
+
+        if breakers and part.required_run:
+            lists["breakers"] = [*lists["breakers"], *part.required_breakers]
 
         def build(kind: str, texts: Sequence[str], part: Suite = part) -> list[Any]:
             return list(dict.fromkeys(plugins.registry().build(kind, text, part.defaults) for text in texts))

@@ -51,13 +51,36 @@ def parse(text: str) -> tuple[str, dict[str, str]]:
         raise UserError(f"{text!r} ends after the colon: expected key=value")
     for part in split(rest, ",") if colon else []:
         key, equals, value = part.partition("=")
-        key, value = key.strip(), value.strip()
+        key, value = key.strip(), _bare(value.strip())
         if not equals or not key or not value:
             raise UserError(f"{part!r} in {text!r} is no parameter: expected key=value")
         if key in parameters:
             raise UserError(f"{key} is given twice in {text!r}")
-        parameters[key] = value[1:-1] if value[0] == "(" and value[-1] == ")" else value
+        parameters[key] = value
     return name, parameters
+
+
+def _bare(text: str) -> str:
+    """Return a text without the parentheses that are around the whole of it."""
+    depth = 0
+    for place, sign in enumerate(text):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:  # where what the first sign opens is closed
+            return text[1:-1] if place == len(text) - 1 and text[0] == "(" else text
+    return text
+
+
+def several(owner: str, key: str, text: str) -> list[str]:
+    """Split the components of one parameter at its slashes; raises `UserError` where parentheses are missing."""
+    parts = [part.strip() for part in split(text, "/")]
+    for part in parts:
+        bare = _bare(part)
+        if not bare or (len(parts) > 1 and bare == part and _SPECIAL.search(part)):
+            raise UserError(
+                f"{owner}: {part!r} in {key} is no component; among others, write one with parameters as "
+                "(name:key=value)"
+            )
+    return [_bare(part) for part in parts]
 
 
 def apart(text: str) -> tuple[str, dict[str, str]]:
@@ -130,6 +153,9 @@ def text(value: Any, exact: bool) -> str:
     if isinstance(value, Component):
         inner = canonical(value) if exact else label(value)
         return f"({inner})" if _SPECIAL.search(inner) else inner
+    if isinstance(value, tuple):
+        inner = "/".join(text(one, exact) for one in value)
+        return f"({inner})" if len(value) == 1 and inner[0] == "(" else inner  # the outer pair is taken off
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -168,15 +194,33 @@ def label(component: Component, usual: Mapping[str, Any] | None = None) -> str:
 
 
 def _same(value: Any, standard: Any) -> bool:
-    if isinstance(value, Component) and isinstance(standard, str):
-        return label(value) == standard
+    if isinstance(value, Component | tuple) and isinstance(standard, str):
+        return (label(value) if isinstance(value, Component) else text(value, exact=False)) == standard
     return bool(value == standard)
 
 
 def chain(breakers: Sequence[Breaker]) -> tuple[Breaker, ...]:
-    """Return a chain without idle members; raises `UserError` where two members attack."""
+    """Return a chain without idle members; raises `UserError` where two members attack, or choose."""
     attackers = [one.name for one in breakers if type(one).attack is not Breaker.attack]
     if len(attackers) > 1:
         raise UserError(f"a chain holds at most one attack, not {' and '.join(attackers)}")
-    busy = tuple(one for one in breakers if one.name != "none")
-    return busy or tuple(breakers[:1])
+    choosers = [one.name for one in breakers if one.choice()]
+    if len(choosers) > 1:
+        raise UserError(f"a chain holds at most one breaker that chooses, not {' and '.join(choosers)}")
+    busy = tuple(one for one in breakers if one.name != "none") or tuple(breakers[:1])
+    alternatives(busy)  # each must be a chain
+    return busy
+
+
+def alternatives(breakers: Sequence[Breaker]) -> tuple[tuple[Breaker, ...], ...]:
+    """Return what a chain may become: itself with each chain that a member chooses from in that member's place.
+
+    Nothing where no member chooses. Raises `UserError` where one of them is no chain, or chooses in its turn.
+    """
+    for place, one in enumerate(breakers):
+        if found := one.choice():
+            inner = [member.name for own in found.chains for member in own if member.choice()]
+            if inner:
+                raise UserError(f"{one.name} cannot choose {inner[0]}, which chooses itself")
+            return tuple(chain([*breakers[:place], *own, *breakers[place + 1 :]]) for own in found.chains)
+    return ()

@@ -45,8 +45,9 @@ class Suite:
     whether the others are there (`mixed`) or everything protected is left out (`clean-only`). `references` adds the
     clean set under every breaker, and every noise under no breaker. `defaults` is
     `{kind: {name or "*": {parameter: value}}}`. An entry of the board needs every required breaker on every required
-    target. `floor` is the share of the plain clean accuracy that a breaker must keep on clean images to count for the
-    same-breaker gap. `grids` are the cross products of a suite that is more than one, each a suite itself.
+    target; with `required_run` a run has those breakers whichever are asked for. `floor` is the share of the plain
+    clean accuracy that a breaker must keep on clean images to count for the same-breaker gap. `grids` are the cross
+    products of a suite that is more than one, each a suite itself.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Suite:
     seeds: Sequence[int] = (0,)
     required_breakers: Sequence[str] = ()
     required_targets: Sequence[str] = ()
+    required_run: bool = False
     floor: float = 0.5
     recipe: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -117,17 +119,19 @@ def _check(path: Path, table: dict[str, Any]) -> Suite:
         if key not in table:
             raise file.refuse(f"{key} is missing")
     required = file.section("required", table.get("required", {}))
-    file.take("required", required, ("breakers", "targets"))
+    file.take("required", required, ("breakers", "targets", "run"))
     seeds = table.get("seeds", [0])
     if not (isinstance(seeds, list) and seeds and all(type(one) is int and one >= 0 for one in seeds)):
         raise file.refuse(f"seeds must be a list of whole numbers, not {seeds!r}")
     floor = table.get("floor", 0.5)
     if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
         raise file.refuse(f"floor must be a number in [0, 1], not {floor!r}")
-    references = table.get("references", True)
-    if not isinstance(references, bool):
-        raise file.refuse(f"references must be true or false, not {references!r}")
+    switches = {"references": table.get("references", True), "required.run": required.get("run", False)}
+    for key, value in switches.items():
+        if not isinstance(value, bool):
+            raise file.refuse(f"{key} must be true or false, not {value!r}")
     common: dict[str, Any] = {"name": path.stem, "title": str(table["title"]), "seeds": seeds, "floor": float(floor)}
+    common |= {"references": switches["references"], "required_run": switches["required.run"]}
 
     def build(table: Mapping[str, Any]) -> Suite:
         lists = file.lists(table)
@@ -135,7 +139,7 @@ def _check(path: Path, table: dict[str, Any]) -> Suite:
             f"required_{key}": file.texts(f"required.{key}", required.get(key, lists.get(key, ["none"])))
             for key in ("breakers", "targets")
         }
-        return Suite(**common, references=references, **lists, **needed)
+        return Suite(**common, **lists, **needed)
 
     parts = []
     for one in grids:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -14,19 +15,19 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from uebench import audit, forecast, log, result, spec
+from uebench import audit, choosing, forecast, log, result, spec
 from uebench.api import Breaker, Dataset, Split, Target, UserError
 from uebench.data import complete, kept, load, names, split, untested
 from uebench.gallery import sheet
 from uebench.journal import Report, StoredJournal
 from uebench.pixels import Pixels, to_bytes, to_float
 from uebench.place import Place, made_with, measure_from_here, now, peak
-from uebench.plan import Cell, Job, Protect, Victim
+from uebench.plan import Cell, Job, Protect, Trial, Victim
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.seeds import derive, sow
 from uebench.store import Store, StoreError, pack
-from uebench.train import build, train
+from uebench.train import Outcome, build, train
 
 
 class LentContext:
@@ -174,31 +175,41 @@ def _flags(cell: Cell) -> Iterator[str]:
         yield "surrogate-equals-target"
 
 
-def run(cell: Cell, place: Place, report: Report) -> None:
-    """Train one network on the released images and store its record.
+def _broken(
+    cell: Cell, place: Place, journal: StoredJournal, released: Path, test: Callable[[], Split], held_out: float = 0
+) -> Outcome:
+    """Train a cell's network on what its chain makes of the released images, and test it.
 
     While breakers are at work, neither clean images nor test images are in memory, but for what a share leaves clean.
+    With a share that is held out, the network is trained without it and tested on it, at the end only.
     """
-    measure_from_here(place.device)
-    made = _artefact(cell.protect, place, report)
-    facts = json.loads(made["facts.json"].read_bytes())
-    seed = derive(cell.protect.seed, "train")
-    journal = StoredJournal(place.store, cell.key, seed, report, place.every)
-    files = kept(cell.protect.source, cell.protect.fingerprint, place.store)
-    seen, shape, classes = _shown(cell, place, made["released.safetensors"])
+    seen, shape, classes = _shown(cell, place, released)
+    recipe = cell.recipe
+    if held_out:
+        seen, rest = choosing.parted(seen, held_out, cell.protect.seed)
+        test, recipe = (lambda: rest), replace(recipe, evaluations=1)
     images = filtered(cell.chain, seen.images, seen.labels, derive(cell.protect.seed, "filter"))
-    target, recipe = cell.target, cell.recipe
-    outcome = train(
-        build(target, shape, classes, recipe.precision, place.device, seed),
+    return train(
+        build(cell.target, shape, classes, recipe.precision, place.device, journal.seed),
         Split(images, seen.labels),
-        lambda: split(files, "test"),
+        test,
         classes=classes,
         recipe=recipe,
         chain=cell.chain,
         augment=cell.protect.source.augment,
         journal=journal,
-        seed=seed,
+        seed=journal.seed,
     )
+
+
+def run(cell: Cell, place: Place, report: Report) -> None:
+    """Train one network on the released images and store its record."""
+    measure_from_here(place.device)
+    made = _artefact(cell.protect, place, report)
+    facts = json.loads(made["facts.json"].read_bytes())
+    journal = StoredJournal(place.store, cell.key, derive(cell.protect.seed, "train"), report, place.every)
+    files = kept(cell.protect.source, cell.protect.fingerprint, place.store)
+    outcome = _broken(cell, place, journal, made["released.safetensors"], lambda: split(files, "test"))
     record = Result(
         key=cell.key,
         suite="",
@@ -224,6 +235,39 @@ def run(cell: Cell, place: Place, report: Report) -> None:
     )
     place.store.save(cell.key, {"result.json": record.line().encode()})
     forecast.note(cell, place.store, place.device, record.train_seconds)
+
+
+def try_out(trial: Trial, place: Place, report: Report) -> None:
+    """Train on a part of the released images, and store the accuracy on the rest of them."""
+    measure_from_here(place.device)
+    cell = trial.cell
+    made = _artefact(cell.protect, place, report)
+    journal = StoredJournal(place.store, trial.key, derive(cell.protect.seed, "train"), report, place.every)
+    outcome = _broken(cell, place, journal, made["released.safetensors"], _untested, trial.held_out)
+    facts = {
+        "accuracy": outcome.curve[-1][1],
+        "seconds": journal.seconds,
+        "peak_bytes": peak(place.device),
+        "made_with": made_with(place, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
+    }
+    place.store.save(trial.key, {"facts.json": pack(facts)})
+    forecast.note(trial, place.store, place.device, journal.seconds)
+
+
+def _untested() -> Split:
+    raise AssertionError("a trial asks for test images")
+
+
+def choose(cell: Cell, place: Place, report: Report) -> None:
+    """Store the record of a cell whose chain chooses: that of the chosen chain, whose own cell it is."""
+    facts = [json.loads(_artefact(one, place, report)["facts.json"].read_bytes()) for one in cell.trials]
+    chosen = cell.trials[choosing.best(facts)].cell
+    path = _artefact(chosen, place, report)["result.json"]
+    own = result.parse(path.read_text("utf-8"), place=f"stored result {chosen.key}")
+    tried = [breaker for one in cell.trials for breaker in one.cell.chain]
+    plugins = made_with(place, *cell.chain, *tried)["plugins"]
+    record = choosing.taken_over(own, cell, facts, plugins, now())
+    place.store.save(cell.key, {"result.json": record.line().encode()})
 
 
 def finished(job: Job, store: Store) -> Result | bool:
@@ -253,13 +297,19 @@ def do(job: Job, place: Place, report: Report) -> None:
             teach(job, place, report)
         elif isinstance(job, Protect):
             protect(job, place, report)
+        elif isinstance(job, Trial):
+            try_out(job, place, report)
+        elif job.trials:
+            choose(job, place, report)
         else:
             run(job, place, report)
     except Exception as error:
         with suppress(StoreError):  # which may be what failed
             log.note(place.store, job.key, "failed", error=type(error).__name__)
         raise
-    if not isinstance(job, Cell):  # exceptions that libraries caught hold frames, and so what no breaker may find
+    if isinstance(
+        job, Victim | Protect
+    ):  # exceptions that libraries caught hold frames, and so what no breaker may find
         gc.collect()
 
 

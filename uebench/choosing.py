@@ -1,0 +1,57 @@
+"""What a breaker that chooses goes by: a part of the training set to try chains on, and the rest to test them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from uebench import spec
+from uebench.api import Breaker, Split, UserError
+from uebench.plan import Cell
+from uebench.result import Result
+from uebench.seeds import derive, permutation
+
+
+def parted(shown: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Return a training set without the share of it that is held out, and that share.
+
+    The draw depends on the seed, the share and the number of images alone: it is one for all noises and chains.
+    Raises `UserError` where one side would be empty.
+    """
+    count = len(shown.labels)
+    size = round(share * count)
+    if not 0 < size < count:
+        raise UserError(f"{size} of {count} images to hold out ({share:g}) leave one side empty")
+    held = permutation(count, derive(seed, "held-out", spec.number(share))) < size
+    here, there = held.to(shown.images.device), held.to(shown.labels.device)
+    return Split(shown.images[~here], shown.labels[~there]), Split(shown.images[here], shown.labels[there])
+
+
+def name(chain: Sequence[Breaker]) -> str:
+    """Return the label of a chain."""
+    return "+".join(map(spec.label, chain))
+
+
+def best(facts: Sequence[Mapping[str, Any]]) -> int:
+    """Return the place of the highest accuracy among the facts of trials, the first of equals."""
+    return max(range(len(facts)), key=lambda place: float(facts[place]["accuracy"]))
+
+
+def taken_over(
+    own: Result, cell: Cell, facts: Sequence[Mapping[str, Any]], plugins: Mapping[str, str], finished: str
+) -> Result:
+    """Return the record of a cell whose chain chooses, from that of the chosen chain; trials add their time."""
+    peaks = [peak for peak in (own.peak_bytes, *(one["peak_bytes"] for one in facts)) if peak is not None]
+    return replace(
+        own,
+        key=cell.key,
+        breaker=name(cell.chain),
+        parameters=cell.parameters,
+        chosen=name(cell.trials[best(facts)].cell.chain),
+        trials={name(one.cell.chain): fact["accuracy"] for one, fact in zip(cell.trials, facts, strict=True)},
+        train_seconds=own.train_seconds + sum(one["seconds"] for one in facts),
+        peak_bytes=max(peaks, default=None),
+        made_with={**own.made_with, "plugins": {**own.made_with["plugins"], **plugins}},
+        finished=finished,
+    )
