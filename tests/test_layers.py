@@ -17,7 +17,7 @@ from uebench.registry import registry
 
 LAYERS = [
     {"api"},
-    {"spec", "result", "seeds", "folding", "precision", "elsewhere"},
+    {"spec", "result", "seeds", "folding", "precision", "elsewhere", "reports"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},
     {"journal", "kit", "registry", "audit", "gallery", "bundle", "history"},
     {"suite", "train", "place", "restore", "scaffold"},
@@ -25,9 +25,11 @@ LAYERS = [
     {"plan"},
     {"forecast", "bench"},
     {"work", "plausibility"},
-    {"executors", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},
-    {"display", "pages", "figures", "curves", "entry", "contract"},
-    {"catalogue", "check", "preview", "plots"},
+    {"schedule", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},
+    {"processes", "display", "pages", "figures", "curves", "entry", "contract"},
+    {"executors", "remote", "survey", "catalogue", "check", "preview", "plots"},
+    {"cluster"},
+    {"machine"},
     {"commands", "submission", "web"},
     {"rerun"},
     {"submitting"},

@@ -51,9 +51,9 @@ from uebench import (
     spec,
 )
 from uebench.cli import main
-from uebench.commands import Machine
 from uebench.data import fingerprint
 from uebench.entry import Entry
+from uebench.machine import Machine
 from uebench.registry import Entry as Registered
 from uebench.registry import registry
 from uebench.result import Result

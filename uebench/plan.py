@@ -173,7 +173,7 @@ def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], finge
     chains = [plain, *selection.chains] if selection.suite.references else selection.chains
     cells = [
         Cell(
-            protect(source, content, noise, recipe, seed),
+            made,
             chain,
             target,
             recipe,
@@ -182,6 +182,7 @@ def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], finge
         for source, content in zip(selection.sources, fingerprints, strict=True)
         for seed in selection.seeds
         for noise, share, kind in wanted
+        for made in [protect(source, content, noise, recipe, seed)]
         for target in selection.targets
         for chain in chains
     ]
