@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import time
@@ -159,35 +158,51 @@ def spread(queue: Queue, devices: Sequence[str], workers: int, terms: Terms) -> 
             one.process.join()
 
 
-def _answer(connection: Connection, files: Sequence[PluginFile], packed: bytes) -> None:
-    """Send what a call gives."""
+def _answer(connection: Connection, files: Sequence[PluginFile]) -> None:
+    """Send what calls give that come through a connection, until it closes or the parent dies."""
     _settle(files)
-    ask, arguments = pickle.loads(packed)  # only now, as it may have a component of a file
-    connection.send("begun")
-    connection.send(ask(*arguments))
+    while True:
+        try:
+            ask, arguments = connection.recv()
+        except EOFError:
+            return
+        connection.send("begun")
+        connection.send(ask(*arguments))
 
 
-def apart(patience: float, ask: Callable[..., Value], *arguments: Any) -> Value:
-    """Return what a call that raises nothing gives, in a process of its own.
+class Aside:
+    """A process for calls that may hang or die, replaced where one does."""
 
-    Raises `UserError` where that dies, or has not come back after `patience` seconds.
-    """
-    connection, theirs = multiprocessing.get_context("spawn").Pipe()
-    packed = pickle.dumps((ask, arguments))
-    process = multiprocessing.get_context("spawn").Process(
-        target=_answer, args=(theirs, registry().files, packed), daemon=True
-    )
-    process.start()
-    theirs.close()
-    try:
-        connection.recv()
-        if not connection.poll(patience):
-            raise UserError(hung(patience))
-        value: Value = connection.recv()
-    except EOFError:
-        process.join()
-        raise UserError(died(process.exitcode)) from None
-    finally:
-        process.kill()
-        process.join()
-    return value
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self._running: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
+
+    def ask(self, ask: Callable[..., Value], *arguments: Any) -> Value:
+        """Return what a call that raises nothing gives; raises `UserError` where it dies, or is out of patience."""
+        if self._running is None:
+            context = multiprocessing.get_context("spawn")
+            connection, theirs = context.Pipe()
+            process = context.Process(target=_answer, args=(theirs, registry().files), daemon=True)
+            process.start()
+            theirs.close()
+            self._running = process, connection
+        process, connection = self._running
+        try:
+            connection.send((ask, arguments))
+            connection.recv()
+            if not connection.poll(self.patience):
+                self.close()
+                raise UserError(hung(self.patience))
+            value: Value = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            self.close()
+            raise UserError(died(process.exitcode)) from None
+        return value
+
+    def close(self) -> None:
+        """End the process."""
+        if self._running:
+            self._running[0].kill()
+            self._running[0].join()
+            self._running = None

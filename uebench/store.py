@@ -86,13 +86,17 @@ def pack(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
+def _silent(line: str) -> None:
+    """Say nothing; a function with a name, so that a store can be sent to a process."""
+
+
 class Store:
     """A folder of content-addressed work: `done/<key>/` finished, `half/<key>` resumable, `locks/<key>`, `data/`.
 
     `say` receives a line about everything found damaged.
     """
 
-    def __init__(self, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None] = _silent) -> None:
         self.root, self.say = root, say
 
     @property

@@ -14,7 +14,7 @@ from uebench import spec
 from uebench.api import Source, UserError
 from uebench.data import complete, fingerprint, load
 from uebench.plan import Plan
-from uebench.processes import apart
+from uebench.processes import Aside
 from uebench.store import Store, StoreError
 
 Value = TypeVar("Value")
@@ -49,15 +49,15 @@ class Survey:
     """What is known of data sets; with a patience, in seconds, each is looked at in a process that may be ended."""
 
     def __init__(self, store: Store, patience: float | None = None) -> None:
-        self.store, self.patience = store, patience
+        self.store, self.aside = store, Aside(patience) if patience else None
         self.contents: dict[Source, str] = {}
         self.broken: dict[Source, Broken] = {}
 
     def _ask(self, source: Source, ask: Callable[..., Value], *arguments: object) -> Value | None:
         try:
-            if self.patience:
+            if self.aside:
                 store = Store(self.store.root)  # what the other says cannot be sent to a process
-                found: Value | Broken | StoreError = apart(self.patience, _try, ask, source, *arguments, store)
+                found: Value | Broken | StoreError = self.aside.ask(_try, ask, source, *arguments, store)
             else:
                 found = _try(ask, source, *arguments, self.store)
         except UserError as error:
@@ -80,6 +80,8 @@ class Survey:
         for source, content in self.contents.items():
             if source not in self.broken:
                 self._ask(source, _ready, content)
+        if self.aside:
+            self.aside.close()
 
     def sound(self, plan: Plan) -> Plan:
         """Return the plan of the cells whose data sets are not broken; raises `UserError` where a single one is."""
