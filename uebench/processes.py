@@ -181,11 +181,11 @@ class Aside:
         """Return what a call that raises nothing gives; raises `UserError` where it dies, or is out of patience."""
         if self._running is None:
             context = multiprocessing.get_context("spawn")
-            connection, theirs = context.Pipe()
-            process = context.Process(target=_answer, args=(theirs, registry().files), daemon=True)
-            process.start()
+            ours, theirs = context.Pipe()
+            started = context.Process(target=_answer, args=(theirs, registry().files), daemon=True)
+            started.start()
             theirs.close()
-            self._running = process, connection
+            self._running = started, ours
         process, connection = self._running
         try:
             connection.send((ask, arguments))

@@ -1,4 +1,4 @@
-"""The steps that everything consists of, on a small network: an image's way through each, and the engine around them."""
+"""The steps that everything consists of, on a small network, and what the engine costs around them."""
 
 from __future__ import annotations
 
