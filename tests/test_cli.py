@@ -34,7 +34,7 @@ SMALL = ("run", str(TINY), "--noise", "em", "--breaker", "adv-linf", "--workers"
 def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
     output = call(*SMALL).output
     assert re.search(r"^\d\d:\d\d:\d\d start  making em for digits, seed 0$", output, re.MULTILINE)
-    assert re.search(r"done   em / adv-linf on smallcnn, seed 0: [\d.]+ %  \[4 of 4 cells\]", output)
+    assert re.search(r"done   em / adv-linf on smallcnn, seed 0: [\d.]+ %  \[1 of 4 cells\]", output)
     assert output.rstrip().endswith("Board: leaderboards/tiny/README.md")
     folder = tmp_path / "leaderboards" / "tiny"
     assert "| [tiny](tiny/README.md) | A suite that runs in seconds |" in (folder.parent / "README.md").read_text()

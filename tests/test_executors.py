@@ -12,10 +12,12 @@ from torch import Tensor
 
 from tests.conftest import TINY
 from uebench import Breaker, Context, Noise, UserError, executors, plan, suite
-from uebench.executors import Queue, execute
+from uebench.executors import execute
+from uebench.place import Place
 from uebench.plan import Job, Plan
 from uebench.registry import registry
 from uebench.result import Result
+from uebench.schedule import Queue, attempt
 from uebench.selection import Selection, select
 from uebench.store import Store
 
@@ -109,7 +111,7 @@ def test_a_job_held_by_another_process_is_put_off_and_said(tmp_path: Path) -> No
     with Store(tmp_path).lock(cell.key):
         job = queue.take()
         assert job
-        queue.close(job, *executors._attempt(job, executors.Place(Store(tmp_path), torch.device("cpu")), print))
+        queue.close(job, *attempt(job, Place(Store(tmp_path), torch.device("cpu")), print))
     assert queue.jobs == [cell]
     assert watcher.lines == ["another process is at work on a job of this run; waiting for it"]
     assert queue.take() is None, "not before a moment has passed"

@@ -17,7 +17,7 @@ from uebench.registry import registry
 
 LAYERS = [
     {"api"},
-    {"spec", "seeds", "replay", "precision", "elsewhere"},
+    {"spec", "seeds", "replay", "precision", "elsewhere", "reports"},
     {"folding"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},
     {"result", "log"},
@@ -27,9 +27,11 @@ LAYERS = [
     {"plan"},
     {"forecast", "bench", "choosing"},
     {"work", "plausibility"},
-    {"executors", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},
-    {"display", "pages", "figures", "curves", "entry", "contract"},
-    {"catalogue", "check", "preview", "plots"},
+    {"schedule", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},
+    {"processes", "display", "pages", "figures", "curves", "entry", "contract"},
+    {"executors", "remote", "survey", "catalogue", "check", "preview", "plots"},
+    {"cluster"},
+    {"machine"},
     {"commands", "submission", "web"},
     {"rerun"},
     {"submitting"},

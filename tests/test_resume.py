@@ -94,7 +94,7 @@ def test_a_killed_run_goes_on_to_the_same_record(
 
 
 def test_the_number_of_workers_changes_nothing(straight: Path, tmp_path: Path) -> None:
-    finish(tmp_path, "--workers", "3")
+    finish(tmp_path, "--workers", "4")
     assert record(tmp_path) == record(straight)
 
 
@@ -131,7 +131,7 @@ def test_damaged_work_is_noticed_remade_and_said(straight: Path, name: str) -> N
 
 def test_a_background_job_is_stopped_by_sigterm(tmp_path: Path) -> None:
     process = start(tmp_path, "--workers", "1", interrupt=signal.SIG_IGN)
-    wait_for(process, "done   none / none")
+    wait_for(process, "done   rem / none")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -143,7 +143,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     straight: Path, tmp_path: Path, how: signal.Signals, workers: str
 ) -> None:
     process = start(tmp_path, "--workers", workers)
-    wait_for(process, "done   none / none")
+    wait_for(process, "done   rem / none")
     process.send_signal(how)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output

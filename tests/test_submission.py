@@ -55,9 +55,9 @@ from uebench import (
     suite,
 )
 from uebench.cli import main
-from uebench.commands import Machine
 from uebench.data import fingerprint
 from uebench.entry import Entry
+from uebench.machine import Machine
 from uebench.plan import Cell
 from uebench.registry import Entry as Registered
 from uebench.registry import registry

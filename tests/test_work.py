@@ -36,12 +36,13 @@ from uebench import (
 )
 from uebench import plan as planning
 from uebench.audit import ContractError
-from uebench.executors import Queue, execute
+from uebench.executors import execute
 from uebench.journal import StoredJournal
 from uebench.place import Place
 from uebench.plan import Cell, Job, Plan, Protect, Victim
 from uebench.registry import registry
 from uebench.result import Result
+from uebench.schedule import Queue
 from uebench.selection import Selection
 from uebench.store import Store
 from uebench.train import evaluate

@@ -81,6 +81,23 @@ store_option = click.option("--store", type=place, default=Path(".uebench"), sho
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Processes per device; default 1 a GPU, on a CPU 1 a core."
 )
+crew_options = options(
+    workers_option,
+    click.option(
+        "--executor",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="This machine, or a Ray cluster.",
+    ),
+    click.option("--ray-address", metavar="HOST:PORT", help="The cluster, or auto; default one on this machine."),
+    click.option(
+        "--patience",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="End a job that reports nothing for so long, and a data set that takes so long; default never.",
+    ),
+)
 plugin_option = click.option(
     "--plugin",
     multiple=True,
@@ -120,7 +137,7 @@ def main() -> None:
 )
 @click.option("--recipe", metavar="SPEC", help="How targets are trained: paper or fast, as fast:steps=8000.")
 @seed_option
-@workers_option
+@crew_options
 @machine_options
 @click.option("--dry-run", "dry", is_flag=True, help="Show the cells and what is left to do, and stop.")
 @boards_option
@@ -128,6 +145,9 @@ def main() -> None:
 def run(
     suite: str,
     workers: int | None,
+    executor: Any,
+    ray_address: str | None,
+    patience: float | None,
     threads: int,
     device: str | None,
     store: Path,
@@ -147,8 +167,10 @@ def run(
     uebench run demo --noise sem:radius=24/255 --seed 0,1,2
     """
     from uebench import commands
+    from uebench.machine import Machine
 
-    sys.exit(commands.run(suite, lists, commands.Machine(store, device, workers, threads, keep_every), boards, dry))
+    machine = Machine(store, device, workers, threads, keep_every, patience, executor, ray_address)
+    sys.exit(commands.run(suite, lists, machine, boards, dry))
 
 
 @main.command()
@@ -184,8 +206,9 @@ def export(
     uebench export protected --noise em --dataset folder:path=photos,size=64
     """
     from uebench import commands
+    from uebench.machine import Machine
 
-    sys.exit(commands.export(suite, lists, commands.Machine(store, device, 1, threads, keep_every), out, array))
+    sys.exit(commands.export(suite, lists, Machine(store, device, 1, threads, keep_every), out, array))
 
 
 @main.command()
@@ -214,8 +237,9 @@ def bench(
     each suite takes at these rates. `--dry-run` uses them from then on.
     """
     from uebench import commands
+    from uebench.machine import Machine
 
-    machine = commands.Machine(store, device, workers, threads, keep_every)
+    machine = Machine(store, device, workers, threads, keep_every)
     commands.bench(suites or ("demo",), lists, machine, seconds, into)
 
 
@@ -321,7 +345,7 @@ judging_options = options(
     click.option("--suite", help="The suite, where the bundle's is a TOML file here."),
     click.option("--noise", "noises", multiple=True, metavar="SPEC", help="A noise to run again that needs a path."),
     click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="The data set, where it needs a path."),
-    workers_option,
+    crew_options,
     machine_options,
     boards_option,
 )
@@ -354,8 +378,8 @@ def accept(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
 
 
 def _desk(boards: Path, suite: str | None, noises: Sequence[str], datasets: Sequence[str], **machine: Any) -> Any:
-    from uebench.commands import Machine
     from uebench.judging import Desk
+    from uebench.machine import Machine
 
     return Desk(boards, Machine(**machine), suite, noises, datasets)
 

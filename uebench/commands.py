@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +14,12 @@ from rich.console import Console
 
 from uebench import bench as benching
 from uebench import compare as comparing
-from uebench import display, executors, forecast, history, leaderboard, naming, pages, preview, ranking
+from uebench import display, forecast, history, leaderboard, naming, pages, preview, ranking, schedule
 from uebench import export as exporting
 from uebench import plan as planning
-from uebench.api import Breaker, Noise, UserError
-from uebench.data import complete, fingerprint, load, names
+from uebench.api import Breaker, Noise, Source, UserError
+from uebench.data import fingerprint, load, names
+from uebench.machine import Machine
 from uebench.place import Place, made_with, now
 from uebench.plan import Plan
 from uebench.registry import registry
@@ -27,58 +27,19 @@ from uebench.result import Result
 from uebench.selection import Selection, select
 from uebench.store import Store, sweep, write_whole
 from uebench.suite import Suite, read
-from uebench.work import finished, made_by
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a command does its work: the store, the devices, and how many processes and threads it uses."""
-
-    store: Path
-    device: str | None
-    workers: int | None
-    threads: int
-    keep_every: float
-
-    def open(self) -> Store:
-        """Return the store; what it finds damaged is told on standard error."""
-        return Store(self.store, lambda line: click.echo(f"note: {line}", err=True))
-
-    def crew(self) -> tuple[list[str], int]:
-        """Return the devices to use and the number of processes for each."""
-        used = executors.devices(self.device)
-        return used, self.workers or (1 if used != ["cpu"] else max(1, executors.cores() // self.threads))
-
-    def execute(self, plan: Plan, queue: executors.Queue) -> bool:
-        """Run what a plan lacks; returns whether it went through, uninterrupted."""
-        used, crew = self.crew()
-        for name in _edited(plan, Store(self.store)):
-            queue.listener.said(
-                f"finished work was done with another content of {name}; "
-                "raise the version of what you changed to do it again"
-            )
-        signal.signal(signal.SIGTERM, _interrupt)
-        try:
-            executors.execute(
-                plan, queue, self.store, devices=used, workers=crew, threads=self.threads, every=self.keep_every
-            )
-        except KeyboardInterrupt:
-            return False
-        return True
-
-
-def _interrupt(*_: object) -> None:
-    """Stop as Ctrl-C does; in a shell's background jobs SIGINT itself is ignored."""
-    raise KeyboardInterrupt
+from uebench.survey import Survey
+from uebench.work import finished
 
 
 def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: bool) -> int:
     """Run a suite, or a part of it, and rank the results; returns the exit status."""
     console, chosen = display.console(), read(suite)
     selections, store = select(chosen, **lists), machine.open()
-    executors.devices(machine.device)  # a wrong one is reported before anything else
-    plans = [_plan(selection, store) for selection in selections]
-    plan = planning.of(cell for one in plans for cell in one.cells)
+    machine.check()
+    survey = Survey(store, machine.patience)
+    plans = [_plan(selection, survey.fingerprint) for selection in selections]
+    wanted = planning.of(cell for one in plans for cell in one.cells)
+    plan = survey.sound(wanted)
     part = {job.key: selection for selection, one in zip(selections, plans, strict=True) for job in one.jobs}
     called = {job.key: naming.name(part[job.key], job) for job in plan.jobs}
     given = lists.get("breakers") or chosen.required_breakers
@@ -88,14 +49,15 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
         used, workers = machine.crew()
         torch.set_num_threads(machine.threads)
         preview.show(console, f"suite {chosen.name}", plan, called, store, used * workers)
-        return 0
+        return _broken(survey, wanted)
     folder = boards / chosen.name
     leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
     store.prepare()
-    for job in {(one.source, one.fingerprint): one for one in plan.protects}.values():
-        complete(job.source, load(job.source, job.fingerprint, store))  # what cannot be run is said before all work
+    survey.prepare()
+    plan = survey.sound(wanted)
+    _broken(survey, wanted)  # said before all work, and after it
     with display.listener(console, called, len(plan.cells)) as watching:
-        queue = executors.Queue(watching)
+        queue = schedule.Queue(watching)
         through = machine.execute(plan, queue)
     done = [
         naming.labelled(part[cell.key], cell, queue.results[cell.key])
@@ -103,7 +65,8 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
         if cell.key in queue.results
     ]
     _publish(console, folder, chosen, done, store, _galleries(part, plan, store))
-    return _tell(queue, called, through, len(done), len(plan.cells), "cells")
+    _broken(survey, wanted)
+    return _tell(queue, called, through, len(done), len(wanted.cells), "cells")
 
 
 def export(suite: str | None, lists: dict[str, Any], machine: Machine, folder: Path, array: exporting.Array) -> int:
@@ -122,7 +85,7 @@ def export(suite: str | None, lists: dict[str, Any], machine: Machine, folder: P
     store.prepare()
     console, called = display.console(), {one.key: naming.name(selection, one) for one in plan.jobs}
     with display.listener(console, called, 0) as watching:
-        queue = executors.Queue(watching)
+        queue = schedule.Queue(watching)
         through = machine.execute(plan, queue)
     left = sum(not finished(one, store) for one in plan.jobs)
     status = _tell(queue, called, through, len(plan.jobs) - left, len(plan.jobs), "jobs")
@@ -148,7 +111,9 @@ def bench(suites: Sequence[str], lists: dict[str, Any], machine: Machine, second
     plans = {}
     for name in suites:
         selections = select(read(name), **lists)
-        plans[name] = planning.of(cell for one in selections for cell in _plan(one, store).cells)
+        plans[name] = planning.of(
+            cell for one in selections for cell in _plan(one, partial(fingerprint, store=store)).cells
+        )
     store.prepare()
     found = []
     for one in forecast.networks(job for plan in plans.values() for job in plan.jobs):
@@ -238,7 +203,14 @@ def _recorded(suite: str, boards: Path) -> tuple[Suite, Path, list[Result]]:
     return chosen, folder, list(results.values())
 
 
-def _tell(queue: executors.Queue, called: dict[str, str], through: bool, done: int, count: int, what: str) -> int:
+def _broken(survey: Survey, plan: Plan) -> int:
+    """Tell which data sets of a plan cannot be used; returns the exit status."""
+    for line in survey.failures(plan):
+        click.echo(f"failed: {line}", err=True)
+    return int(bool(survey.broken))
+
+
+def _tell(queue: schedule.Queue, called: dict[str, str], through: bool, done: int, count: int, what: str) -> int:
     """Tell what failed or was interrupted; returns the exit status."""
     for key, reason in queue.failures.items():
         click.echo(f"failed: {called[key]}: {reason}", err=True)
@@ -250,17 +222,9 @@ def _tell(queue: executors.Queue, called: dict[str, str], through: bool, done: i
     return int(done < count)
 
 
-def _plan(selection: Selection, store: Store) -> Plan:
+def _plan(selection: Selection, content: Callable[[Source], str]) -> Plan:
     nothing, plain = cast(Noise, registry().build("noise", "none")), cast(Breaker, registry().build("breaker", "none"))
-    fingerprints = [fingerprint(source, store) for source in selection.sources]
-    return planning.plan(selection, nothing, (plain,), fingerprints)
-
-
-def _edited(plan: Plan, store: Store) -> list[str]:
-    """Return the names of plug-in files that had another content when finished jobs were done."""
-    now = {file.name: file.release for file in registry().files}
-    found = [made_by(job, store) for job in plan.jobs] if now else []
-    return [name for name in now if any(versions.get(name, now[name]) != now[name] for versions in found)]
+    return planning.plan(selection, nothing, (plain,), [content(source) for source in selection.sources])
 
 
 def _galleries(part: dict[str, Selection], plan: Plan, store: Store) -> dict[str, bytes]:
@@ -268,7 +232,7 @@ def _galleries(part: dict[str, Selection], plan: Plan, store: Store) -> dict[str
     found: dict[str, bytes] = {}
     for job in plan.protects:
         name = naming.noise(part[job.key], job)
-        files = store.find(job.key) if name not in found else None
+        files = store.find(job.key, thorough=False) if name not in found else None
         if files:
             found[name] = files["gallery.png"].read_bytes()
     return found

@@ -34,13 +34,18 @@ def passes(job: Job) -> dict[Target, float]:
     return {job.target: job.recipe.steps * job.recipe.batch * (1 + attacked)}
 
 
-def _spent(job: Job, device: torch.device) -> tuple[tuple[str, ...], float]:
+def _where(device: torch.device) -> str:
+    """Return what times are measured on."""
+    return device_name(device) + ("" if device.type == "cuda" else f", {torch.get_num_threads()} threads")
+
+
+def _spent(job: Job, where: str) -> tuple[tuple[str, ...], float]:
     """Return what a job spends its time on, data set, precision and device included, and how much of it.
 
     That is passes through one network; where they are not known, or go through several, the whole noise once.
     """
     if isinstance(job, Trial):
-        return _spent(job.cell, device)
+        return _spent(job.cell, where)
     source = job.protect.source if isinstance(job, Cell) else job.source
     precision = job.precision if isinstance(job, Protect) else job.recipe.precision
     found = passes(job)
@@ -49,13 +54,12 @@ def _spent(job: Job, device: torch.device) -> tuple[tuple[str, ...], float]:
     else:
         ((network, amount),) = found.items()
         component = spec.canonical(network)
-    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
-    return (component, spec.canonical(source), precision, device_name(device) + threads), amount
+    return (component, spec.canonical(source), precision, where), amount
 
 
 def note(job: Job, store: Store, device: torch.device, seconds: float) -> None:
     """Add a job's time to those measured in a store."""
-    what, amount = _spent(job, device)
+    what, amount = _spent(job, _where(device))
     path = store.root / RATES
     with writing(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), "wb") as file:
         file.write(
@@ -82,10 +86,10 @@ def _rates(store: Store) -> dict[tuple[str, ...], float]:
 
 def seconds(jobs: Iterable[Job], store: Store, device: torch.device) -> list[float | None]:
     """Return the time that each job takes one worker, None where nothing like it was measured on this device."""
-    rates = _rates(store)
+    rates, where = _rates(store), _where(device)
     found = []
     for job in jobs:
-        what, amount = _spent(job, device)
+        what, amount = _spent(job, where)
         found.append(amount * rates[what] if what in rates else None)
     return found
 

@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uebench import bundle, display, executors, naming, rerun, spec, submission
+from uebench import bundle, display, naming, rerun, schedule, spec, submission
 from uebench.api import Component, UserError
 from uebench.bundle import Bundle
-from uebench.commands import Machine, on_record
+from uebench.commands import on_record
 from uebench.display import say
 from uebench.entry import Entry, handed_in
 from uebench.history import Badge
+from uebench.machine import Machine
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.submitting import tell
@@ -89,7 +90,7 @@ def _again(judged: Judged, chosen: Sequence[Result], seed: int, desk: Desk) -> J
     plan = prepared.plan
     called = {job.key: naming.name(prepared.selection, job) for job in plan.jobs}
     with display.listener(display.console(), called, len(plan.cells)) as watching:
-        queue = executors.Queue(watching)
+        queue = schedule.Queue(watching)
         machine.execute(plan, queue)
     for key, reason in queue.failures.items():
         say(f"re-run    failed: {called[key]}: {reason}")

@@ -149,6 +149,11 @@ class Trial:
     cell: Cell
     held_out: float
 
+    @property
+    def protect(self) -> Protect:
+        """The noise of the cell."""
+        return self.cell.protect
+
     @cached_property
     def key(self) -> str:
         """The content key."""
@@ -199,7 +204,7 @@ def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], finge
     chains = [plain, *selection.chains] if selection.suite.references else selection.chains
     cells = [
         Cell(
-            protect(source, content, noise, recipe, seed),
+            made,
             chain,
             target,
             recipe,
@@ -208,6 +213,7 @@ def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], finge
         for source, content in zip(selection.sources, fingerprints, strict=True)
         for seed in selection.seeds
         for noise, share, kind in wanted
+        for made in [protect(source, content, noise, recipe, seed)]
         for target in selection.targets
         for chain in chains
     ]

@@ -169,6 +169,16 @@ def canonical(component: Component) -> str:
 
     A parameter that came later than the others is left out at its default, as in the texts from before it.
     """
+    known: str | None = vars(component).get(_TEXT)  # each component stands in thousands of cells
+    if known is None:
+        known = vars(component)[_TEXT] = _written(component)
+    return known
+
+
+_TEXT = "_canonical"
+
+
+def _written(component: Component) -> str:
     texts = [
         f"{one.name}={text(getattr(component, one.name), exact=True)}"
         for one in fields(component)  # type: ignore[arg-type]

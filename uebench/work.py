@@ -272,7 +272,7 @@ def choose(cell: Cell, place: Place, report: Report) -> None:
 
 def finished(job: Job, store: Store) -> Result | bool:
     """Return a finished cell's record, or whether another job is finished; a damaged one is not."""
-    files = store.find(job.key)
+    files = store.find(job.key, thorough=isinstance(job, Cell))  # of the others whoever uses them makes sure
     if files is None or not isinstance(job, Cell):
         return files is not None
     return result.parse(files["result.json"].read_text("utf-8"), place=f"stored result {job.key}")
@@ -280,7 +280,7 @@ def finished(job: Job, store: Store) -> Result | bool:
 
 def made_by(job: Job, store: Store) -> Mapping[str, str]:
     """Return the versions of the plug-ins that a finished job was done with; none of one that is not finished."""
-    files = store.find(job.key)
+    files = store.find(job.key, thorough=False)
     if files is None:
         return {}
     facts = json.loads(files["result.json" if isinstance(job, Cell) else "facts.json"].read_bytes())

@@ -1,0 +1,119 @@
+"""Ten thousand cells: planned, found finished, ranked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.conftest import TINY
+from tests.test_executors import Watcher
+from uebench import leaderboard, naming, pages, plan, ranking, suite
+from uebench.plan import Plan
+from uebench.registry import registry
+from uebench.result import Result
+from uebench.schedule import Queue, lacking, ordered
+from uebench.selection import Selection, select
+from uebench.store import Store
+
+CELLS = 10_000
+
+
+def selection() -> Selection:
+    breakers = ["none", *(f"adv-linf:radius={radius}/255" for radius in range(1, 20))]
+    noises = ["none", "em", "rem", "sem", "tap"]
+    (found,) = select(suite.read(str(TINY)), noises=noises, breakers=breakers, seeds=range(100))
+    return found
+
+
+def planned(chosen: Selection) -> Plan:
+    nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
+    made = plan.plan(chosen, nothing, (plain,), [""])  # type: ignore[arg-type]
+    assert len(made.cells) == CELLS
+    return made
+
+
+def result(cell: Any, accuracy: float) -> Result:
+    return Result(
+        key=cell.key,
+        suite="tiny",
+        dataset="digits",
+        noise=cell.protect.noise.name,
+        breaker="",
+        target="smallcnn",
+        parameters=cell.parameters,
+        protected=1.0,
+        kind="mixed",
+        seed=cell.protect.seed,
+        recipe="sgd",
+        test_accuracy=accuracy,
+        train_accuracy=1.0,
+        best_test_accuracy=accuracy,
+        curve=[{"step": step, "test_accuracy": accuracy, "train_accuracy": 1.0} for step in range(10)],
+        noise_linf=0.1,
+        noise_l2=1.0,
+        psnr=20.0,
+        ssim=0.9,
+        noise_seconds=1.0,
+        train_seconds=1.0,
+        peak_bytes=None,
+        flags=[],
+        made_with={"device": "none"},
+        finished="2026-01-01T00:00:00+00:00",
+    )
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Selection, Plan, Store]:
+    """Return a plan of which everything is finished, as far as a store can tell."""
+    chosen, store = selection(), Store(tmp_path_factory.mktemp("full"))
+    made, draw = planned(chosen), torch.Generator().manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        for job in (*made.victims, *made.protects):
+            store.save(job.key, {"facts.json": b"{}", "released.safetensors": bytes(250_000)})
+        for cell, accuracy in zip(made.cells, torch.rand(CELLS, generator=draw).tolist(), strict=True):
+            labelled = naming.labelled(chosen, cell, result(cell, accuracy))
+            store.save(cell.key, {"result.json": labelled.line().encode()})
+    return chosen, made, store
+
+
+def test_plan(benchmark: Any) -> None:
+    """With the names that people see, and the order in which jobs start."""
+    chosen, store = selection(), Store(Path("nowhere"))
+
+    def whole() -> None:
+        fresh = replace(chosen, targets=[replace(one) for one in chosen.targets])
+        made = planned(fresh)
+        assert all(naming.name(fresh, job) for job in made.jobs)
+        assert len(ordered(made.jobs, store, torch.device("cpu"))) == len(made.jobs)
+
+    benchmark.pedantic(whole, rounds=3)
+
+
+def test_what_is_finished_is_found(benchmark: Any, full: tuple[Selection, Plan, Store]) -> None:
+    _, made, store = full
+
+    def scan() -> None:
+        queue = Queue(Watcher())
+        assert not lacking(made, queue, store)
+        assert len(queue.results) == CELLS
+
+    benchmark.pedantic(scan, rounds=3)
+
+
+def test_board(benchmark: Any, full: tuple[Selection, Plan, Store], tmp_path: Path) -> None:
+    chosen, made, store = full
+    queue = Queue(Watcher())
+    lacking(made, queue, store)
+
+    def publish() -> None:
+        leaderboard.write(tmp_path / "results.jsonl", queue.results)
+        records = leaderboard.read(tmp_path / "results.jsonl")
+        pages.publish(tmp_path, chosen.suite, ranking.rank(chosen.suite, records.values()))
+
+    benchmark.pedantic(publish, rounds=1)
+    assert (tmp_path / "README.md").exists()

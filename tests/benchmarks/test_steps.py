@@ -1,0 +1,132 @@
+"""The steps that everything consists of, on a small network, and what the engine costs around them."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.test_executors import planned
+from tests.test_fast_path import plain_pgd
+from uebench import Recipe, attacks, kit, work
+from uebench.pixels import Pixels
+from uebench.place import Place
+from uebench.plan import Cell
+from uebench.registry import registry
+from uebench.seeds import derive
+from uebench.sgd import Training
+from uebench.store import Store
+from uebench.train import build, evaluate
+from uebench.trial import make
+from uebench_plugins.targets.resnet import ResNet8
+
+HOST, SHAPE, BATCH, RADIUS = torch.device("cpu"), (3, 32, 32), 64, 8 / 255
+ROUNDS = 7
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return torch.rand(BATCH, *SHAPE, generator=draw), torch.randint(0, 10, (BATCH,), generator=draw)
+
+
+@pytest.fixture
+def network() -> Any:
+    return build(ResNet8(), SHAPE, 10, "fp32", HOST, 0)
+
+
+def apart(rounds: int, *works: Callable[[], object]) -> list[float]:
+    """Return the median seconds of each of some calls, taken by turns."""
+    times: list[list[float]] = [[] for _ in works]
+    for _ in range(rounds):
+        for place, one in enumerate(works):
+            began = time.perf_counter()
+            one()
+            times[place].append(time.perf_counter() - began)
+    return [median(one) for one in times]
+
+
+def test_attack_step(benchmark: Any, network: Any, batch: tuple[Tensor, Tensor]) -> None:
+    benchmark(lambda: attacks.pgd(network, *batch, radius=RADIUS, steps=1, step=RADIUS / 4))
+
+
+def test_training_step(benchmark: Any, network: Any, batch: tuple[Tensor, Tensor]) -> None:
+    training = Training(network, Recipe(batch=BATCH), BATCH, 0)
+    benchmark(lambda: training.step(0, *batch))
+
+
+def test_crop_and_flip(benchmark: Any, batch: tuple[Tensor, Tensor]) -> None:
+    benchmark(lambda: kit.crop_and_flip(batch[0], 4))
+
+
+@pytest.mark.parametrize("name", ["em", "rem", "sem"])
+def test_noise_steps_on_24_images(benchmark: Any, name: str, tmp_path: Path) -> None:
+    """A few steps of the whole generator, as `uebench check` takes them."""
+    noise = registry().build("noise", f"{name}:surrogate=resnet8,batch=24")
+    stores = (Store(tmp_path / str(count)) for count in range(100))
+    benchmark.pedantic(lambda: make(noise, next(stores)), rounds=3)  # type: ignore[arg-type]
+
+
+def test_fast_path_against_the_plain_one(benchmark: Any, network: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """Both in fp32, one step of adversarial training with ten attack steps."""
+    images, labels = batch
+    plain = copy.deepcopy(network.network).to(memory_format=torch.contiguous_format)
+    training = Training(network, Recipe(batch=BATCH), BATCH, 0)
+    optimiser = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+
+    def slow() -> None:
+        found = plain_pgd(plain, images, labels, images, 10, RADIUS / 4)
+        optimiser.zero_grad()
+        F.cross_entropy(plain(found), labels).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    def fast() -> None:
+        found = attacks.pgd(network, images, labels, radius=RADIUS, steps=10, step=RADIUS / 4, start=images)
+        training.step(0, found, labels)
+
+    apart(1, slow, fast)
+    by_hand, ours = benchmark.pedantic(lambda: apart(ROUNDS, slow, fast), rounds=1)
+    benchmark.extra_info["plain over fast"] = by_hand / ours
+    assert ours < by_hand * 1.02
+
+
+def test_the_engine_costs_less_than_two_percent_of_a_cell(benchmark: Any, tmp_path: Path) -> None:
+    """A cell with everything around it, against a bare loop over the same batches with the same passes."""
+    store = Store(tmp_path)
+    store.prepare()
+    attack = registry().build("breaker", "adv-linf:steps=10")
+    (cell,) = (one for one in planned([], [attack]).cells if one.chain[0] == attack)  # type: ignore[list-item]
+    recipe = Recipe(steps=150, batch=64, evaluations=1)
+    cell = Cell(cell.protect, cell.chain, ResNet8(), recipe)
+    place = Place(store, HOST)
+    work.do(cell.protect, place, lambda *step: None)
+    data = work.load(cell.protect.source, "", store)
+    shape, classes = data.test.images.shape[1:], len(data.classes)
+    seed = derive(cell.protect.seed, "train")
+
+    def engine() -> None:
+        work.run(cell, place, lambda *step: None)
+
+    def bare() -> None:
+        network = build(cell.target, shape, classes, "fp32", HOST, seed)
+        training = Training(network, recipe, len(data.train.labels), seed)
+        pixels = Pixels(data.train.images, HOST)
+        for step in range(recipe.steps):
+            index = training.batch(step)
+            images = cell.protect.source.augment(pixels[index])
+            images = cell.chain[0].attack(network, images, data.train.labels[index], step / recipe.steps)
+            training.step(step, images, data.train.labels[index])
+        evaluate(network, data.test, classes)
+
+    apart(1, engine, bare)
+    whole, passes = benchmark.pedantic(lambda: apart(ROUNDS, engine, bare), rounds=1)
+    benchmark.extra_info["engine over bare"] = whole / passes
+    assert whole < passes * 1.02

@@ -1,0 +1,252 @@
+"""Runs on a Ray cluster of several nodes on this machine: the same numbers, a node lost on the way, nodes not fit."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import TINY
+from tests.test_executors import Bug, Dies, Watcher, planned
+from uebench import Breaker, Context, Noise, UserError, cluster, executors, parameter
+from uebench.cli import main
+from uebench.plan import Protect
+from uebench.processes import Terms
+from uebench.registry import registry
+from uebench.result import VARYING
+from uebench.schedule import Queue
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+from ray.cluster_utils import Cluster  # noqa: E402  (only where it is installed)
+
+
+class Slow(Noise):
+    """Add up random steps, slowly, and write down on which node it goes on, and where."""
+
+    name = "slow"
+    log: str = parameter(default="", identity=False)
+
+    def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        delta = context.kept().get("delta", torch.zeros_like(images))
+        first = True
+        for step in context.steps(60):
+            if self.log and first:
+                with open(self.log, "a") as file:
+                    file.write(f"{ray.get_runtime_context().get_node_id()} {step}\n")
+            first = False
+            time.sleep(0.05 if self.log else 0)
+            delta = delta + torch.randn_like(images) * self.radius / 60
+            context.keep(delta=delta)
+        return delta.clamp(-self.radius, self.radius)
+
+
+class Sleeps(Breaker):
+    """Hang."""
+
+    name = "sleeps"
+
+    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+        time.sleep(1000)
+        return images
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """Start a head without processors, and a node of two; tests add more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")  # else whatever runs besides starves its processes
+        yield from _started()
+
+
+def _started() -> Iterator[Any]:
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made.add_node(num_cpus=2, node_name="first")
+    ray.init(address=made.address, log_to_driver=False)
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def terms(root: Path, patience: float | None = None) -> Terms:
+    return Terms(root, 1, 0.0, patience, registry().files)
+
+
+def released(root: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in root.rglob("released.safetensors")}
+
+
+def numbers(queue: Queue) -> dict[str, dict[str, Any]]:
+    results = {key: vars(one).items() for key, one in queue.results.items()}
+    return {key: {name: value for name, value in one if name not in VARYING} for key, one in results.items()}
+
+
+def test_a_lost_node_costs_its_running_jobs_only_and_changes_no_number(nodes: Any, tmp_path: Path) -> None:
+    second, log = nodes.add_node(num_cpus=2, node_name="second"), tmp_path / "log"
+    breakers: list[Breaker] = [registry().build("breaker", "adv-linf:steps=1")]  # type: ignore[list-item]
+    plan = planned([Slow(radius=radius, log=str(log)) for radius in (0.1, 0.2)], breakers)
+    plain = planned([Slow(radius=radius) for radius in (0.1, 0.2)], breakers)
+    watcher = Watcher()
+    here, away = Queue(Watcher()), Queue(watcher)
+    executors.execute(plain, here, tmp_path / "here", devices=["cpu"], workers=1, threads=1, every=0)
+
+    def kill() -> None:
+        by = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
+        for _ in range(5000):
+            begun = [line.split()[0] for line in log.read_text().splitlines()] if log.exists() else []
+            if "second" in map(by.get, begun) and len(list((tmp_path / "away" / "half").glob("[!.]*"))) >= 2:
+                break
+            time.sleep(0.02)
+        nodes.remove_node(second, allow_graceful=False)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    cluster.execute(plan, away, terms(tmp_path / "away"), None, None, None)
+    thread.join()
+    assert not away.failures
+    assert numbers(away) == numbers(here)
+    assert released(tmp_path / "away") == released(tmp_path / "here")
+    assert not list((tmp_path / "away").glob("ray-*"))
+    begun = [line.split() for line in log.read_text().splitlines()]
+    again = [(node, int(step)) for node, step in begun if int(step) > 0]
+    assert again, "the lost job started over"
+    assert len(begun) - len(again) == 2
+    assert any(
+        re.fullmatch(r"a process or node was lost; its job goes on at node first", line) for line in watcher.lines
+    )
+    assert len({job.key for job in watcher.begun}) == len(watcher.begun) == len(plan.jobs)
+    assert watcher.counts
+
+
+def test_failures_cost_their_own_cells(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "AGAIN", 1)
+    watcher = Watcher()
+    queue = Queue(watcher)
+    breakers: list[Breaker] = [Dies(), Sleeps(), registry().build("breaker", "adv-linf:steps=1")]  # type: ignore[list-item]
+    plan = planned([Bug()], breakers)
+    cluster.execute(plan, queue, terms(tmp_path, patience=10), None, None, None)
+    assert {(one.noise, one.breaker) for one in queue.results.values()} == {
+        ("none", "none"),
+        ("none", "adv-linf:steps=1"),
+    }
+    reasons = dict(watcher.reasons)
+    assert set(reasons) == {
+        "KeyError: 'key'",
+        "its process or node was lost 2 times; out of memory?",
+        "nothing was heard of it for 10 s (--patience), so its process was ended",
+    }
+    assert 'return {}["key"]' in reasons["KeyError: 'key'"]
+    (bug,) = [job for job in plan.protects if job.noise.name == "bug"]
+    doomed = [cell for cell in plan.cells if cell.protect == bug]
+    assert {queue.failures[cell.key] for cell in doomed} == {"what it needs failed: KeyError: 'key'"}
+    assert not {cell.key for cell in doomed} & {job.key for job in watcher.begun}
+    assert sum(isinstance(job, Protect) for job in watcher.begun) == 2
+
+
+def test_a_node_that_does_not_see_the_store_or_has_other_code_is_named_before_all_work(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from uebench import remote
+
+    monkeypatch.setattr(remote, "code", lambda: {"uebench": "other", "absent": "other"})
+    (tmp_path / "elsewhere").mkdir()
+    lay = cluster._token
+    monkeypatch.setattr(cluster, "_token", lambda root: lay(tmp_path / "elsewhere"))
+    watcher = Watcher()
+    with pytest.raises(UserError) as caught:
+        cluster.execute(planned([], []), Queue(watcher), terms(tmp_path / "store"), None, None, None)
+    assert str(caught.value).split("; ") == [
+        f"node first: does not see the store {tmp_path / 'store'}, which must be on a file system that all nodes share",
+        "node first: has another version of uebench than this machine",
+        "node first: has no absent",
+    ]
+    assert not watcher.begun
+
+
+def test_a_job_takes_a_share_of_a_gpu_or_as_many_processors_as_threads() -> None:
+    small, large = {"Resources": {"CPU": 4.0}}, {"Resources": {"CPU": 16.0, "GPU": 2.0}}
+    assert cluster.share([small, large], 2, None, 3) == ({"CPU": 2.0, "GPU": 0.3333}, [large])
+    assert cluster.share([small, large], 2, "cpu", None) == ({"CPU": 2.0}, [small, large])
+    assert cluster.share([small], 4, None, None) == ({"CPU": 4.0}, [small])
+    with pytest.raises(UserError, match=r"no node of the cluster has 8 CPUs \(--threads\)$"):
+        cluster.share([small], 8, None, None)
+    with pytest.raises(UserError, match=r"has 32 CPUs .* and a GPU"):
+        cluster.share([small, large], 32, None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], '--executor ray needs Ray: pip install "uebench[ray]"'),
+        (["--device", "cuda:0"], "with --executor ray, Ray chooses the GPU"),
+    ],
+)
+def test_what_ray_cannot_do_is_one_line(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if not words:
+        monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SystemExit) as caught:
+        main(["run", str(TINY), "--executor", "ray", *words])
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Error: {expected}")
+    assert not list(tmp_path.iterdir())
+
+
+PLUGIN = """
+import uebench
+
+class Stamp(uebench.Noise):
+    "Add the sign of a random pattern."
+    name = "stamp"
+    def make(self, images, labels, context):
+        import torch
+        return self.radius * torch.randn_like(images).sign()
+
+@uebench.hookimpl
+def register_noises():
+    return [Stamp]
+"""
+
+
+def test_the_command_takes_a_plug_in_file_stops_and_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "stamp.py").write_text(PLUGIN)
+    words = ["run", str(TINY), "--noise", "stamp", "--breaker", "adv-linf", "--plugin", "stamp.py"]
+    command = [sys.executable, "-m", "uebench.cli", *words, "--executor", "ray", "--workers", "1"]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment["RAY_worker_niceness"] = "0"
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    process, output = start(), ""
+    assert process.stdout
+    while "done   stamp / adv-linf" not in output:
+        line = process.stdout.readline()
+        assert line, output
+        output += line
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    assert re.search(r"Stopped with [123] of 4 cells done. The same command goes on from here.", rest)
+    process = start()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "start  making stamp" not in output
+    assert "Board: leaderboards/tiny/README.md" in output
+    assert not list((tmp_path / ".uebench").glob("ray-*"))

@@ -1,0 +1,208 @@
+"""Runs jobs in spawned processes, so many for each device; one that dies or hangs costs its job only."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from uebench.api import UserError
+from uebench.place import Place
+from uebench.plan import Job
+from uebench.plugin_file import PluginFile
+from uebench.registry import registry
+from uebench.schedule import PAUSE, Queue, attempt
+from uebench.store import Store
+
+Value = TypeVar("Value")
+
+
+def died(status: int | None) -> str:
+    """Return what is said of a job whose process ended by itself."""
+    return f"its process died (exit code {status}); out of memory?"
+
+
+def hung(patience: float) -> str:
+    """Return what is said of a job that was silent for so many seconds."""
+    return f"nothing was heard of it for {patience:g} s (--patience), so its process was ended"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What each process works by: the store's folder, CPU threads, seconds between states and of silence, plug-ins."""
+
+    root: Path
+    threads: int
+    every: float
+    patience: float | None
+    files: Sequence[PluginFile]
+
+
+def _settle(files: Sequence[PluginFile]) -> None:
+    """Make this a process that leaves Ctrl-C to its parent, dies with it, and knows its plug-in files."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        parent = multiprocessing.parent_process()
+        if parent:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    known = registry()
+    for file in files:  # before a component of theirs arrives
+        known.add(file)
+
+
+def _serve(connection: Connection, device: str, terms: Terms) -> None:
+    """Do the jobs that come through a connection, until it closes or the parent dies."""
+    _settle(terms.files)
+    torch.set_num_threads(terms.threads)
+    place = Place(Store(terms.root, lambda line: connection.send(("said", line))), torch.device(device), terms.every)
+
+    def report(step: int, count: int, loss: float | None) -> None:
+        connection.send(("step", step, count, loss))
+
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        connection.send(("begun",))
+        connection.send(attempt(job, place, report))
+
+
+class _Worker:
+    """A spawned process, the way to it, and the job it is at; replaced by a fresh process where it dies."""
+
+    def __init__(self, device: str, terms: Terms) -> None:
+        self.arguments = device, terms
+        self.job: Job | None = None
+        self.heard = math.inf  # until the job begins: a fresh process has to load first
+        self.spawn()
+
+    def spawn(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, *self.arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, job: Job) -> None:
+        """Send a job, to a fresh process where the old one died idle."""
+        self.job, self.heard = job, math.inf
+        try:
+            self.connection.send(job)
+        except OSError:
+            self.spawn()
+            self.connection.send(job)
+
+    def listen(self, queue: Queue) -> None:
+        """Take one message, or note that the process died."""
+        assert self.job
+        try:
+            kind, *content = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            self.replace(queue, died(self.process.exitcode))
+            return
+        self.heard = time.monotonic()
+        if kind == "said":
+            queue.listener.said(*content)
+        elif kind == "step":
+            queue.listener.stepped(self.job, *content)
+        elif kind != "begun":
+            job, self.job = self.job, None
+            queue.close(job, kind, *content)
+
+    def replace(self, queue: Queue, reason: str) -> None:
+        """Fail the job and go on with a fresh process."""
+        assert self.job
+        self.process.kill()
+        job, self.job = self.job, None
+        self.spawn()
+        queue.close(job, "failed", reason, "")
+
+
+def spread(queue: Queue, devices: Sequence[str], workers: int, terms: Terms) -> None:
+    """Run every job on `workers` spawned processes per device; one that dies or hangs fails its job only."""
+    places = [device for _ in range(workers) for device in devices]
+    crew = [_Worker(device, terms) for device in places[: len(queue.jobs)]]
+    try:
+        while queue.jobs or any(one.job for one in crew):
+            for one in crew:
+                if one.job is None and (job := queue.take()):
+                    one.give(job)
+            busy = {one.connection: one for one in crew if one.job}
+            for connection in wait(list(busy), timeout=PAUSE / 4) if busy else ():
+                busy[connection].listen(queue)  # type: ignore[index]
+            for one in busy.values():
+                if one.job and terms.patience and time.monotonic() - one.heard > terms.patience:
+                    one.replace(queue, hung(terms.patience))
+            if not busy:
+                time.sleep(PAUSE / 4)
+    finally:
+        for one in crew:
+            one.process.kill()
+        for one in crew:
+            one.process.join()
+
+
+def _answer(connection: Connection, files: Sequence[PluginFile]) -> None:
+    """Send what calls give that come through a connection, until it closes or the parent dies."""
+    _settle(files)
+    while True:
+        try:
+            ask, arguments = connection.recv()
+        except EOFError:
+            return
+        connection.send("begun")
+        connection.send(ask(*arguments))
+
+
+class Aside:
+    """A process for calls that may hang or die, replaced where one does."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self._running: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
+
+    def ask(self, ask: Callable[..., Value], *arguments: Any) -> Value:
+        """Return what a call that raises nothing gives; raises `UserError` where it dies, or is out of patience."""
+        if self._running is None:
+            context = multiprocessing.get_context("spawn")
+            ours, theirs = context.Pipe()
+            started = context.Process(target=_answer, args=(theirs, registry().files), daemon=True)
+            started.start()
+            theirs.close()
+            self._running = started, ours
+        process, connection = self._running
+        try:
+            connection.send((ask, arguments))
+            connection.recv()
+            if not connection.poll(self.patience):
+                self.close()
+                raise UserError(hung(self.patience))
+            value: Value = connection.recv()
+        except (EOFError, OSError):
+            process.join()
+            self.close()
+            raise UserError(died(process.exitcode)) from None
+        return value
+
+    def close(self) -> None:
+        """End the process."""
+        if self._running:
+            self._running[0].kill()
+            self._running[0].join()
+            self._running = None

@@ -1,0 +1,99 @@
+"""Looks at every data set before work begins; one that is broken, or hangs, costs its own cells only."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import click
+
+from uebench import plan as planning
+from uebench import spec
+from uebench.api import Source, UserError
+from uebench.data import complete, fingerprint, load
+from uebench.plan import Plan
+from uebench.processes import Aside
+from uebench.store import Store, StoreError
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Why a data set cannot be used; the trace is empty for a user's mistake."""
+
+    reason: str
+    trace: str = ""
+
+
+def _try(ask: Callable[..., Value], *arguments: object) -> Value | Broken | StoreError:
+    """Return what a call gives, or what is wrong; no source's mistake is raised."""
+    try:
+        return ask(*arguments)
+    except StoreError as error:
+        return error
+    except UserError as error:
+        return Broken(str(error))
+    except Exception as error:  # a stranger's source may do anything
+        return Broken(f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _ready(source: Source, content: str, store: Store) -> bool:
+    complete(source, load(source, content, store))
+    return True
+
+
+class Survey:
+    """What is known of data sets; with a patience, in seconds, each is looked at in a process that may be ended."""
+
+    def __init__(self, store: Store, patience: float | None = None) -> None:
+        self.store, self.aside = store, Aside(patience) if patience else None
+        self.contents: dict[Source, str] = {}
+        self.broken: dict[Source, Broken] = {}
+
+    def _ask(self, source: Source, ask: Callable[..., Value], *arguments: object) -> Value | None:
+        try:
+            if self.aside:
+                store = Store(self.store.root)  # what the other says cannot be sent to a process
+                found: Value | Broken | StoreError = self.aside.ask(_try, ask, source, *arguments, store)
+            else:
+                found = _try(ask, source, *arguments, self.store)
+        except UserError as error:
+            found = Broken(str(error))
+        if isinstance(found, StoreError):
+            raise found
+        if isinstance(found, Broken):
+            self.broken[source] = found
+            return None
+        return found
+
+    def fingerprint(self, source: Source) -> str:
+        """Return what identifies a data set's content; of a broken one nothing is known."""
+        if source not in self.contents:
+            self.contents[source] = self._ask(source, fingerprint) or ""
+        return self.contents[source]
+
+    def prepare(self) -> None:
+        """Read every data set into the store."""
+        for source, content in self.contents.items():
+            if source not in self.broken:
+                self._ask(source, _ready, content)
+        if self.aside:
+            self.aside.close()
+
+    def sound(self, plan: Plan) -> Plan:
+        """Return the plan of the cells whose data sets are not broken; raises `UserError` where a single one is."""
+        for one in self.broken.values():
+            if one.trace:
+                click.echo(one.trace, err=True)
+            if len(self.contents) == 1:
+                raise UserError(one.reason)
+        return planning.of(cell for cell in plan.cells if cell.protect.source not in self.broken)
+
+    def failures(self, plan: Plan) -> Iterator[str]:
+        """Yield a line about each broken data set, with what it costs of a plan."""
+        for source, one in self.broken.items():
+            cells = sum(cell.protect.source == source for cell in plan.cells)
+            yield f"data set {spec.label(source)} cannot be used, and so {cells} cells cannot be run: {one.reason}"
