@@ -260,10 +260,10 @@ def test_what_was_chosen_survives_its_line(done: Place) -> None:
         ({"chosen": "jpeg:quality=9"}, "which did not do best"),
         ({"chosen": "", "trials": {"none": 0.5}}, "chosen is '', which did not do best"),
         ({"trials": {}}, "did not do best of {}"),
-        ({"trials": {"none": 2}}, "trials must have accuracies in"),
-        ({"trials": {"none": True}}, "trials must have accuracies in"),
-        ({"trials": [["none", 0.5]]}, "trials must have accuracies in"),
-        ({"chosen": 3}, "chosen must be str, not 3"),
+        ({"trials": {"none": 2}}, r"accuracy of the trial 'none' must lie in \[0, 1\], not 2"),
+        ({"trials": {"none": True}}, "trials, none must be a number, not True"),
+        ({"trials": [["none", 0.5]]}, "trials must be a table"),
+        ({"chosen": 3}, "chosen must be text, not 3"),
     ],
 )
 def test_a_record_that_contradicts_its_choice_is_refused(changes: dict[str, Any], message: str, done: Place) -> None:

@@ -132,19 +132,21 @@ def test_a_suite_may_have_every_run_take_the_breakers_that_its_ranks_need(tmp_pa
 
     def chains(run: str, **given: Any) -> list[str]:
         path.write_text(f'{lists}breakers = ["none", "jpeg"]\n[required]\nbreakers = ["none", "grayscale"]\n{run}')
-        (found,) = select(suite.read(str(path)), **given)
+        (found,) = select(suite.read(str(path)), **given, ranked=True)
         return [one.name for (one,) in found.chains]
 
     assert chains("", breakers=["cutmix"]) == ["cutmix"]
     assert chains("run = true", breakers=["cutmix", "grayscale"]) == ["cutmix", "grayscale", "none"]
     assert chains("run = true") == ["none", "jpeg"], "the suite's own list stays"
+    (other,) = select(suite.read(str(path)), breakers=["cutmix"])
+    assert [one.name for (one,) in other.chains] == ["cutmix"], "nothing joins what is handed in"
     with pytest.raises(UserError, match=r"required\.run must be true or false, not 1"):
         chains("run = 1")
 
 
 def test_the_first_command_of_the_readme_gives_every_cell_that_a_rank_on_the_demo_board_needs() -> None:
     chosen = suite.read("demo")
-    (found,) = select(chosen, noises=["rem"], breakers=["adv-linf"])
+    (found,) = select(chosen, noises=["rem"], breakers=["adv-linf"], ranked=True)
     assert set(required(chosen)[0]) <= {"+".join(map(spec.canonical, one)) for one in found.chains}
 
 

@@ -34,7 +34,7 @@ from uebench.work import finished
 def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: bool) -> int:
     """Run a suite, or a part of it, and rank the results; returns the exit status."""
     console, chosen = display.console(), read(suite)
-    selections, store = select(chosen, **lists), machine.open()
+    selections, store = select(chosen, **lists, ranked=True), machine.open()
     machine.check()
     survey = Survey(store, machine.patience)
     plans = [_plan(selection, survey.fingerprint) for selection in selections]

@@ -62,12 +62,13 @@ def select(
     kind: Kind | None = None,
     recipe: str | None = None,
     seeds: Sequence[int] = (),
+    ranked: bool = False,
 ) -> list[Selection]:
     """Turn a suite into components, one selection a cross product; raises `UserError`.
 
-    A list that is given replaces the suite's; where the suite says so, the breakers that every rank needs join it.
-    Where the suite is several cross products, each takes what it has by name, and those that are left without anything
-    are dropped.
+    A list that is given replaces the suite's; to be `ranked`, breakers that every rank needs join it where the suite
+    says so. Where the suite is several cross products, each takes what it has by name, and those that are left without
+    anything are dropped.
     """
     given = {"datasets": datasets, "noises": noises, "breakers": breakers, "targets": targets}
     found = []
@@ -76,7 +77,7 @@ def select(
         if suite.grids and not all(lists.values()):
             continue
 
-        if breakers and part.required_run:
+        if breakers and ranked and part.required_run:
             lists["breakers"] = [*lists["breakers"], *part.required_breakers]
 
         def build(kind: str, texts: Sequence[str], part: Suite = part) -> list[Any]:
