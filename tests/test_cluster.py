@@ -230,7 +230,13 @@ def test_the_command_takes_a_plug_in_file_stops_and_goes_on(tmp_path: Path) -> N
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which background jobs ignore
         )
 
     process, output = start(), ""
