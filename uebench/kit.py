@@ -44,7 +44,7 @@ FULL = 2**20
 def parts(draws: int, images: Tensor) -> list[int]:
     """Return how many draws of something to make of images (b, c, h, w) in one pass, in the next, and so on.
 
-    On a processor one by one: a larger batch is hardly faster there.
+    On a processor one by one: the numbers on record were made so.
     """
     count, _, height, width = images.shape
     most = max(1, FULL // (count * height * width)) if images.is_cuda else 1
