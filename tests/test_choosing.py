@@ -14,7 +14,21 @@ from torch import Tensor
 
 from tests.conftest import ROOT, TINY
 from tests.test_work import CPU, DIGITS, VICTIM, Killed, Prompt, Witness, released_by, silent
-from uebench import Breaker, Recipe, Split, UserError, choosing, forecast, naming, pages, ranking, result, suite, work
+from uebench import (
+    Breaker,
+    Recipe,
+    Split,
+    UserError,
+    choosing,
+    forecast,
+    naming,
+    ranking,
+    result,
+    seen,
+    suite,
+    tables,
+    work,
+)
 from uebench import plan as planning
 from uebench.cli import main
 from uebench.executors import Queue, execute
@@ -147,7 +161,7 @@ def test_a_trial_is_plain_work_on_a_part_of_the_released_images_scored_on_the_re
     found = record(CELL, done).trials
     assert set(found) == {"none", "grayscale", "jpeg:quality=30"}
     for trial in CELL.trials:
-        images = work.filtered(trial.cell.chain, released[~held], labels[~held], derive(seed, "filter"))
+        images = seen.filtered(trial.cell.chain, released[~held], labels[~held], derive(seed, "filter"))
         chain, role = choosing.name(trial.cell.chain), derive(seed, "train")
         outcome = train(
             build(VICTIM, (3, 8, 8), 10, "fp32", CPU, role),
@@ -278,5 +292,5 @@ def test_the_board_tells_what_was_chosen_by_the_suites_names(done: Place) -> Non
     assert set(found.trials) == {"none", "grayscale", "jpeg"}
     assert found.chosen in found.trials
     (board,) = ranking.rank(usual, [found, replace(found, key="x", seed=1)])
-    table = pages.breaker_table(board)[1]
+    table = tables.breakers(board)[1]
     assert any(f"chose {found.chosen} (2)" in row[-1] for row in table)

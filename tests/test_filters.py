@@ -15,7 +15,7 @@ from torch import Tensor
 
 from uebench import Breaker, UserError, audit, check, kit
 from uebench.registry import Registry
-from uebench.work import filtered
+from uebench.seen import filtered
 from uebench_plugins.breakers import compression, lowpass
 from uebench_plugins.breakers.adv_linf import AdvLinf
 from uebench_plugins.breakers.compression import BitDepth, Grayscale, Jpeg

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import TINY
-from uebench import UserError, leaderboard, pages, ranking, spec, suite
+from uebench import UserError, leaderboard, pages, ranking, spec, suite, tables
 from uebench.registry import registry
 from uebench.result import Result, parse
 from uebench.suite import Suite
@@ -203,8 +203,8 @@ def test_breakers_that_no_rank_needs_are_shown_in_parentheses_and_change_nothing
         assert row(found, "rem")[name] == row(board(full()), "rem")[name]
     assert row(found, "rem")["highest_accuracy"] == pytest.approx(0.99)
     assert row(found, "rem")["highest_breaker"] == extra
-    assert not any(extra in name for name in pages.table(found)[0])
-    head, rows = pages.matrix(found)
+    assert not any(extra in name for name in tables.noises(found)[0])
+    head, rows = tables.matrix(found)
     place = head.index(f"({extra})")
     assert place > head.index("adv-linf")
     cells = {one[1]: one[place] for one in rows}
@@ -277,7 +277,7 @@ def test_files_follow_from_the_record_alone_and_are_the_same_each_time(tmp_path:
 
 def test_latex_shows_every_text_as_it_is_and_in_its_cell() -> None:
     hostile = "\\input{x} a_b & 5 % #1 $y$ ^^5c~\n\nend \\\\"
-    head, rule, line, *_ = pages.latex(["rank", "in_percent"], [["1", hostile]]).splitlines()[2:]
+    head, rule, line, *_ = tables.latex(["rank", "in_percent"], [["1", hostile]]).splitlines()[2:]
     assert (head, rule) == (r"rank & in\_percent \\", r"\midrule")
     assert line.startswith(r"1 & \textbackslash input\{x\} a\_b \& 5 \% \#1 \$y\$ \textasciicircum \textasciicircum 5c")
     assert line.endswith(r"end \textbackslash \textbackslash  \\")

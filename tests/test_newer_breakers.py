@@ -15,9 +15,9 @@ from torchvision.transforms.v2 import functional as T
 
 from tests.test_train import Broken, learn, same_weights
 from uebench import Breaker, UserError, kit
+from uebench.seen import filtered
 from uebench.store import Store
 from uebench.train import build
-from uebench.work import filtered
 from uebench_plugins.breakers import ueraser
 from uebench_plugins.breakers.colour import Colour
 from uebench_plugins.breakers.cutout import Cutout

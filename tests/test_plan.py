@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from uebench import Noise, Recipe, Target, plan, suite, work
+from uebench import Noise, Recipe, Target, plan, seen, suite
 from uebench.data import load
 from uebench.plan import Cell, Plan, Protect
 from uebench.registry import registry
@@ -107,7 +107,7 @@ def test_the_protected_share_is_one_draw_for_all_noises_and_not_nested(share: fl
     data = load(cell.protect.source, "", store)
     released = 255 - data.train.images
     chosen = [
-        work.trained_on(
+        seen.trained_on(
             Cell(replace(cell.protect, noise=noise), cell.chain, cell.target, cell.recipe, share), released, data
         )
         for noise in (cell.protect.noise, registry().build("noise", "em"))  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ def test_the_protected_share_is_one_draw_for_all_noises_and_not_nested(share: fl
     assert torch.equal(chosen[0].images, chosen[1].images)
     protected = (chosen[0].images == released).flatten(1).all(1)
     assert int(protected.sum()) == round(share * len(released))
-    rest = work.trained_on(replace(cell, protected=share, kind="clean-only"), released, data)
+    rest = seen.trained_on(replace(cell, protected=share, kind="clean-only"), released, data)
     assert torch.equal(rest.images, data.train.images[~protected])
     assert torch.equal(rest.labels, data.train.labels[~protected])
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from tests.test_leaderboard import DEMO, board, full, made, row
 from uebench import ranking
-from uebench.ranking import bands, interval, means
+from uebench.intervals import bands, interval, means
 from uebench.result import Result
 
 CLEAN = [

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.test_leaderboard import DEMO
 from tests.test_site import varied
-from uebench import UserError, compare, curves, leaderboard, pages, plots, ranking, web
+from uebench import UserError, compare, curves, leaderboard, pages, plots, ranking, tables, web
 from uebench.result import parse
 
 LINES = [one.line() for one in varied() if one.seed == 0 and one.parameters["recipe"] == "sgd@1"]
@@ -101,7 +101,7 @@ def everything(boards: Path, text: str) -> None:
     drawn, _ = curves.of(found)
     plots.styles(drawn)
     cells = compare.ours(DEMO, found)
-    assert pages.csv(cells, 2)
+    assert tables.csv(cells, 2)
     assert compare.table(cells)
 
 

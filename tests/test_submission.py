@@ -46,13 +46,13 @@ from uebench import (
     history,
     judging,
     leaderboard,
-    pages,
     plan,
     provenance,
     rerun,
     restore,
     spec,
     suite,
+    tables,
 )
 from uebench.cli import main
 from uebench.data import fingerprint
@@ -820,12 +820,12 @@ def test_the_hash_of_a_distribution_is_that_of_its_files_wherever_it_is(
 
 def test_names_are_shown_as_they_are_on_every_page() -> None:
     evil = "a|b <i>x</i> `c` *d* [e](f) $g$ &amp; ~h~ _i_ adv_radius=4/255 \\ https://j www.k"
-    (_, _, line) = pages.markdown(["head"], [[evil]]).splitlines()
+    (_, _, line) = tables.markdown(["head"], [[evil]]).splitlines()
     assert line == (
         r"| a\|b \<i\>x\</i\> \`c\` \*d\* \[e\](f) \$g\$ \&amp; \~h\~ \_i\_ adv_radius=4/255 \\ https\://j www\.k |"
     )
-    assert pages.markdown(["head"], [["two\nlines"]]).splitlines()[-1] == "| two lines |"
-    assert r"\textbackslash input\{x\} 5\% \& \_\$\#" in pages.latex(["head"], [[r"\input{x} 5% & _$#"]])
+    assert tables.markdown(["head"], [["two\nlines"]]).splitlines()[-1] == "| two lines |"
+    assert r"\textbackslash input\{x\} 5\% \& \_\$\#" in tables.latex(["head"], [[r"\input{x} 5% & _$#"]])
 
 
 def test_names_are_shown_as_they_are_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -839,7 +839,7 @@ def test_names_are_shown_as_they_are_on_a_terminal(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_no_cell_of_a_csv_is_a_formula(text: str) -> None:
     table = pd.DataFrame({"name": [text, "em"], "number": [-0.5, float("nan")]})
-    rows = list(csv.reader(pages.csv(table, 2).splitlines()))
+    rows = list(csv.reader(tables.csv(table, 2).splitlines()))
     assert rows[1] == [f"'{text}", "-0.50"] if "\r" not in text else rows[1][0].startswith("'")
     assert rows[-1] == ["em", ""]
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from uebench import bench as benching
 from uebench import compare as comparing
-from uebench import display, forecast, history, leaderboard, naming, pages, preview, ranking, schedule
+from uebench import display, forecast, history, leaderboard, naming, pages, preview, ranking, schedule, tables
 from uebench import export as exporting
 from uebench import plan as planning
 from uebench.api import Breaker, Noise, Source, UserError
@@ -139,7 +139,7 @@ def rank(suite: str, into: Path | None, boards: Path) -> None:
     if into:
         pages.insert(into, chosen, made)
     for board in made:
-        display.show(display.console(), board.title, *pages.table(board, brief=True), numbers=True)
+        display.show(display.console(), board.title, *tables.noises(board, brief=True), numbers=True)
 
 
 def plot(suite: str, boards: Path, into: Path | None) -> None:
@@ -178,7 +178,7 @@ def compare(suite: str, form: str, boards: Path) -> None:
     own = comparing.ours(chosen, leaderboard.read(boards / chosen.name / "results.jsonl").values())
     cells = own if theirs is None else comparing.beside(theirs, own)
     if form == "csv":
-        click.echo(pages.csv(cells, 2), nl=False)
+        click.echo(tables.csv(cells, 2), nl=False)
         return
     head, rows = comparing.table(cells)
     verdicts = comparing.verdicts(chosen, theirs, own)
@@ -187,7 +187,7 @@ def compare(suite: str, form: str, boards: Path) -> None:
         display.show(display.console(), f"{chosen.title}: published and ours, in percent", head, rows)
         display.show(display.console(), "claims", list(verdicts[0]) if verdicts else ["claim"], judged)
     else:
-        write = pages.markdown if form == "markdown" else pages.latex
+        write = tables.markdown if form == "markdown" else tables.latex
         click.echo(write(head, rows))
         if verdicts:
             click.echo(write(list(verdicts[0]), judged), nl=False)
@@ -253,8 +253,8 @@ def _publish(
         pages.hang(folder, galleries)
         boards = rebuild(folder, suite, merged)
     for board in boards:
-        display.show(console, board.title, *pages.table(board, brief=True), numbers=True)
-        display.show(console, "breakers", *pages.breaker_table(board), numbers=True)
+        display.show(console, board.title, *tables.noises(board, brief=True), numbers=True)
+        display.show(console, "breakers", *tables.breakers(board), numbers=True)
     for line in conflicts:
         click.echo(f"note: other numbers on record: {line}", err=True)
     console.print(f"Board: {folder / 'README.md'}", soft_wrap=True)

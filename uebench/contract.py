@@ -19,10 +19,10 @@ from uebench.api import Breaker, Component, Dataset, Noise, Source, Target, User
 from uebench.data import validate
 from uebench.pixels import to_float
 from uebench.seeds import sow
+from uebench.seen import filtered
 from uebench.store import Store
 from uebench.train import build
 from uebench.trial import CLASSES, HOST, LARGE, SHAPE, Interrupted, Probe, Sample, make
-from uebench.work import filtered
 
 DRAW = "draw from torch's default generator only"
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from uebench import ranking, spec
+from uebench import intervals, spec
 from uebench.families import families
 from uebench.result import Result
 
@@ -58,8 +58,8 @@ def sweeps(records: Sequence[Result]) -> list[Sweep]:
 
 def _point(x: float, values: Mapping[int, float]) -> Point:
     seeds = tuple(sorted(values))
-    drawn = ranking.means(np.array([values[seed] for seed in seeds]), seeds)
-    return Point(x, float(drawn[0]), *ranking.interval(drawn))
+    drawn = intervals.means(np.array([values[seed] for seed in seeds]), seeds)
+    return Point(x, float(drawn[0]), *intervals.interval(drawn))
 
 
 @dataclass(frozen=True)

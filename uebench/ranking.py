@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from uebench import spec
 from uebench.history import Rulings
+from uebench.intervals import Values, bands, interval, means
 from uebench.registry import none, registry
 from uebench.result import Result
 from uebench.selection import chain, describe, describe_chain
@@ -21,15 +20,11 @@ from uebench.suite import Suite
 
 SEEDS = 3
 """Fewer seeds make an entry provisional."""
-LEVEL = 0.95
-"""How often an interval holds the true value."""
-DRAWS = 10_000
 BUDGETS = (8, 16, 32)
 """L-inf budget classes, in 1/255."""
 CLASSES = (*(f"L-inf {bound}/255" for bound in BUDGETS), "L2", "L0", "unbounded")
 """Budget classes, in the order in which they are shown; each is ranked by itself."""
 COSTS = ("noise_l2", "psnr", "ssim", "noise_seconds", "train_seconds", "peak_bytes")
-Values = NDArray[np.float64]
 
 
 def budget(norm: str, linf: float) -> str:
@@ -40,42 +35,6 @@ def budget(norm: str, linf: float) -> str:
         if norm == "linf" and round(linf * 255) <= bound:  # 8-bit images differ by whole steps
             return name
     return CLASSES[-1]
-
-
-@cache
-def _weights(seeds: tuple[int, ...]) -> Values:
-    """Return weights (n, draws) that turn deviations from the mean over n seeds into errors of that mean.
-
-    A seed has the same normal weights wherever it occurs, which pairs all entries by seed. With a chi-square draw in
-    common the errors of one mean follow Student's distribution: few seeds give intervals as wide as they must be, which
-    drawing seeds with replacement does not (three seeds have ten such draws). Half of the draws mirror the others.
-    """
-    count, half = len(seeds), DRAWS // 2
-    if count < 2:
-        return np.empty((count, 0))
-    normal = np.stack([np.random.default_rng([1, seed]).standard_normal(half) for seed in seeds])
-    scale = np.random.default_rng([2, count]).chisquare(count - 1, half) / (count - 1)
-    errors = normal / np.sqrt(scale * count * (count - 1))
-    return np.concatenate([errors, -errors], 1)
-
-
-def means(values: Values, seeds: tuple[int, ...]) -> Values:
-    """Return means (..., 1 + draws) of values (..., n) over seeds: the mean itself, and draws around it."""
-    middle = values.mean(-1, keepdims=True)
-    return np.concatenate([middle, middle + (values - middle) @ _weights(seeds)], -1)
-
-
-def interval(drawn: Values) -> tuple[float | None, float | None]:
-    """Return the bounds of a statistic, given it and its draws (1 + draws,); None for a single seed.
-
-    This is the basic interval of the bootstrap: the highest of several means is too high on average, that of draws
-    around them by as much again, and reflecting the draws takes both away.
-    """
-    if len(drawn) == 1 or not np.isfinite(drawn).all():
-        return None, None
-    tail = (1 - LEVEL) / 2
-    high, low = np.quantile(drawn[1:], [tail, 1 - tail])
-    return float(2 * drawn[0] - low), float(2 * drawn[0] - high)
 
 
 @dataclass(frozen=True)
@@ -310,21 +269,6 @@ class _Ranking:
             "lacks": "; ".join(lacking),
             "parameters": chain,
         }
-
-
-def bands(lows: Iterable[float | None], highs: Iterable[float | None]) -> list[int | None]:
-    """Return the rank band of each entry, best first: a new one begins where no interval above reaches down to it."""
-    found, band, lowest = list[int | None](), 0, np.inf
-    for low, high in zip(lows, highs, strict=True):
-        if low is None or high is None or np.isnan(low):
-            found.append(None)
-            continue
-        if high < lowest:
-            band += 1
-            lowest = low
-        lowest = min(lowest, low)
-        found.append(band)
-    return found
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from uebench import again, figures, history, leaderboard, pages, ranking, spec
+from uebench import again, figures, history, leaderboard, pages, ranking, spec, tables
 from uebench.api import UserError
 from uebench.result import Result
 from uebench.store import write_whole
@@ -159,8 +159,8 @@ def _group(where: str, board: ranking.Board, records: list[Result]) -> Group:
         }
         text = row["parameters"]  # not the label: parts of a suite may call the same noise differently
         row["page"] = f"{where}/{place(text.partition('@')[0], text)}.html"
-    tables = pages.table(board), pages.breaker_table(board)
-    return Group(board.title, noises, breakers, *tables, figures.sweeps(records), records)
+    shown = tables.noises(board), tables.breakers(board)
+    return Group(board.title, noises, breakers, *shown, figures.sweeps(records), records)
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -16,16 +16,17 @@ from torch import Tensor
 from torch.nn import Module
 
 from uebench import audit, choosing, forecast, log, result, spec
-from uebench.api import Breaker, Dataset, Split, Target, UserError
+from uebench.api import Dataset, Split, Target, UserError
 from uebench.data import complete, kept, load, names, split, untested
 from uebench.gallery import sheet
 from uebench.journal import Report, StoredJournal
-from uebench.pixels import Pixels, to_bytes, to_float
+from uebench.pixels import Pixels
 from uebench.place import Place, made_with, measure_from_here, now, peak
 from uebench.plan import Cell, Job, Protect, Trial, Victim
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.seeds import derive, sow
+from uebench.seen import filtered, trained_on
 from uebench.store import Store, StoreError, pack
 from uebench.train import Outcome, build, train
 
@@ -130,37 +131,6 @@ def _artefact(job: Job, place: Place, report: Report) -> dict[str, Path]:
                 files = place.store.find(job.key)
     assert files
     return files
-
-
-def filtered(chain: tuple[Breaker, ...], images: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """Pass uint8 images (n, c, h, w) and labels (n,) through a chain's filters; each result is rounded to 8 bits."""
-    sow(seed)
-    for breaker in chain:
-        if type(breaker).filter is not Breaker.filter:
-            count = len(images)
-            parts = audit.parts(count, images[0].numel()) if breaker.by_image else [slice(count)]
-            images = torch.cat([_filtered(breaker, images[part], labels[part]) for part in parts])
-    return images
-
-
-def _filtered(breaker: Breaker, images: Tensor, labels: Tensor) -> Tensor:
-    found = breaker.filter(to_float(images), labels.to(images.device, copy=True))
-    if found.shape != images.shape or not found.is_floating_point() or not bool(found.isfinite().all()):
-        raise audit.ContractError(f"breaker {breaker.name}: filter must return finite floats of its input's shape")
-    return to_bytes(found)
-
-
-def trained_on(cell: Cell, released: Tensor, data: Dataset) -> Split:
-    """Return the training set of a cell; the protected share is one draw per data set, share and seed."""
-    count = len(data.train.labels)
-    seed = derive(cell.protect.seed, "share", spec.number(cell.protected))
-    protected = torch.randperm(count, generator=torch.Generator().manual_seed(seed)) < round(cell.protected * count)
-    if cell.protected == 1 and cell.kind == "mixed":
-        return Split(released, data.train.labels)
-    if cell.kind == "clean-only":
-        return Split(data.train.images[~protected], data.train.labels[~protected])
-    images = torch.where(protected[:, None, None, None], released, data.train.images)
-    return Split(images, data.train.labels)
 
 
 def _shown(cell: Cell, place: Place, released: Path) -> tuple[Split, torch.Size, int]:

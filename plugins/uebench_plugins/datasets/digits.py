@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 import uebench
@@ -28,6 +27,8 @@ class Digits(Source):
 
     def load(self, folder: Path) -> Dataset:
         """Return the two splits of one fixed draw; nothing is downloaded."""
+        from sklearn.datasets import load_digits  # here, since every command would wait a second for it
+
         bundled = load_digits()
         grey = 0.5 + self.contrast * (bundled.images / 16 - 0.5)
         images = torch.from_numpy(np.rint(grey * 255).astype(np.uint8))[:, None].repeat(1, 3, 1, 1)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from sklearn.datasets import make_classification
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -57,6 +56,8 @@ class SC(Noise):
             )
         owners = labels.cpu()
         wanted = torch.bincount(owners, minlength=context.classes)
+        from sklearn.datasets import make_classification  # here, since every command would wait a second for it
+
         drawn, classes = make_classification(
             n_samples=int(wanted.max()) * context.classes,
             n_features=count,

@@ -1,0 +1,43 @@
+"""What a network under a breaker gets to see: the protected share of a set, and what filters make of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from uebench import audit, spec
+from uebench.api import Breaker, Dataset, Split
+from uebench.pixels import to_bytes, to_float
+from uebench.plan import Cell
+from uebench.seeds import derive, sow
+
+
+def filtered(chain: tuple[Breaker, ...], images: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """Pass uint8 images (n, c, h, w) and labels (n,) through a chain's filters; each result is rounded to 8 bits."""
+    sow(seed)
+    for breaker in chain:
+        if type(breaker).filter is not Breaker.filter:
+            count = len(images)
+            parts = audit.parts(count, images[0].numel()) if breaker.by_image else [slice(count)]
+            images = torch.cat([_filtered(breaker, images[part], labels[part]) for part in parts])
+    return images
+
+
+def _filtered(breaker: Breaker, images: Tensor, labels: Tensor) -> Tensor:
+    found = breaker.filter(to_float(images), labels.to(images.device, copy=True))
+    if found.shape != images.shape or not found.is_floating_point() or not bool(found.isfinite().all()):
+        raise audit.ContractError(f"breaker {breaker.name}: filter must return finite floats of its input's shape")
+    return to_bytes(found)
+
+
+def trained_on(cell: Cell, released: Tensor, data: Dataset) -> Split:
+    """Return the training set of a cell; the protected share is one draw per data set, share and seed."""
+    count = len(data.train.labels)
+    seed = derive(cell.protect.seed, "share", spec.number(cell.protected))
+    protected = torch.randperm(count, generator=torch.Generator().manual_seed(seed)) < round(cell.protected * count)
+    if cell.protected == 1 and cell.kind == "mixed":
+        return Split(released, data.train.labels)
+    if cell.kind == "clean-only":
+        return Split(data.train.images[~protected], data.train.labels[~protected])
+    images = torch.where(protected[:, None, None, None], released, data.train.images)
+    return Split(images, data.train.labels)
