@@ -226,6 +226,39 @@ def test_what_maintainers_decided_stands_in_the_row_and_on_the_page(tmp_path: Pa
         assert remark.removeprefix("withdrawn: ") in page.text
 
 
+def test_the_page_of_a_noise_has_the_decisions_about_it_with_the_values_before_and_after(tmp_path: Path) -> None:
+    (group, *_), (board, *_) = ranking.groups(full()), ranking.rank(DEMO, full())
+    em, rem, breaker, data = text("noise", "em"), text("noise", "rem"), text("breaker", "adv-linf"), group[0].parameters
+    old, new = (
+        {"status": "ranked", "residual_protection": left, "worst_breaker": worst}
+        for left, worst in ((0.25, "none"), (0.125, "<i>jpeg</i>"))
+    )
+    folder = boards(tmp_path, full()) / "demo"
+    change = {"board": board.title, "noise": em, "old": old, "new": new}
+    handed_in = {"bundle": "0", "paper": "", "rerun": None, "badge": "valid", "submitter": "Ada <b>"}
+    against = {**handed_in, "breaker": breaker, "noises": [em]}
+    history.append(folder, "accepted", "2026-01-01", [change], dataset=data["dataset"], **against)
+    history.append(folder, "accepted", "2026-01-02", [], dataset="elsewhere@1", **against)
+    history.append(folder, "withdrawn", "2026-01-03", [{**change, "old": None}], noise=rem, reason="an error")
+    site, after = web.build(tmp_path), "ranked, 12.5 (<i>jpeg</i>)"
+
+    def told(noise: str) -> list[list[str]]:
+        (page,) = (content.decode() for name, content in site.items() if name.startswith(f"demo/{noise}-"))
+        part = page.partition("<h3>Decisions</h3>")[2].partition("<h3>Run it again</h3>")[0]
+        rows = re.findall(r"<tr>.*?</tr>", part, re.DOTALL)[1:]
+        return [
+            [" ".join(Page(cell.encode()).text.split()) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)]
+            for row in rows
+        ]
+
+    assert told("em") == [
+        ["2026-01-01", "breaker adv-linf accepted against it, valid; Ada <b>", "ranked, 25.0 (none)", after],
+        ["2026-01-03", "another entry withdrawn", "–", after],
+    ]
+    assert told("rem") == [["2026-01-03", "withdrawn: an error", "–", "–"]]
+    assert told("sem") == []
+
+
 def test_data_for_programs_are_the_boards_numbers(tmp_path: Path) -> None:
     content = web.build(boards(tmp_path, varied()))["data.json"].decode()
     assert "NaN" not in content

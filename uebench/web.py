@@ -8,7 +8,7 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -74,6 +74,7 @@ class Section:
     groups: list[Group]
     pictures: list[Path]
     record: bytes
+    history: list[dict[str, Any]]
 
 
 def write(boards: Path, into: Path, names: Sequence[str] = ()) -> Path:
@@ -139,14 +140,12 @@ def _section(suite: Suite, boards: Path) -> Section:
     results = leaderboard.read(path).values()
     if not results:
         raise UserError(f"{path} holds no results; run `uebench run {suite.name}` first")
-    rulings = history.rulings(history.read(path.parent))
+    lines = history.read(path.parent)
     where = suite.name if spec.NAME.fullmatch(suite.name) else place(suite.name, suite.name)
-    groups = [
-        _group(where, board, records)
-        for board, records in zip(ranking.rank(suite, results, rulings), ranking.groups(results), strict=True)
-    ]
+    ranked = ranking.rank(suite, results, history.rulings(lines))
+    groups = [_group(where, *both) for both in zip(ranked, ranking.groups(results), strict=True)]
     pictures = sorted((path.parent / pages.GALLERY).glob("*.png"))
-    return Section(suite, where, groups, pictures, path.read_bytes())
+    return Section(suite, where, groups, pictures, path.read_bytes(), lines)
 
 
 def _group(where: str, board: ranking.Board, records: list[Result]) -> Group:
@@ -189,6 +188,7 @@ def _parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
             made = Counter(json.dumps(one.made_with, sort_keys=True) for one in cells)
             (own,) = (one for one in group.noises if one["parameters"] == row["parameters"])
             part = {"group": group, "cells": cells, "row": own}
+            part["decisions"] = list(_decisions(section.history, group, row["parameters"]))
             part["made"] = [(json.loads(text), count) for text, count in sorted(made.items())]
             try:
                 part |= {"command": again.command(section.suite, cells), "reason": ""}
@@ -196,6 +196,20 @@ def _parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
                 part |= {"command": "", "reason": str(error)}
             parts.append(part)
     return parts
+
+
+def _decisions(lines: Sequence[dict[str, Any]], group: Group, noise: str) -> Iterator[dict[str, Any]]:
+    """Yield the decisions about a noise, or that changed what is left of it, with its values before and after."""
+    names = {one.parameters["breaker"]: one.breaker for one in group.records}
+    here = {one.parameters["dataset"] for one in group.records}
+    for line in lines:
+        found = [one for one in line["changes"] if (one["board"], one["noise"]) == (group.title, noise)]
+        accepted = line["event"] == "accepted"
+        about = noise in line["noises"] and line["dataset"] in here if accepted else noise == line["noise"]
+        if about or found:
+            breaker = line.get("breaker", "")
+            change = found[0] if found else {"old": None, "new": None}
+            yield {**line, "about": about, "breaker": names.get(breaker, breaker), **change}
 
 
 def _data(sections: Sequence[Section], words: dict[str, Any]) -> bytes:
