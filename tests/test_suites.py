@@ -19,6 +19,7 @@ from uebench.suite import Suite
 PUBLISHED = sorted(compare.available())
 SIZES = {"rem-table1": 135, "rem-table2": 100, "rem-table3": 60, "rem-table4": 30, "rem-table7": 135}
 SIZES |= {"rem-table8": 100, "rem-table9": 60, "rem-table10": 90, "rem-table11": 40}
+SIZES |= {"iss-cifar10": 27, "apbench-cifar10": 104}
 
 
 def cells(name: str) -> list[tuple[Selection, Cell]]:
