@@ -79,6 +79,20 @@ def test_any_damage_is_noticed_said_and_mended(store: Store, said: list[str], wh
     assert load(store, "ab12") == FILES
 
 
+def test_what_is_not_used_now_is_read_only_where_it_was_written_to(store: Store, said: list[str]) -> None:
+    store.save("ab12", FILES)
+    found = store.find("ab12", thorough=False)
+    assert found
+    path = found["one.bin"]
+    before = path.stat()
+    path.write_bytes(bytes(256))
+    assert store.find("ab12", thorough=False) is None
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.find("ab12", thorough=False) == found, "as if nobody had written; whoever uses it makes sure"
+    assert store.find("ab12") is None
+    assert len(said) == 2
+
+
 def test_every_single_byte_of_the_half_finished_state_is_covered(store: Store, said: list[str]) -> None:
     state = {"weights": torch.arange(6.0).view(2, 3), "step": torch.tensor(3)}
     store.keep("ab12", state)

@@ -457,6 +457,13 @@ def test_a_suite_is_found_by_its_name_alone_never_by_a_path(
         refuse("verify", "em.zip", expected=f"unknown suite {name!r}")
 
 
+def test_a_device_that_is_not_there_is_refused_before_a_bundle_is_looked_at(
+    em: list[Result], refuse: Callable[..., None], tmp_path: Path
+) -> None:
+    Forger(tmp_path / "em.zip", em).write()
+    refuse(*VERIFY, "--rerun", "1", "--device", "cuda:99", expected="no device 'cuda:99' here")
+
+
 def test_a_noise_that_is_not_installed_is_valid_and_cannot_be_run_again(
     em: list[Result], call: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -55,8 +55,10 @@ class Judged:
 def judge(path: Path, count: int, seed: int, desk: Desk) -> Judged:
     """Check a bundle, run so many of its cells again, drawn by the seed, and say what came of it.
 
-    Raises `UserError` for a bundle that is not valid.
+    Raises `UserError` for a bundle that is not valid, and where there is no device to run cells on.
     """
+    if count:
+        desk.machine.check()
     found = bundle.read(path)
     name = desk.suite or found.manifest["suite"]
     if not desk.suite and name not in available():  # a stranger's text never becomes a path
