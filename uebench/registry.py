@@ -188,6 +188,7 @@ class Registry:
         return "unregistered", "?"
 
 
+@cache
 def component_kind(annotation: Any) -> str | None:
     """Return the kind of component that a parameter of this type holds, one or several; None for a plain value."""
     if get_origin(annotation) is tuple and get_args(annotation)[1:] == (...,):

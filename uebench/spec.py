@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from fractions import Fraction
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from uebench.api import Breaker, Component, UserError
@@ -89,7 +90,8 @@ def apart(text: str) -> tuple[str, dict[str, str]]:
     return head, {key: value for key, _, value in (part.partition("=") for part in split(rest, ",") if part)}
 
 
-def kinds(cls: type[Component]) -> dict[str, Any]:
+@cache
+def kinds(cls: type[Component]) -> Mapping[str, Any]:
     """Return the annotated type of every parameter of a component class."""
     hints = get_type_hints(cls)
     return {one.name: hints[one.name] for one in fields(cls)}  # type: ignore[arg-type]

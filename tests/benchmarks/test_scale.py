@@ -59,7 +59,7 @@ def result(cell: Any, accuracy: float) -> Result:
         test_accuracy=accuracy,
         train_accuracy=1.0,
         best_test_accuracy=accuracy,
-        curve=[{"step": step, "test_accuracy": accuracy, "train_accuracy": 1.0} for step in range(10)],
+        curve=[{"step": step, "test_accuracy": accuracy, "train_accuracy": 1.0} for step in range(1, 11)],
         noise_linf=0.1,
         noise_l2=1.0,
         psnr=20.0,
