@@ -193,13 +193,13 @@ class _Ranking:
             found = [[self.scores[noise, breaker, target][seed] for seed in seeds] for target in self.targets]
             return np.array(found)
 
-        counts = {breaker: seeds for breaker in self.breakers}
-        counts |= {breaker: self.shared(noise, breaker, seeds) for breaker in self.challengers(noise, seeds)}
+        later = {breaker: self.shared(noise, breaker, seeds) for breaker in self.challengers(noise, seeds)}
         plain = means(scores(self.clean, self.plain), seeds)  # targets, draws
 
         def drawn(noise: str) -> Values:  # breakers, targets, draws
-            each = [means(scores(noise, breaker, there), there) for breaker, there in counts.items()]
-            return np.stack([np.broadcast_to(one, plain.shape) for one in each])
+            required = means(np.stack([scores(noise, breaker) for breaker in self.breakers]), seeds)
+            rest = [means(scores(noise, breaker, there), there) for breaker, there in later.items()]
+            return np.concatenate([required, *(np.broadcast_to(one, plain.shape)[None] for one in rest)])
 
         own, clean = drawn(noise), drawn(self.clean)
         residual = (plain - own.max(0)).min(0)
@@ -225,7 +225,7 @@ class _Ranking:
             "same_breaker_gap": float(gap[0]) if np.isfinite(gap[0]) else None,
             "gap_low": gap_low,
             "gap_high": gap_high,
-            "worst_breaker": self.names[list(counts)[int(own[:, target, 0].argmax())]],
+            "worst_breaker": self.names[[*self.breakers, *later][int(own[:, target, 0].argmax())]],
             "highest_accuracy": recovered[top],
             "highest_breaker": top,
             **row,

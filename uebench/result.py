@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NoReturn, get_type_hints
 
 from uebench import spec
@@ -59,15 +59,14 @@ class Result:
 
     def line(self) -> str:
         """Return the record as one line of JSON: sorted keys, no NaN."""
-        table = asdict(self)
-        for name in LATER if not self.chosen else ():
-            del table[name]
+        left_out = () if self.chosen else LATER
+        table = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in left_out}
         return json.dumps(table, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     def same_numbers(self, other: Result) -> bool:
         """Tell whether two records agree in everything that an equal run reproduces."""
-        mine, theirs = asdict(self), asdict(other)
-        return all(mine[name] == theirs[name] for name in mine if name not in VARYING)
+        names = [one.name for one in fields(self) if one.name not in VARYING]
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 SHAPE = {
@@ -101,7 +100,9 @@ def parse(text: str, place: str = "result") -> Result:
     """
     try:
         table = json.loads(text, parse_constant=_refused, parse_float=_finite)
-        json.dumps(table, ensure_ascii=False).encode()
+        text.encode()
+        if "\\u" in text:  # half a character may stand as an escape
+            json.dumps(table, ensure_ascii=False).encode()
     except RecursionError:
         raise UserError(f"{place} is nested too deeply") from None
     except UnicodeEncodeError:

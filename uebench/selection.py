@@ -110,7 +110,11 @@ def _wanted(own: Sequence[str], given: Sequence[str], several: bool) -> Sequence
 
 def describe(suite: Suite, kind: str, component: Any) -> str:
     """Return a component's label: its name and what differs from this suite's defaults."""
-    return spec.label(component, plugins.registry().usual(kind, component.name, suite.defaults))
+    known = suite.labels.get(component)
+    if known is None:
+        usual = plugins.registry().usual(kind, component.name, suite.defaults)
+        known = suite.labels[component] = spec.label(component, usual)
+    return known
 
 
 def describe_chain(suite: Suite, chain: Sequence[Breaker]) -> str:

@@ -68,6 +68,8 @@ class Suite:
     defaults: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     grids: Sequence[Suite] = ()
     claims: Sequence[Claim] = ()
+    labels: dict[Any, str] = field(init=False, default_factory=dict, compare=False, repr=False)
+    """What components are called here, as far as it was asked."""
 
     @property
     def parts(self) -> Sequence[Suite]:

@@ -103,7 +103,9 @@ def conform(value: Any, shape: Any, place: str) -> None:
         for name in known:
             if name not in value:
                 raise UserError(f"{place} lacks the field {name!r}")
-            conform(value[name], shape.get(str, shape.get(name)), f"{place}, {name}")
+            inner = shape.get(str, shape.get(name))
+            if type(value[name]) is not inner:  # else there is nothing more to say of it
+                conform(value[name], inner, f"{place}, {name}")
 
 
 WORDS = {
