@@ -23,7 +23,7 @@ LAYERS = [
     {"result", "log"},
     {"journal", "kit", "registry", "audit", "gallery", "bundle", "history"},
     {"suite", "train", "place", "restore", "scaffold"},
-    {"data", "selection", "intervals"},
+    {"data", "selection", "intervals", "options"},
     {"plan"},
     {"forecast", "bench", "choosing", "seen"},
     {"work", "plausibility"},

@@ -90,11 +90,15 @@ def apart(text: str) -> tuple[str, dict[str, str]]:
     return head, {key: value for key, _, value in (part.partition("=") for part in split(rest, ",") if part)}
 
 
-@cache
 def kinds(cls: type[Component]) -> Mapping[str, Any]:
     """Return the annotated type of every parameter of a component class."""
+    return _kinds(cls)  # type: ignore[arg-type]
+
+
+@cache
+def _kinds(cls: Any) -> Mapping[str, Any]:
     hints = get_type_hints(cls)
-    return {one.name: hints[one.name] for one in fields(cls)}  # type: ignore[arg-type]
+    return {one.name: hints[one.name] for one in fields(cls)}
 
 
 def convert(owner: str, key: str, kind: Any, value: Any) -> Any:
