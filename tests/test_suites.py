@@ -127,6 +127,33 @@ def test_a_recipe_is_a_family_and_what_differs_from_it(tmp_path: Path) -> None:
     assert recipes(wide, recipe="paper:batch=64") == [replace(paper, batch=64)] * 2, "what the user says goes first"
 
 
+def test_what_no_cross_product_of_a_suite_names_joins_them_all_but_no_data_set_does(tmp_path: Path) -> None:
+    path = tmp_path / "several.toml"
+    path.write_text(
+        'title = "t"\nbreakers = ["none"]\ntargets = ["smallcnn"]\n'
+        '[[grid]]\ndatasets = ["digits"]\nnoises = ["none", "em"]\n'
+        '[[grid]]\ndatasets = ["cifar10"]\nnoises = ["none", "rem"]\nbreakers = ["adv-linf"]\n'
+    )
+    chosen = suite.read(str(path))
+
+    def parts(**given: Any) -> list[tuple[list[str], list[str], list[str]]]:
+        return [
+            (
+                [one.name for one in found.sources],
+                [one.name for one in found.noises],
+                [one.name for (one,) in found.chains],
+            )
+            for found in select(chosen, **given)
+        ]
+
+    assert parts(noises=["sem", "em"]) == [(["digits"], ["sem", "em"], ["none"]), (["cifar10"], ["sem"], ["adv-linf"])]
+    assert parts(noises=["em"]) == [(["digits"], ["em"], ["none"])], "not where another has it"
+    assert parts(noises=["em"], breakers=["jpeg"]) == [(["digits"], ["em"], ["jpeg"])]
+    assert parts(noises=["sem"], datasets=["cifar10"]) == [(["cifar10"], ["sem"], ["adv-linf"])]
+    with pytest.raises(UserError, match="suite several has no cell of that kind"):
+        parts(datasets=["svhn"])
+
+
 def test_a_suite_may_have_every_run_take_the_breakers_that_its_ranks_need(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     lists = 'title = "t"\ndatasets = ["digits"]\nnoises = ["none"]\ntargets = ["smallcnn"]\n'

@@ -67,13 +67,13 @@ def select(
     """Turn a suite into components, one selection a cross product; raises `UserError`.
 
     A list that is given replaces the suite's; to be `ranked`, breakers that every rank needs join it where the suite
-    says so. Where the suite is several cross products, each takes what it has by name, and those that are left without
-    anything are dropped.
+    says so. Where the suite is several cross products, each takes what it has by name, and, but for data sets, what
+    none of them has; those that are left without anything are dropped.
     """
     given = {"datasets": datasets, "noises": noises, "breakers": breakers, "targets": targets}
     found = []
     for part in suite.parts:
-        lists = {key: _wanted(getattr(part, key), texts, bool(suite.grids)) for key, texts in given.items()}
+        lists = {key: _wanted(suite, part, key, texts) for key, texts in given.items()}
         if suite.grids and not all(lists.values()):
             continue
 
@@ -101,11 +101,17 @@ def select(
     return found
 
 
-def _wanted(own: Sequence[str], given: Sequence[str], several: bool) -> Sequence[str]:
-    """Return what a cross product takes of a list that was given."""
-    if not given:
-        return own
-    return [text for text in given if name_of(text) in set(map(name_of, own))] if several else given
+def _wanted(suite: Suite, part: Suite, key: str, given: Sequence[str]) -> Sequence[str]:
+    """Return what a cross product takes of a list that was given.
+
+    Data sets join none of several: each has settings of its own for those it has.
+    """
+    own: Sequence[str] = getattr(part, key)
+    if not given or not suite.grids:
+        return given or own
+    mine = {name_of(text) for text in own}
+    listed = {name_of(text) for one in suite.parts for text in getattr(one, key)}
+    return [one for one in given if name_of(one) in mine or (key != "datasets" and name_of(one) not in listed)]
 
 
 def describe(suite: Suite, kind: str, component: Any) -> str:
