@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,9 +18,18 @@ def derive(seed: int, *role: str | int) -> int:
 
 def sow(seed: int) -> None:
     """Seed the default generators of torch (all devices), NumPy and Python."""
-    torch.manual_seed(seed)
+    if _alone():  # a millisecond faster, where every step is seeded
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002  plug-ins may draw from the global generator
     random.seed(seed)
+
+
+@cache
+def _alone() -> bool:
+    """Tell whether the processor is the only device that torch draws on here."""
+    return not torch.accelerator.is_available()
 
 
 def permutation(count: int, seed: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +29,15 @@ from uebench_plugins.targets.resnet import ResNet8
 
 HOST, SHAPE, BATCH, RADIUS = torch.device("cpu"), (3, 32, 32), 64, 8 / 255
 ROUNDS = 7
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute as the workers of a run do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
