@@ -24,7 +24,7 @@ LAYERS = [
     {"journal", "kit", "registry", "audit", "gallery", "bundle", "history"},
     {"suite", "train", "place", "restore", "scaffold"},
     {"data", "selection", "intervals", "options"},
-    {"plan"},
+    {"plan", "grouping"},
     {"forecast", "bench", "choosing", "seen"},
     {"work", "plausibility"},
     {"schedule", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import TINY
-from uebench import UserError, leaderboard, pages, ranking, spec, suite, tables
+from uebench import UserError, grouping, leaderboard, pages, ranking, spec, suite, tables
 from uebench.registry import registry
 from uebench.result import Result, parse
 from uebench.suite import Suite
@@ -184,7 +184,7 @@ def test_a_breaker_without_every_ranked_noise_is_unranked() -> None:
     ],
 )
 def test_budget_classes_go_by_the_norm_and_by_what_was_measured(norm: str, linf: float, expected: str) -> None:
-    assert ranking.budget(norm, linf) == expected
+    assert grouping.budget(norm, linf) == expected
 
 
 def test_a_noise_of_another_norm_is_ranked_apart() -> None:

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from tests.test_leaderboard import DEMO, board, full, made, row
-from uebench import ranking
+from uebench import spec, tables
 from uebench.intervals import bands, interval, means
+from uebench.registry import registry
 from uebench.result import Result
 
 CLEAN = [
@@ -166,15 +167,15 @@ def test_without_a_breaker_above_the_floor_there_is_no_gap_but_a_rank() -> None:
     assert (found["status"], found["rank"]) == ("ranked", 1)
 
 
+def on_wide(one: Result, accuracy: float) -> Result:
+    """Return a record of a wider network."""
+    texts = {**one.parameters, "target": spec.canonical(registry().build("target", "smallcnn:width=8"))}
+    return replace(one, key=one.key + "w", target="smallcnn:width=8", parameters=texts, test_accuracy=accuracy)
+
+
 def test_every_target_counts_and_the_worst_of_them_decides() -> None:
     """On the wider network em protects less; rem the other way round."""
     both = replace(DEMO, required_targets=["smallcnn", "smallcnn:width=8"])
-    wide = ranking.spec.canonical(ranking.registry().build("target", "smallcnn:width=8"))
-
-    def on_wide(one: Result, accuracy: float) -> Result:
-        texts = {**one.parameters, "target": wide}
-        return replace(one, key=one.key + "w", target="smallcnn:width=8", parameters=texts, test_accuracy=accuracy)
-
     clean = [*CLEAN, *(on_wide(one, one.test_accuracy) for one in CLEAN)]
     em, rem = entry("em", (0.3, 0.3, 0.3)), entry("rem", (0.5, 0.5, 0.5))
     wider = [on_wide(one, 0.6) for one in em] + [on_wide(one, 0.2) for one in rem]
@@ -216,3 +217,19 @@ def test_protected_images_that_teach_more_than_clean_ones_are_flagged() -> None:
     assert row(found, "em")["flags"] == "clean-below-protected"
     assert row(found, "rem")["flags"] == ""
     assert row(found, "none")["flags"] == ""
+
+
+def test_a_target_that_no_rank_needs_is_shown_apart_and_changes_nothing() -> None:
+    em = entry("em", (0.3, 0.3, 0.4))
+    alone = board([*CLEAN, *em])
+    wider = [on_wide(one, 0.5 + 0.1 * one.seed if one.breaker == "none" else 0.1) for one in [*CLEAN, *em]]
+    rows = tables.targets(board([*CLEAN, *em, *wider]))
+    assert rows == (
+        ["rank", "noise", "smallcnn", "(smallcnn:width=8)"],
+        [["–", "none", "90.0 ± 0.0", "60.0 ± 10.0"], ["1", "em", "33.3 ± 5.8", "60.0 ± 10.0"]],
+    )
+    both = row(board([*CLEAN, *em, *wider]), "em")
+    assert {name: both[name] for name in row(alone, "em")} == pytest.approx(row(alone, "em"))
+    assert not any("target" in str(name) for name in alone.noises), "one target needs no column"
+    unfinished = [one for one in wider if (one.noise, one.breaker) != ("em", "adv-linf")]
+    assert tables.targets(board([*CLEAN, *em, *unfinished]))[1][1][-1] == "–", "not every required breaker ran there"

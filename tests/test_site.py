@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from tests.conftest import ROOT
 from tests.test_leaderboard import DEMO, full, made, text
-from uebench import UserError, figures, history, leaderboard, ranking, suite, train, web, work
+from uebench import UserError, figures, grouping, history, leaderboard, ranking, suite, train, web, work
 from uebench.cli import main
 from uebench.result import Result
 
@@ -227,7 +227,7 @@ def test_what_maintainers_decided_stands_in_the_row_and_on_the_page(tmp_path: Pa
 
 
 def test_the_page_of_a_noise_has_the_decisions_about_it_with_the_values_before_and_after(tmp_path: Path) -> None:
-    (group, *_), (board, *_) = ranking.groups(full()), ranking.rank(DEMO, full())
+    (group, *_), (board, *_) = grouping.groups(full()), ranking.rank(DEMO, full())
     em, rem, breaker, data = text("noise", "em"), text("noise", "rem"), text("breaker", "adv-linf"), group[0].parameters
     old, new = (
         {"status": "ranked", "residual_protection": left, "worst_breaker": worst}

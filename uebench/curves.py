@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from uebench import ranking, spec
+from uebench import grouping, spec
 from uebench.families import families
 from uebench.registry import none
 from uebench.result import Result
@@ -48,7 +48,7 @@ def of(results: Iterable[Result]) -> tuple[list[Curves], list[str]]:
     drawn, lacking = dict[str, Curves](), list[str]()
 
     def add(one: Result, found: Sequence[Curves], reason: str) -> None:
-        setting = f"{one.target} on {ranking.title(one)}"
+        setting = f"{one.target} on {grouping.title(one)}"
         share = "" if one.protected == 1 else f"{one.protected:.0%} {one.kind}"
         for curves in found:
             stem = re.sub(r"[^a-z0-9.=-]+", "_", f"{curves.name} {one.dataset} {one.target} {share}".lower()).strip("_")
@@ -58,7 +58,7 @@ def of(results: Iterable[Result]) -> tuple[list[Curves], list[str]]:
         if not found:
             lacking.append(f"{setting}: {reason}")
 
-    for group in ranking.groups(records):
+    for group in grouping.groups(records):
         own = [one for one in group if (one.protected, one.kind) == (group[0].protected, group[0].kind)]
         for part in _parts(own, "target"):
             target, breakers = part[0].parameters["target"], {one.parameters["breaker"] for one in part}

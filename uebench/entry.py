@@ -11,8 +11,8 @@ from typing import Any
 from uebench import spec
 from uebench.api import UserError
 from uebench.bundle import Bundle
+from uebench.grouping import required
 from uebench.plan import NUMBERS
-from uebench.ranking import required
 from uebench.registry import registry
 from uebench.restore import parse
 from uebench.result import Result

@@ -23,6 +23,7 @@ breaker, the smallest over required breakers. **Highest** is the most that any b
 or not. Accuracies are those of the last step on the clean test set, in percent, mean ± standard deviation over seeds.
 Fewer than three seeds make an entry *provisional*. PSNR and SSIM are measured on the released 8-bit images.
 """
+TARGETS = "Every target: the accuracy under the required breaker that recovers most there"
 INDEX = """\
 # Leaderboards
 
@@ -90,6 +91,8 @@ def publish(folder: Path, suite: Suite, boards: Sequence[Board]) -> None:
         parts += [f"## {tables.plain(board.title)}\n", tables.markdown(*tables.noises(board))]
         if len(tables.columns(board, required=False)) > len(tables.columns(board, required=True)):
             parts += ["Every breaker; in parentheses what no rank needs:\n", tables.markdown(*tables.matrix(board))]
+        if len(board.targets) > 1:
+            parts += [f"{TARGETS}; in parentheses what no rank needs:\n", tables.markdown(*tables.targets(board))]
         parts += [
             "Breakers, by the mean accuracy they recover over all ranked noises:\n",
             tables.markdown(*tables.breakers(board)),
@@ -118,7 +121,7 @@ def _replaced(text: str, block: re.Match[str]) -> str:
     return block[1] + text + block[2]
 
 
-BLOCKS = {"board": tables.noises, "breakers": tables.matrix}
+BLOCKS = {"board": tables.noises, "breakers": tables.matrix, "targets": tables.targets}
 """The tables that a document may hold, between `<!-- NAME: SUITE -->` and `<!-- end -->`."""
 
 

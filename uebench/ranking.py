@@ -10,57 +10,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uebench import spec
+from uebench.grouping import CLASSES, budget, groups, required, title
 from uebench.history import Rulings
 from uebench.intervals import Values, bands, interval, means
-from uebench.registry import none, registry
+from uebench.registry import none
 from uebench.result import Result
-from uebench.selection import chain, describe, describe_chain
 from uebench.suite import Suite
 
 SEEDS = 3
 """Fewer seeds make an entry provisional."""
-BUDGETS = (8, 16, 32)
-"""L-inf budget classes, in 1/255."""
-CLASSES = (*(f"L-inf {bound}/255" for bound in BUDGETS), "L2", "L0", "unbounded")
-"""Budget classes, in the order in which they are shown; each is ranked by itself."""
 COSTS = ("noise_l2", "psnr", "ssim", "noise_seconds", "train_seconds", "peak_bytes")
-
-
-def budget(norm: str, linf: float) -> str:
-    """Return the budget class of a noise: its norm, and for L-inf the largest change measured on the 8-bit images."""
-    if norm in ("l2", "l0"):
-        return norm.upper()
-    for bound, name in zip(BUDGETS, CLASSES, strict=False):
-        if norm == "linf" and round(linf * 255) <= bound:  # 8-bit images differ by whole steps
-            return name
-    return CLASSES[-1]
 
 
 @dataclass(frozen=True)
 class Board:
-    """The tables of one comparable group of results: same data set, protected share and recipe."""
+    """The tables of one comparable group of results: same data set, protected share and recipe.
+
+    `targets` says of each target on record whether a rank needs it, those that one needs first.
+    """
 
     title: str
     noises: pd.DataFrame
     breakers: pd.DataFrame
-
-
-def groups(results: Iterable[Result]) -> list[list[Result]]:
-    """Return the comparable groups of results: those of one data set, recipe, protected share and kind.
-
-    The whole clean set is the reference for every share, and so ends a group of any other.
-    """
-    found = dict[tuple[Any, ...], list[Result]]()
-    for one in sorted(results, key=lambda one: one.key):
-        texts = one.parameters
-        group = (texts["dataset"], texts["content"], texts["recipe"], one.kind, -one.protected)
-        found.setdefault(group, []).append(one)
-    for *same, kind, share in sorted(found):
-        if kind == "mixed" and share > -1:
-            whole = found.get((*same, kind, -1.0), [])
-            found[*same, kind, share] += [one for one in whole if one.parameters["noise"] == none("noise")]
-    return [found[group] for group in sorted(found)]
+    targets: Mapping[str, bool]
 
 
 NO_RULINGS = Rulings()
@@ -77,14 +49,6 @@ def rank(suite: Suite, results: Iterable[Result], rulings: Rulings = NO_RULINGS)
         part = suite.part(group[0].parameters["dataset"].partition("@")[0])
         boards.append(_Ranking(group, *required(part), suite.floor, rulings).board())
     return boards
-
-
-def required(part: Suite) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the labels of a cross product's required breakers and targets by canonical text."""
-    chains = [chain(part, text) for text in part.required_breakers]
-    breakers = {"+".join(spec.canonical(one) for one in made): describe_chain(part, made) for made in chains}
-    built = [registry().build("target", text, part.defaults) for text in part.required_targets]
-    return breakers, {spec.canonical(one): describe(part, "target", one) for one in built}
 
 
 class _Ranking:
@@ -112,6 +76,8 @@ class _Ranking:
         self.names |= {**breakers, **targets}
         self.clean, self.plain = none("noise"), none("breaker")
         self.names |= {self.clean: "none", self.plain: "none"}
+        trained = sorted({target for *_, target in self.scores}, key=lambda text: self.names[text])
+        self.trained = [*self.targets, *(one for one in trained if one not in self.targets)]
         self.others = sorted({chain for _, chain, _ in self.scores} - set(breakers), key=lambda text: self.names[text])
 
     def board(self) -> Board:
@@ -129,7 +95,8 @@ class _Ranking:
         breakers = breakers.sort_values(["recovered", "breaker"], ascending=[False, True])
         placed = breakers["recovered"].notna()
         breakers.loc[placed, "rank"] = breakers[placed]["recovered"].round(9).rank(method="min", ascending=False)
-        return Board(title(self.records[0]), noises, breakers)
+        targets = {self.names[target]: target in self.targets for target in self.trained}
+        return Board(title(self.records[0]), noises, breakers, targets)
 
     def noise(self, noise: str) -> dict[str, Any]:
         """Return a noise's row, by the seeds that all its required cells share."""
@@ -163,12 +130,24 @@ class _Ranking:
             "budget": budget(own[0].noise_norm, linf),
             "noise_linf": linf,
             **{name: _mean([getattr(one, name) for one in own]) for name in COSTS},
+            **(self.reached(noise) if len(self.trained) > 1 else {}),
             "device": ", ".join(sorted({one.made_with["device"] for one in own})),
             "flags": ", ".join(sorted(flags)),
             "lacks": "; ".join(lacking) or ("" if seeds else "a seed that all required cells share"),
             "ruling": self.ruling(noise, seeds),
             "parameters": noise,
         }
+
+    def reached(self, noise: str) -> dict[str, float | None]:
+        """Return what the required breaker that recovers most reaches on each target, over the seeds they share."""
+        row = dict[str, float | None]()
+        for target in self.trained:
+            cells = [self.scores.get((noise, breaker, target), {}) for breaker in self.breakers]
+            seeds = sorted(set.intersection(*map(set, cells)))
+            highest = max(([cell[seed] for seed in seeds] for cell in cells), key=sum)
+            row[f"target {self.names[target]}"] = float(np.mean(highest)) if seeds else None
+            row[f"target-deviation {self.names[target]}"] = float(np.std(highest, ddof=1)) if len(seeds) > 1 else None
+        return row
 
     def challengers(self, noise: str, seeds: tuple[int, ...]) -> list[str]:
         """Return the breakers accepted against a noise; they count by the seeds they have, so none is shaken off."""
@@ -274,9 +253,3 @@ class _Ranking:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def title(one: Result) -> str:
-    """Return what the results of a group have in common."""
-    share = "" if one.protected == 1 else f", {one.protected:.0%} protected ({one.kind})"
-    return f"{one.dataset}{share}, recipe {one.recipe}"

@@ -13,8 +13,8 @@ from uebench.agreement import Agreement, images_counted, spread
 from uebench.api import UserError
 from uebench.bundle import Bundle
 from uebench.entry import Entry, cell, follows, handed_in
+from uebench.grouping import required
 from uebench.history import Rulings
-from uebench.ranking import required
 from uebench.restore import NotHere, parse, restore, restore_chain
 from uebench.result import Result
 from uebench.selection import describe, describe_chain, recipe_of

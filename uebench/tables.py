@@ -140,6 +140,20 @@ def matrix(board: Board) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
+def targets(board: Board) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of what every noise leaves on every target; those that no rank needs in parentheses."""
+    head = ["rank", "noise", *(name if needed else f"({name})" for name, needed in board.targets.items())]
+    rows = [
+        [
+            "–" if pd.isna(row["rank"]) else str(row["rank"]),
+            row["noise"],
+            *(_percent(row.get(f"target {name}"), row.get(f"target-deviation {name}")) for name in board.targets),
+        ]
+        for row in board.noises.to_dict("records")
+    ]
+    return head, rows
+
+
 def breakers(board: Board) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the table of breakers."""
     head = ["rank", "breaker", "recovered", "lowest", "on clean images", "training s", "remarks"]

@@ -8,7 +8,7 @@ import math
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from uebench import again, figures, history, leaderboard, pages, ranking, spec, tables
+from uebench import again, figures, grouping, history, leaderboard, pages, ranking, spec, tables
 from uebench.api import UserError
 from uebench.result import Result
 from uebench.store import write_whole
@@ -41,6 +41,7 @@ class Group:
     title: str
     noises: list[dict[str, Any]]
     breakers: list[dict[str, Any]]
+    targets: Mapping[str, bool]
     noise_table: tuple[list[str], list[list[str]]]
     breaker_table: tuple[list[str], list[list[str]]]
     sweeps: list[figures.Sweep]
@@ -107,9 +108,8 @@ def build(boards: Path, names: Sequence[str] = ()) -> dict[str, bytes]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(
-        figures=figures, number=spec.number, words=words, policy=POLICY, mark=Markup(MARK), reading=_rich(pages.READING)
-    )
+    environment.globals.update(figures=figures, number=spec.number, words=words, policy=POLICY, mark=Markup(MARK))
+    environment.globals.update(reading=_rich(pages.READING), on_targets=pages.TARGETS)
     made = {name: _source(name).encode() for name in ("style.css", "board.js")}
 
     def page(name: str, template: str, **values: Any) -> None:
@@ -143,7 +143,7 @@ def _section(suite: Suite, boards: Path) -> Section:
     lines = history.read(path.parent)
     where = suite.name if spec.NAME.fullmatch(suite.name) else place(suite.name, suite.name)
     ranked = ranking.rank(suite, results, history.rulings(lines))
-    groups = [_group(where, *both) for both in zip(ranked, ranking.groups(results), strict=True)]
+    groups = [_group(where, *both) for both in zip(ranked, grouping.groups(results), strict=True)]
     pictures = sorted((path.parent / pages.GALLERY).glob("*.png"))
     return Section(suite, where, groups, pictures, path.read_bytes(), lines)
 
@@ -151,15 +151,19 @@ def _section(suite: Suite, boards: Path) -> Section:
 def _group(where: str, board: ranking.Board, records: list[Result]) -> Group:
     noises, breakers = _rows(board.noises), _rows(board.breakers)
     for row in noises:
-        found = {name[9:]: row.pop(name) for name in list(row) if name.startswith("accuracy ")}
-        spread = {name[10:]: row.pop(name) for name in list(row) if name.startswith("deviation ")}
-        row["accuracies"] = {
-            name: {"mean": mean, "deviation": spread[name]} for name, mean in found.items() if mean is not None
-        }
+        row["accuracies"] = _gathered(row, "accuracy ", "deviation ")
+        row["targets"] = _gathered(row, "target ", "target-deviation ")
         text = row["parameters"]  # not the label: parts of a suite may call the same noise differently
         row["page"] = f"{where}/{place(text.partition('@')[0], text)}.html"
     shown = tables.noises(board), tables.breakers(board)
-    return Group(board.title, noises, breakers, *shown, figures.sweeps(records), records)
+    return Group(board.title, noises, breakers, board.targets, *shown, figures.sweeps(records), records)
+
+
+def _gathered(row: dict[str, Any], mean: str, deviation: str) -> dict[str, dict[str, float | None]]:
+    """Take what is known under two prefixes out of a row, and return it by what follows them."""
+    names = [name.removeprefix(mean) for name in row if name.startswith(mean)]
+    found = {name: {"mean": row.pop(mean + name), "deviation": row.pop(deviation + name)} for name in names}
+    return {name: both for name, both in found.items() if both["mean"] is not None}
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,0 +1,58 @@
+"""Which results may be compared with each other, by which cells a suite ranks them, and the class of a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from uebench import spec
+from uebench.registry import none, registry
+from uebench.result import Result
+from uebench.selection import chain, describe, describe_chain
+from uebench.suite import Suite
+
+BUDGETS = (8, 16, 32)
+"""L-inf budget classes, in 1/255."""
+CLASSES = (*(f"L-inf {bound}/255" for bound in BUDGETS), "L2", "L0", "unbounded")
+"""Budget classes, in the order in which they are shown; each is ranked by itself."""
+
+
+def budget(norm: str, linf: float) -> str:
+    """Return the budget class of a noise: its norm, and for L-inf the largest change measured on the 8-bit images."""
+    if norm in ("l2", "l0"):
+        return norm.upper()
+    for bound, name in zip(BUDGETS, CLASSES, strict=False):
+        if norm == "linf" and round(linf * 255) <= bound:  # 8-bit images differ by whole steps
+            return name
+    return CLASSES[-1]
+
+
+def groups(results: Iterable[Result]) -> list[list[Result]]:
+    """Return the comparable groups of results: those of one data set, recipe, protected share and kind.
+
+    The whole clean set is the reference for every share, and so ends a group of any other.
+    """
+    found = dict[tuple[Any, ...], list[Result]]()
+    for one in sorted(results, key=lambda one: one.key):
+        texts = one.parameters
+        group = (texts["dataset"], texts["content"], texts["recipe"], one.kind, -one.protected)
+        found.setdefault(group, []).append(one)
+    for *same, kind, share in sorted(found):
+        if kind == "mixed" and share > -1:
+            whole = found.get((*same, kind, -1.0), [])
+            found[*same, kind, share] += [one for one in whole if one.parameters["noise"] == none("noise")]
+    return [found[group] for group in sorted(found)]
+
+
+def title(one: Result) -> str:
+    """Return what the results of a group have in common."""
+    share = "" if one.protected == 1 else f", {one.protected:.0%} protected ({one.kind})"
+    return f"{one.dataset}{share}, recipe {one.recipe}"
+
+
+def required(part: Suite) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the labels of a cross product's required breakers and targets by canonical text."""
+    chains = [chain(part, text) for text in part.required_breakers]
+    breakers = {"+".join(spec.canonical(one) for one in made): describe_chain(part, made) for made in chains}
+    built = [registry().build("target", text, part.defaults) for text in part.required_targets]
+    return breakers, {spec.canonical(one): describe(part, "target", one) for one in built}
