@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from uebench import Noise, UserError, compare, naming, plan, spec, suite
+from uebench.grouping import required
 from uebench.plan import Cell
-from uebench.ranking import required
 from uebench.registry import registry
 from uebench.selection import Selection, select
 from uebench.suite import Suite
@@ -125,6 +125,23 @@ def test_a_recipe_is_a_family_and_what_differs_from_it(tmp_path: Path) -> None:
     wide = '[recipe]\nfamily = "fast"\n[[grid]]\ntargets = ["resnet8"]\n[grid.recipe]\nlr = 0.01\n[[grid]]\n'
     assert recipes(wide) == [replace(fast, lr=0.01), fast], "a target has a recipe of its own"
     assert recipes(wide, recipe="paper:batch=64") == [replace(paper, batch=64)] * 2, "what the user says goes first"
+
+
+def test_a_suite_may_be_like_another_but_for_what_it_says(tmp_path: Path) -> None:
+    usual, path, third = suite.read("demo"), tmp_path / "mine.toml", tmp_path / "third.toml"
+    path.write_text(
+        'like = "demo"\ntargets = ["resnet8"]\nseeds = [4]\n[required]\nbreakers = ["jpeg"]\n'
+        "[recipe]\nlr = 0.2\n[defaults.noise.tap]\nnoise_steps = 7\n"
+    )
+    third.write_text(f'title = "Third"\nlike = "{path}"\n')
+    found = suite.read(str(path))
+    assert (found.name, found.title, found.targets, found.seeds) == ("mine", usual.title, ["resnet8"], [4])
+    assert (found.noises, found.breakers, found.datasets) == (usual.noises, usual.breakers, usual.datasets)
+    assert (found.required_breakers, found.required_targets) == (["jpeg"], usual.required_targets)
+    assert found.recipe == {**usual.recipe, "lr": 0.2}
+    noises = usual.defaults["noise"]
+    assert found.defaults["noise"] == {**noises, "tap": {**noises["tap"], "noise_steps": 7}}
+    assert suite.read(str(third)) == replace(found, name="third", title="Third"), "a chain of them"
 
 
 def test_what_no_cross_product_of_a_suite_names_joins_them_all_but_no_data_set_does(tmp_path: Path) -> None:

@@ -98,16 +98,38 @@ def available() -> dict[str, Path]:
 
 def read(name: str) -> Suite:
     """Return a suite by name or by the path of a TOML file; raises `UserError`."""
+    path = _find(name)
+    return _check(path, _table(path))
+
+
+def _find(name: str) -> Path:
     path = Path(name) if name.endswith(".toml") else available().get(name)
     if path is None:
         raise UserError(f"unknown suite {name!r}{spec.nearest(name, available())}; or give the path of a .toml file")
+    return path
+
+
+def _table(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return what a file says, laid over what the suite says that it is like; raises `UserError`."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read suite {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"suite {path} is no TOML: {error}") from None
-    return _check(path, table)
+    file = _File(path)
+    if "like" not in table:
+        return table
+    like = table.pop("like")
+    if not isinstance(like, str):
+        raise file.refuse(f"like must be the name of a suite, not {like!r}")
+    if path in below:
+        raise file.refuse(f"like = {like!r} leads back to it")
+    usual = _table(_find(like), (*below, path))
+    for key in ("required", "recipe"):
+        table[key] = {**usual.get(key, {}), **file.section(key, table.get(key, {}))}
+    table["defaults"] = _over(usual.get("defaults", {}), file.defaults(table))
+    return {**usual, **table}
 
 
 def _check(path: Path, table: dict[str, Any]) -> Suite:
@@ -192,16 +214,21 @@ class _File:
         breakers = self.texts("breakers", table["breakers"]) if "breakers" in table else ()
         return Claim(says=str(table.get("says", "")), breakers=breakers, **lists)
 
+    def defaults(self, table: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what bare names mean."""
+        found = self.section("defaults", table.get("defaults", {}))
+        self.take("defaults", found, list(plugins.KINDS))
+        for kind, components in found.items():
+            for component, values in self.section(f"defaults.{kind}", components).items():
+                self.section(f"defaults.{kind}.{component}", values)
+        return found
+
     def lists(self, table: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a cross product is made of."""
         found: dict[str, Any] = {key: self.texts(key, table[key]) for key in LISTS if key in table}
         found["recipe"] = self.section("recipe", table.get("recipe", {}))
         self.take("recipe", found["recipe"], ["family", *spec.kinds(Recipe)])
-        found["defaults"] = self.section("defaults", table.get("defaults", {}))
-        self.take("defaults", found["defaults"], list(plugins.KINDS))
-        for kind, components in found["defaults"].items():
-            for component, values in self.section(f"defaults.{kind}", components).items():
-                self.section(f"defaults.{kind}.{component}", values)
+        found["defaults"] = self.defaults(table)
         found["protected"] = table.get("protected", [1.0])
         if not isinstance(found["protected"], list) or not found["protected"]:
             raise self.refuse(f"protected must be a list of shares, not {found['protected']!r}")
