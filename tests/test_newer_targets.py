@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as T
 
 from uebench import Recipe, Target, UserError, kit, spec
 from uebench.registry import registry
+from uebench.restore import restore
 from uebench.train import build
 from uebench_plugins.targets.pretrained import Finetune, LinearProbe
 from uebench_plugins.targets.vit import ViTSmall
@@ -155,6 +156,35 @@ def test_grey_images_are_seen_in_three_channels(cls: type[Finetune] | type[Linea
     network, grey = fresh(cls(weights=str(path), size=32), (1, 32, 32)).eval(), torch.rand(2, 1, 32, 32)
     coloured = fresh(cls(weights=str(path), size=32)).eval()
     assert torch.allclose(network(grey), coloured(grey.expand(-1, 3, -1, -1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["resnet50", "wide_resnet50_2", "mobilenet_v2", "efficientnet_b0"])
+def test_other_networks_of_torchvision_start_from_theirs(arch: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs, path = models.get_model(arch, weights=None, num_classes=7), tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(theirs.state_dict(), path)
+    made = fresh(LinearProbe(weights=str(path), arch=arch, size=32))  # type: ignore[arg-type]
+    images = torch.rand(2, 3, 32, 32)
+    colours = T.normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    before = list(theirs.eval().children())[-1]
+    seen: list[Tensor] = []
+    before.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    head = [layer for layer in made.modules() if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        theirs(colours)
+        assert torch.allclose(made(images), head(seen[0]), atol=1e-4)
+
+
+def test_a_target_on_record_is_known_without_its_file(path: Path) -> None:
+    there = Finetune(weights=str(path), arch="resnet18")
+    here = registry().build("target", f"finetune:content={there.content}")
+    assert spec.canonical(here) == spec.canonical(there)
+    assert restore("target", spec.canonical(there)) == here
+    with pytest.raises(UserError, match=f"finetune needs weights=... .file whose SHA-256 starts with {there.content}"):
+        fresh(here)  # type: ignore[arg-type]
+    for text in ("finetune", "finetune:content=12ab"):
+        with pytest.raises(UserError, match=r"target finetune needs weights=... \(file of the weights"):
+            registry().build("target", text)
 
 
 def learned(network: nn.Module) -> dict[str, bool]:

@@ -130,6 +130,10 @@ SUITE = {
     "out of range": ("[recipe]\nsteps = 0", "steps must be at least 1, not 0"),
     "seeds of letters": ('seeds = ["a"]', "seeds must be a list of whole numbers, not ['a']"),
     "floor": ("floor = 2", "floor must be a number in [0, 1], not 2"),
+    "like what is unknown": ('like = "demoo"', "unknown suite 'demoo'; did you mean demo?"),
+    "like a number": ("like = 3", "like must be the name of a suite, not 3"),
+    "like itself": ('like = "mine.toml"', "suite mine.toml: like = 'mine.toml' leads back to it"),
+    "like one, and wrong": ('like = "demo"\ndefaults = 3', "defaults must be a table, not 3"),
     "required": ('[required]\nbreakers = "none"', "required.breakers must be a list of names, not 'none'"),
 }
 
@@ -194,6 +198,16 @@ def test_an_unreadable_picture_is_named_before_any_work(tmp_path: Path, monkeypa
     assert "cannot read set/train/dog/1.png" in done.output
     assert "start" not in done.output
     assert "Traceback" not in done.output
+    assert not (tmp_path / "leaderboards").exists()
+
+
+def test_a_network_that_cannot_be_built_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, [*RUN, "--target", "smallcnn", "--target", "vit-small:patch=3", "--workers", "1"])
+    assert done.exit_code == 2
+    assert done.output == "Error: vit-small: images must be squares of a multiple of 3 pixels, not 8x8\n"
     assert not (tmp_path / "leaderboards").exists()
 
 

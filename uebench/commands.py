@@ -55,6 +55,7 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
     store.prepare()
     survey.prepare()
     plan = survey.sound(wanted)
+    survey.build(plan)
     _broken(survey, wanted)  # said before all work, and after it
     with display.listener(console, called, len(plan.cells)) as watching:
         queue = schedule.Queue(watching)

@@ -1,13 +1,15 @@
-"""Looks at every data set before work begins; one that is broken, or hangs, costs its own cells only."""
+"""Looks at every data set and network before work begins; a broken data set costs its own cells only."""
 
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
 import click
+import torch
 
 from uebench import plan as planning
 from uebench import spec
@@ -82,6 +84,21 @@ class Survey:
                 self._ask(source, _ready, content)
         if self.aside:
             self.aside.close()
+
+    def build(self, plan: Plan) -> None:
+        """Build every network of a plan that is to be trained, without its weights; raises `UserError` for one that
+        cannot be built for the images of its data set. Any other error is left to the cell.
+        """
+        for cell in {(one.target, one.protect.source): one for one in plan.cells}.values():
+            data = load(cell.protect.source, cell.protect.fingerprint, self.store)
+            channels, height, width = data.test.images.shape[1:]
+            with warnings.catch_warnings(action="ignore"), torch.device("meta"):
+                try:
+                    cell.target.build((channels, height, width), len(data.classes))
+                except UserError:
+                    raise
+                except Exception:  # a stranger's network may need weights that are real
+                    continue
 
     def sound(self, plan: Plan) -> Plan:
         """Return the plan of the cells whose data sets are not broken; raises `UserError` where a single one is."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import safetensors
 import safetensors.torch
@@ -24,26 +25,35 @@ CONVERSION = (
 )
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's colours, by which the published weights expect their images normalised."""
-HEAD = "fc."
+DIGITS = 16
+"""Of the SHA-256 by which weights are known."""
 
 
 class Pretrained(Target):
-    """What both share: a residual network of torchvision, and a file of its weights, of which the head is dropped.
+    """What both share: a network of torchvision, and a file of its weights, of which the head is dropped.
 
-    The file's names are those of torchvision, as timm's are, too. Weights that saw other classes than the data set's,
-    such as ImageNet's, are what one who trains on scraped photos starts from. Nothing is unpickled.
+    The file's names are those of torchvision, as timm's of ResNets are, too. Weights that saw other classes than the
+    data set's, such as ImageNet's, are what one who trains on scraped photos starts from. Nothing is unpickled.
     """
 
-    weights: str = parameter(doc="file of the weights, .safetensors", identity=False)
+    weights: str = parameter(default="", doc="file of the weights, .safetensors", identity=False)
     content: str = parameter(default="", doc="start of the SHA-256 of the weights; filled in")
-    arch: Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"] = parameter(
-        default="resnet18", doc="whose weights they are"
-    )
+    arch: Literal[
+        "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2",
+        "mobilenet_v2", "efficientnet_b0",
+    ] = parameter(default="resnet18", doc="whose weights they are")  # fmt: skip
     size: int = parameter(default=224, doc="images are resized to this side in the network", unit="pixels", low=32)
 
     def __post_init__(self) -> None:
-        """Take the hash of the weights into the parameters, so that other weights are another target."""
+        """Take the hash of the weights into the parameters, so that other weights are another target.
+
+        With a hash and no file it is a target on record; `build` then says what it lacks.
+        """
         super().__post_init__()
+        if not self.weights:
+            if not re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", self.content):
+                raise UserError(f"target {self.name} needs weights=... (file of the weights, .safetensors)")
+            return
         if self.place.suffix != ".safetensors":
             new = self.place.with_suffix(".safetensors")
             line = CONVERSION.format(old=shlex.quote(str(self.place)), new=shlex.quote(str(new)))
@@ -52,8 +62,8 @@ class Pretrained(Target):
             )
         found = self.digest()
         if not found.startswith(self.content):
-            raise UserError(f"{self.name}: {self.weights} has content {found[:16]}, not {self.content}")
-        object.__setattr__(self, "content", found[:16])
+            raise UserError(f"{self.name}: {self.weights} has content {found[:DIGITS]}, not {self.content}")
+        object.__setattr__(self, "content", found[:DIGITS])
 
     @property
     def place(self) -> Path:
@@ -70,16 +80,19 @@ class Pretrained(Target):
 
     def backbone(self) -> tuple[nn.Module, int]:
         """Return the network with its weights and without its head, and the number of its features."""
-        network: Any = getattr(models, self.arch)(weights=None)
+        if not self.weights:
+            raise UserError(f"target {self.name} needs weights=... (file whose SHA-256 starts with {self.content})")
+        network = models.get_model(self.arch, weights=None)
         if not self.digest().startswith(self.content):
             raise UserError(f"{self.name}: {self.weights} has changed since this run began")
         try:
             found = safetensors.torch.load_file(self.place)
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{self.name}: cannot read {self.weights}: {' '.join(str(error).split())}") from None
-        found = {name: value for name, value in found.items() if not name.startswith(HEAD)}
-        features = network.fc.in_features
-        network.fc = nn.Identity()
+        head, last = list(network.named_children())[-1]
+        found = {name: value for name, value in found.items() if not name.startswith(f"{head}.")}
+        (features,) = (layer.in_features for layer in last.modules() if isinstance(layer, nn.Linear))
+        setattr(network, head, nn.Identity())
         own = network.state_dict()
         for name in sorted({*own, *found}):
             counter = name.endswith("num_batches_tracked")  # not every file has it
