@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from uebench import result
@@ -14,14 +15,18 @@ from uebench.store import write_whole
 def read(path: Path) -> dict[str, Result]:
     """Return the records of a `results.jsonl` by key; a missing file has none. Raises `UserError` with the line."""
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:  # other ends of lines may stand in a text
-            lines = list(file)
+        return dict(_parsed(path.read_bytes().decode(), str(path)))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str, path: str) -> dict[str, Result]:
+    """Return the records of a text, kept: a run reads the same record before and after its work."""
     found: dict[str, Result] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):  # a text may hold other ends
         one = result.parse(line, f"{path} line {number}")
         if one.key in found:
             raise UserError(f"{path} line {number}: key {one.key} stands there twice")

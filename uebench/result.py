@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any, NoReturn, get_type_hints
 
 from uebench import spec
@@ -125,9 +126,9 @@ def parse(text: str, place: str = "result") -> Result:
         raise UserError(f"{place}: protected must be above 0")
     if table["kind"] not in KINDS:
         raise UserError(f"{place}: kind must be {' or '.join(KINDS)}, not {table['kind'][:40]!r}")
-    chain = _members(table["parameters"]["breaker"], f"{place}, parameters, breaker")
-    if len(_members(table["breaker"], f"{place}, breaker")) != len(chain):
-        raise UserError(f"{place}: breaker {table['breaker'][:60]!r} is no name of a chain of {len(chain)}")
+    members = _members(table["parameters"]["breaker"], f"{place}, parameters, breaker")
+    if _members(table["breaker"], f"{place}, breaker") != members:
+        raise UserError(f"{place}: breaker {table['breaker'][:60]!r} is no name of a chain of {members}")
     last = 0
     for row in table["curve"]:
         _check_range(row["step"], last + 1, LARGEST, f"{place}: step of the curve")
@@ -138,10 +139,15 @@ def parse(text: str, place: str = "result") -> Result:
     return Result(**table)
 
 
-def _members(text: str, place: str) -> list[tuple[str, dict[str, str]]]:
-    """Return the members of a chain, which figures take apart; raises `UserError`."""
+@lru_cache(maxsize=1024)
+def _apart(text: str) -> int:
+    return len([spec.apart(member) for member in spec.split(text, "+")])
+
+
+def _members(text: str, place: str) -> int:
+    """Return the number of members of a chain, which figures take apart; raises `UserError`."""
     try:
-        return [spec.apart(member) for member in spec.split(text, "+")]
+        return _apart(text)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
 
