@@ -20,7 +20,7 @@ LAYERS = [
     {"spec", "seeds", "replay", "precision", "elsewhere", "reports"},
     {"folding"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},
-    {"result", "log"},
+    {"result", "log", "container"},
     {"journal", "kit", "registry", "audit", "gallery", "bundle", "history"},
     {"suite", "train", "place", "restore", "scaffold"},
     {"data", "selection", "intervals", "options"},
@@ -37,6 +37,7 @@ LAYERS = [
     {"submitting"},
     {"judging"},
     {"deciding"},
+    {"desk"},
     {"cli"},
 ]
 ENGINE, BUILT_INS = ROOT / "uebench", ROOT / "plugins" / "uebench_plugins"

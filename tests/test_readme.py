@@ -109,6 +109,7 @@ def test_the_readmes_commands_parse(line: str, tmp_path: Path, monkeypatch: pyte
     done = CliRunner().invoke(main, words)
     expected = {
         "DIR": "is missing or has no folder per class",
+        "=FILE": "cannot read FILE: No such file",
         "rank": "holds no results",
         "plot": "holds no results",
         "submit": "the entry lacks ",

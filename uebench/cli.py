@@ -10,18 +10,9 @@ from typing import Any
 
 import click
 
+from uebench import desk
 from uebench.api import UserError
-from uebench.options import (
-    boards_option,
-    crew_options,
-    judging_options,
-    machine_options,
-    place,
-    plugin_option,
-    seed_option,
-    shares,
-    store_option,
-)
+from uebench.options import boards_option, crew_options, machine_options, place, plugin_option, seed_option, shares
 
 
 class Commands(click.Group):
@@ -43,6 +34,10 @@ class Commands(click.Group):
 @click.version_option(package_name="uebench")
 def main() -> None:
     """Pit noises that make images unlearnable against breakers that learn from them all the same."""
+
+
+for command in (desk.submit, desk.verify, desk.accept, desk.withdraw):
+    main.add_command(command)
 
 
 @main.command()
@@ -218,86 +213,6 @@ def compare(suite: str, form: str, boards: Path) -> None:
     from uebench import commands
 
     commands.compare(suite, form, boards)
-
-
-@main.command()
-@click.argument("suite")
-@click.option(
-    "--noise", "noises", multiple=True, required=True, metavar="SPEC", help="The noise; repeatable with --breaker."
-)
-@click.option(
-    "--breaker", "breakers", multiple=True, metavar="SPEC", help="Hand in this breaker, against listed noises."
-)
-@click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="The data set.")
-@click.option("--into", type=place, required=True, metavar="FILE.zip", help="The bundle to write.")
-@click.option("--with-noise", "images", is_flag=True, help="Also pack the released images.")
-@click.option("--name", required=True, help="Who hands it in.")
-@click.option("--contact", default="", help="Where the maintainers reach you.")
-@click.option("--paper", default="", metavar="URL", help="Where the method is published.")
-@store_option
-@boards_option
-def submit(
-    suite: str, into: Path, images: bool, name: str, contact: str, paper: str, store: Path, boards: Path, **lists: Any
-) -> None:
-    """Pack the results of a noise, or of a breaker against listed noises, into one file for a board's maintainers.
-
-    The results are those on your own board of SUITE, the seeds 0, 1 and so on. What would not be valid is refused.
-
-    \b
-    uebench submit demo --noise em --into em.zip --name "Ada Example"
-    """
-    from uebench import submitting
-    from uebench.store import Store
-
-    submitter = {"name": name, "contact": contact, "paper": paper}
-    submitting.submit(suite, lists, into, images, submitter, Store(store), boards)
-
-
-@main.command()
-@judging_options
-def verify(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
-    """Say how far BUNDLE is to be believed: valid in itself, and with --rerun, the same when it is run here.
-
-    Nothing of a bundle is extracted, imported or installed. Running its cells again needs its plug-in installed, which
-    is your decision. Status 0: what was asked holds; 1: running again was not possible, or disagrees; 2: refused.
-    """
-    from uebench import judging
-
-    sys.exit(int(not judging.judge(bundle, rerun, seed, _desk(**rest)).agreed))
-
-
-@main.command()
-@judging_options
-def accept(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
-    """Verify BUNDLE in the same way, and take it onto its board; what verify ran is not run again."""
-    from uebench import deciding, judging
-
-    desk = _desk(**rest)
-    judged = judging.judge(bundle, rerun, seed, desk)
-    if judged.agreed:
-        deciding.accept(judged, desk)
-    sys.exit(int(not judged.agreed))
-
-
-def _desk(boards: Path, suite: str | None, noises: Sequence[str], datasets: Sequence[str], **machine: Any) -> Any:
-    from uebench.judging import Desk
-    from uebench.machine import Machine
-
-    return Desk(boards, Machine(**machine), suite, noises, datasets)
-
-
-@main.command()
-@click.argument("suite")
-@click.option("--noise", required=True, metavar="NAME", help="The noise, as the board calls it.")
-@click.option("--reason", required=True, help="Why; it stands on the board.")
-@store_option
-@boards_option
-def withdraw(suite: str, noise: str, reason: str, store: Path, boards: Path) -> None:
-    """Take the rank of a noise on SUITE's board; its row and its numbers stay, with the reason."""
-    from uebench import deciding
-    from uebench.store import Store
-
-    deciding.withdraw(suite, noise, reason, Store(store), boards)
 
 
 @main.command()
