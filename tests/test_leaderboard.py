@@ -212,6 +212,20 @@ def test_breakers_that_no_rank_needs_are_shown_in_parentheses_and_change_nothing
     assert cells["em"] == "–"
 
 
+def test_a_breaker_that_no_rank_needs_may_have_fewer_seeds() -> None:
+    extra = "adv-linf:radius=8/255"
+    found = board(
+        full() + [made("rem", extra, seed, 0.97 + 0.02 * seed) for seed in (0, 1)] + [made("em", extra, 1, 0.2)]
+    )
+    own = row(found, "rem")
+    assert (own["seeds"], own[f"accuracy {extra}"]) == (3, pytest.approx(0.98))
+    assert own[f"deviation {extra}"] == pytest.approx(0.02 / 2**0.5)
+    assert (own["highest_accuracy"], own["highest_breaker"]) == (pytest.approx(0.98), extra)
+    head, rows = tables.matrix(found)
+    cells = {one[1]: one[head.index(f"({extra})")] for one in rows}
+    assert (cells["rem"], cells["em"], cells["sem"]) == ("98.0 ± 1.4", "20.0", "–")
+
+
 def test_a_record_from_before_other_norms_is_of_an_l_inf_noise() -> None:
     table = json.loads(full()[0].line())
     assert table.pop("noise_norm") == "linf"

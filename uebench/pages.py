@@ -20,8 +20,9 @@ READING = """\
 required breaker reaches on the protected ones, in points, with its 95 % interval over seeds. Noises whose intervals
 overlap share a **band**. **Gap** is the clean accuracy under a breaker minus the protected accuracy under the same
 breaker, the smallest over required breakers. **Highest** is the most that any breaker on the board recovers, required
-or not. Accuracies are those of the last step on the clean test set, in percent, mean ± standard deviation over seeds.
-Fewer than three seeds make an entry *provisional*. PSNR and SSIM are measured on the released 8-bit images.
+or not. Accuracies are those of the last step on the clean test set, in percent, mean ± standard deviation over seeds,
+alone where there is one. Fewer than three seeds make an entry *provisional*. PSNR and SSIM are measured on the released
+8-bit images.
 """
 TARGETS = "Every target: the accuracy under the required breaker that recovers most there"
 INDEX = """\

@@ -188,10 +188,11 @@ class _Ranking:
         row = dict[str, float | None]()
         for breaker in [*self.breakers, *self.others]:
             there = [self.scores.get((noise, breaker, target), {}) for target in self.targets]
-            if all(set(seeds) <= set(found) for found in there):  # always so for a required one
-                highest = max(scores(noise, breaker), key=np.mean)
+            own_seeds = tuple(seed for seed in seeds if all(seed in found for found in there))  # all for a required one
+            if own_seeds:
+                highest = max(scores(noise, breaker, own_seeds), key=np.mean)
                 row[f"accuracy {self.names[breaker]}"] = float(highest.mean())
-                row[f"deviation {self.names[breaker]}"] = float(highest.std(ddof=1)) if len(seeds) > 1 else None
+                row[f"deviation {self.names[breaker]}"] = float(highest.std(ddof=1)) if len(own_seeds) > 1 else None
         recovered = {name[9:]: value for name, value in row.items() if name.startswith("accuracy ")}
         top = max(recovered, key=lambda name: recovered[name] or 0)
         low, high = interval(residual)
