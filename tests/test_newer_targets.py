@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from click.testing import CliRunner
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms.v2 import functional as T
 
+from tests.conftest import TINY
 from uebench import Recipe, Target, UserError, kit, spec
+from uebench.cli import main
 from uebench.registry import registry
 from uebench.restore import restore
 from uebench.train import build
@@ -287,3 +290,35 @@ def test_files_that_are_missing_damaged_or_changed_are_named(tmp_path: Path) -> 
 def test_images_of_two_channels_are_refused(path: Path) -> None:
     with pytest.raises(UserError, match="pretrained networks see images of 1 or 3 channels, not 2"):
         fresh(LinearProbe(weights=str(path)), (2, 32, 32))
+
+
+def test_a_board_of_networks_with_weights_is_read_by_those_who_have_not_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a run, and a re-run of what was handed in, need it."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    file = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(models.mobilenet_v2(weights=None).state_dict(), file)
+    content = LinearProbe(weights=str(file)).content
+    (tmp_path / "small.toml").write_text(
+        f'title = "Small"\nlike = "{TINY}"\nnoises = ["none", "em"]\nbreakers = ["none"]\ntargets = ["linear-probe"]\n'
+        '[required]\nbreakers = ["none"]\ntargets = ["linear-probe"]\n[recipe]\nsteps = 3\n'
+        f'[defaults.target.linear-probe]\narch = "mobilenet_v2"\ncontent = "{content}"\nsize = 32\n'
+    )
+
+    def call(*words: str, status: int = 0) -> str:
+        done = CliRunner().invoke(main, words)
+        assert done.exit_code == status, done.output
+        return done.output
+
+    lacks = f"target linear-probe needs weights=... (file whose SHA-256 starts with {content})"
+    assert call("run", "small.toml", "--workers", "1", status=2) == f"Error: {lacks}\n"
+    call("run", "small.toml", "--workers", "1", "--target", f"linear-probe:weights={file}")
+    away = file.rename(tmp_path / "elsewhere.safetensors")
+    assert "linear-probe" not in call("rank", "small.toml"), "a single target needs no column"
+    call("site", "small.toml")
+    call("submit", "small.toml", "--noise", "em", "--name", "Ada", "--into", "em.zip")
+    verify = ("verify", "em.zip", "--suite", "small.toml", "--rerun", "1", "--workers", "1", "--store", "other")
+    assert lacks in call(*verify, status=1)
+    assert "re-run    1 of 1 cells" in call(*verify, "--target", f"linear-probe:weights={away}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +70,12 @@ def accept(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
     sys.exit(int(not judged.agreed))
 
 
-def _desk(boards: Path, suite: str | None, noises: Sequence[str], datasets: Sequence[str], **machine: Any) -> Any:
+def _desk(boards: Path, suite: str | None, **rest: Any) -> Any:
     from uebench.judging import Desk
     from uebench.machine import Machine
 
-    return Desk(boards, Machine(**machine), suite, noises, datasets)
+    lists = {name: rest.pop(name) for name in ("noises", "targets", "datasets")}
+    return Desk(boards, Machine(**rest), suite, **lists)
 
 
 @click.command()

@@ -26,14 +26,15 @@ from uebench.suite import Suite, available, read
 class Desk:
     """Where bundles are judged: the folder of boards, the machine for runs, and what bundles do not say.
 
-    `suite` is a name or a path in place of the bundle's, `noises` and `datasets` are specifications of components that
-    need more than their canonical text, such as a path.
+    `suite` is a name or a path in place of the bundle's, `noises`, `targets` and `datasets` are specifications of
+    components that need more than their canonical text, such as a path.
     """
 
     boards: Path
     machine: Machine
     suite: str | None = None
     noises: Sequence[str] = ()
+    targets: Sequence[str] = ()
     datasets: Sequence[str] = ()
 
 
@@ -113,6 +114,6 @@ def _again(judged: Judged, chosen: Sequence[Result], seed: int, desk: Desk) -> J
 
 def _given(made: Entry, desk: Desk) -> dict[str, Component]:
     """Return the components that the maintainer specified, by canonical text."""
-    lists = (("noise", desk.noises), ("dataset", desk.datasets))
+    lists = (("noise", desk.noises), ("target", desk.targets), ("dataset", desk.datasets))
     built = [registry().build(kind, text, made.part.defaults) for kind, texts in lists for text in texts]
     return {spec.canonical(one): one for one in built}

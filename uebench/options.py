@@ -111,6 +111,7 @@ judging_options = options(
     ),
     click.option("--suite", help="The suite, where the bundle's is a TOML file here."),
     click.option("--noise", "noises", multiple=True, metavar="SPEC", help="A noise to run again that needs a path."),
+    click.option("--target", "targets", multiple=True, metavar="SPEC", help="A target that needs a path."),
     click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="The data set, where it needs a path."),
     crew_options,
     machine_options,
