@@ -36,7 +36,7 @@ class Pretrained(Target):
     data set's, such as ImageNet's, are what one who trains on scraped photos starts from. Nothing is unpickled.
     """
 
-    weights: str = parameter(default="", doc="file of the weights, .safetensors", identity=False)
+    weights: str = parameter(default="", doc="file of the weights, .safetensors; a run needs it", identity=False)
     content: str = parameter(default="", doc="start of the SHA-256 of the weights; filled in")
     arch: Literal[
         "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2",
