@@ -19,6 +19,7 @@ from uebench import (
     Recipe,
     Split,
     UserError,
+    cells,
     choosing,
     forecast,
     naming,
@@ -205,7 +206,7 @@ def test_no_trial_asks_for_test_images(done: Place, monkeypatch: pytest.MonkeyPa
     def refuse(files: Any, name: str) -> Split:
         raise AssertionError(name)
 
-    monkeypatch.setattr(work, "split", refuse)
+    monkeypatch.setattr(cells, "split", refuse)
     place = Place(Store(tmp_path), CPU)
     for trial in CELL.trials:
         work.do(trial, place, silent)
@@ -220,7 +221,7 @@ def test_no_trial_asks_for_test_images(done: Place, monkeypatch: pytest.MonkeyPa
 def test_killed_in_a_trial_or_at_the_end_it_goes_on_to_the_same_record(
     kills: tuple[int, ...], done: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "StoredJournal", Prompt)
+    monkeypatch.setattr(cells, "StoredJournal", Prompt)
     place = Place(Store(tmp_path), CPU, every=0)
     work.do(CELL.protect, place, silent)
     steps: list[int] = []

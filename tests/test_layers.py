@@ -26,6 +26,7 @@ LAYERS = [
     {"data", "selection", "intervals", "options"},
     {"plan", "grouping"},
     {"forecast", "bench", "choosing", "seen"},
+    {"cells"},
     {"work", "plausibility"},
     {"schedule", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},
     {"processes", "display", "tables", "figures", "curves", "entry", "contract"},

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from tests.conftest import ROOT
 from tests.test_leaderboard import DEMO, full, made, text
-from uebench import UserError, figures, grouping, history, leaderboard, ranking, suite, train, web, work
+from uebench import UserError, cells, figures, grouping, history, leaderboard, ranking, suite, train, web
 from uebench.cli import main
 from uebench.result import Result
 
@@ -292,7 +292,7 @@ def test_every_flag_is_explained(tmp_path: Path) -> None:
     """Flags are found where they are raised: in lines that speak of flags, and in the function that yields them."""
     sources = [inspect.getsource(module) for module in (train, ranking)]
     raised = {name for source in sources for name in re.findall(r'flags\b.*?"([a-z]+(?:-[a-z]+)*)"', source)}
-    raised |= set(re.findall(r'yield "([a-z-]+)"', inspect.getsource(work._flags)))
+    raised |= set(re.findall(r'yield "([a-z-]+)"', inspect.getsource(cells._flags)))
     assert {"diverged", "constant-class", "surrogate-equals-target", "clean-below-protected"} <= raised
     explained = json.loads(web.build(boards(tmp_path, full()))["data.json"])["flags"]
     assert set(explained) == raised

@@ -26,6 +26,7 @@ from uebench import (
     Split,
     Target,
     UserError,
+    cells,
     data,
     display,
     journal,
@@ -148,7 +149,8 @@ def test_no_two_of_victim_surrogate_and_target_start_alike(place: Place, monkeyp
 
     job = made.protects[-1]
     work.do(made.protects[0], place, silent)
-    monkeypatch.setattr(work, "train", train)
+    for module in (work, cells):
+        monkeypatch.setattr(module, "train", train)
     for one in (made.victims[0], made.cells[0]):
         with pytest.raises(InterruptedError):
             work.do(one, place, silent)

@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor
 
 import uebench
-from uebench.api import Component
+from uebench.api import Component, Split
 from uebench.precision import CPUINFO, has_bf16
 from uebench.registry import registry
 from uebench.store import Store
@@ -29,6 +29,10 @@ class Place:
     def home(self, images: Tensor) -> torch.device:
         """Return where uint8 images are to be kept: on the device, or on the host where they would crowd it."""
         return self.device if self.holds(images.numel()) else torch.device("cpu")
+
+    def take(self, split: Split) -> Split:
+        """Return a split with its labels on the device, and its images at home."""
+        return Split(split.images.to(self.home(split.images)), split.labels.to(self.device))
 
     def holds(self, size: int) -> bool:
         """Tell whether so many bytes leave three quarters of a GPU's free memory; the host takes what it is given."""

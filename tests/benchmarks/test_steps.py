@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from tests.test_executors import planned
 from tests.test_fast_path import plain_pgd
 from uebench import Dataset, Recipe, Source, Split, attacks, kit, work
+from uebench.data import load
 from uebench.pixels import Pixels
 from uebench.place import Place
 from uebench.plan import Cell, Protect
@@ -135,12 +136,12 @@ def test_the_engine_costs_less_than_two_percent_of_a_cell(benchmark: Any, tmp_pa
     cell = Cell(cell.protect, cell.chain, ResNet8(), recipe)
     place = Place(store, HOST)
     work.do(cell.protect, place, lambda *step: None)
-    data = work.load(cell.protect.source, "", store)
+    data = load(cell.protect.source, "", store)
     shape, classes = data.test.images.shape[1:], len(data.classes)
     seed = derive(cell.protect.seed, "train")
 
     def engine() -> None:
-        work.run(cell, place, lambda *step: None)
+        work.do(cell, place, lambda *step: None)
 
     def bare() -> None:
         network = build(cell.target, shape, classes, "fp32", HOST, seed)
