@@ -12,6 +12,8 @@ from uebench.ranking import Board
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of one."""
+NUMBER = re.compile(r"[-–(]*[0-9]|–$")
+"""How a cell begins that is a number, or what stands for an unknown one."""
 VISIBILITY = ["L-inf", "PSNR", "SSIM"]
 
 
@@ -35,14 +37,15 @@ def plain(text: str) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of plain texts in markdown; the outer columns to the left, the numbers to the right."""
+    """Return a table of plain texts in markdown."""
     return grid([[plain(cell) for cell in row] for row in (head, *rows)])
 
 
 def grid(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of texts that are markdown already, its head first."""
-    width = len(rows[0])
-    marks = ["---:" if 2 <= place < width - 1 else "---" for place in range(width)]
+    """Return a table of texts that are markdown already, its head first; columns of numbers stand to the right."""
+    columns = zip(*rows[1:], strict=True) if len(rows) > 1 else [()] * len(rows[0])
+    numbers = [place > 1 and all(NUMBER.match(cell) for cell in column) for place, column in enumerate(columns)]
+    marks = ["---:" if one else "---" for one in numbers]
     return "".join(f"| {' | '.join(cell or ' ' for cell in row)} |\n" for row in (rows[0], marks, *rows[1:]))
 
 
