@@ -133,7 +133,7 @@ def test_a_suite_may_be_like_another_but_for_what_it_says(tmp_path: Path) -> Non
         'like = "demo"\ntargets = ["resnet8"]\nseeds = [4]\n[required]\nbreakers = ["jpeg"]\n'
         "[recipe]\nlr = 0.2\n[defaults.noise.tap]\nnoise_steps = 7\n"
     )
-    third.write_text(f'title = "Third"\nlike = "{path}"\n')
+    third.write_text('title = "Third"\nlike = "mine.toml"\n')
     found = suite.read(str(path))
     assert (found.name, found.title, found.targets, found.seeds) == ("mine", usual.title, ["resnet8"], [4])
     assert (found.noises, found.breakers, found.datasets) == (usual.noises, usual.breakers, usual.datasets)
@@ -141,7 +141,7 @@ def test_a_suite_may_be_like_another_but_for_what_it_says(tmp_path: Path) -> Non
     assert found.recipe == {**usual.recipe, "lr": 0.2}
     noises = usual.defaults["noise"]
     assert found.defaults["noise"] == {**noises, "tap": {**noises["tap"], "noise_steps": 7}}
-    assert suite.read(str(third)) == replace(found, name="third", title="Third"), "a chain of them"
+    assert suite.read(str(third)) == replace(found, name="third", title="Third"), "a chain of them, beside each other"
 
 
 def test_what_no_cross_product_of_a_suite_names_joins_them_all_but_no_data_set_does(tmp_path: Path) -> None:

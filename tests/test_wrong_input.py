@@ -133,6 +133,7 @@ SUITE = {
     "like what is unknown": ('like = "demoo"', "unknown suite 'demoo'; did you mean demo?"),
     "like a number": ("like = 3", "like must be the name of a suite, not 3"),
     "like itself": ('like = "mine.toml"', "suite mine.toml: like = 'mine.toml' leads back to it"),
+    "like what is missing": ('like = "other.toml"', "cannot read suite other.toml: No such file"),
     "like one, and wrong": ('like = "demo"\ndefaults = 3', "defaults must be a table, not 3"),
     "required": ('[required]\nbreakers = "none"', "required.breakers must be a list of names, not 'none'"),
 }

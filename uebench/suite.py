@@ -118,18 +118,20 @@ def _table(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"suite {path} is no TOML: {error}") from None
     file = _File(path)
-    if "like" not in table:
-        return table
-    like = table.pop("like")
+    merged = {key: file.section(key, table.get(key, {})) for key in ("required", "recipe")}
+    merged["defaults"] = file.defaults(table)
+    like = table.pop("like", None)
+    if like is None:
+        return {**table, **merged}
     if not isinstance(like, str):
         raise file.refuse(f"like must be the name of a suite, not {like!r}")
     if path in below:
         raise file.refuse(f"like = {like!r} leads back to it")
-    usual = _table(_find(like), (*below, path))
-    for key in ("required", "recipe"):
-        table[key] = {**usual.get(key, {}), **file.section(key, table.get(key, {}))}
-    table["defaults"] = _over(usual.get("defaults", {}), file.defaults(table))
-    return {**usual, **table}
+    usual = _table(path.parent / like if like.endswith(".toml") else _find(like), (*below, path))
+    merged = {key: {**usual[key], **merged[key]} for key in ("required", "recipe")} | {
+        "defaults": _over(usual["defaults"], merged["defaults"])
+    }
+    return {**usual, **table, **merged}
 
 
 def _check(path: Path, table: dict[str, Any]) -> Suite:
