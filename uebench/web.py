@@ -48,6 +48,11 @@ class Group:
     records: list[Result]
 
     @property
+    def chains(self) -> dict[str, bool]:
+        """The chains of breakers, and whether a rank needs them, the strongest first."""
+        return {row["breaker"]: row["required"] for row in self.breakers}
+
+    @property
     def classes(self) -> list[tuple[str, list[tuple[dict[str, Any], list[str]]]]]:
         """Rows and their texts by budget class; the clean reference comes first, without one."""
         pairs = zip(self.noises, self.noise_table[1], strict=True)
