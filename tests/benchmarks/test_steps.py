@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
 from tests.test_executors import planned
@@ -124,6 +125,32 @@ def test_fast_path_against_the_plain_one(benchmark: Any, network: Any, batch: tu
     by_hand, ours = benchmark.pedantic(lambda: apart(ROUNDS, slow, fast), rounds=1)
     benchmark.extra_info["plain over fast"] = by_hand / ours
     assert ours < by_hand * 1.02
+
+
+def test_several_seeds_together(benchmark: Any, batch: tuple[Tensor, Tensor]) -> None:
+    """The gradients of three networks in one call, against one after the other, as a run has them."""
+    networks = [build(ResNet8(), SHAPE, 10, "fp32", HOST, seed).network for seed in range(3)]
+    images = torch.stack([batch[0].roll(place, 0) for place in range(3)])
+    labels = torch.stack([batch[1].roll(place, 0) for place in range(3)])
+    weights, buffers = stack_module_state(networks)  # type: ignore[arg-type]
+    weights = {name: value.detach() for name, value in weights.items()}
+
+    def loss(weights: Any, buffers: Any, images: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(networks[0], (weights, buffers), (images,)), labels)
+
+    slopes = vmap(grad(loss))
+
+    def together() -> Any:
+        return slopes(weights, {name: value.clone() for name, value in buffers.items()}, images, labels)
+
+    def one_by_one() -> list[tuple[Tensor, ...]]:
+        losses = [F.cross_entropy(net(x), y) for net, x, y in zip(networks, images, labels, strict=True)]
+        return [torch.autograd.grad(loss, list(net.parameters())) for net, loss in zip(networks, losses, strict=True)]
+
+    for found, *expected in zip(together().values(), *one_by_one(), strict=True):
+        assert torch.allclose(found, torch.stack(expected), rtol=1e-3, atol=1e-5)
+    alone, joint = benchmark.pedantic(lambda: apart(ROUNDS, one_by_one, together), rounds=1)
+    benchmark.extra_info["one by one over together"] = alone / joint
 
 
 def test_the_engine_costs_less_than_two_percent_of_a_cell(benchmark: Any, tmp_path: Path) -> None:
