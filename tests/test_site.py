@@ -259,6 +259,15 @@ def test_the_page_of_a_noise_has_the_decisions_about_it_with_the_values_before_a
     assert told("sem") == []
 
 
+PLACES = {
+    "accuracy": ("accuracies", "mean"),
+    "deviation": ("accuracies", "deviation"),
+    "target": ("targets", "mean"),
+    "target-deviation": ("targets", "deviation"),
+}
+"""Where `data.json` has a column of a board: by what it begins with."""
+
+
 def test_data_for_programs_are_the_boards_numbers(tmp_path: Path) -> None:
     content = web.build(boards(tmp_path, varied()))["data.json"].decode()
     assert "NaN" not in content
@@ -272,10 +281,10 @@ def test_data_for_programs_are_the_boards_numbers(tmp_path: Path) -> None:
             for row, (_, truth) in zip(one[kind], table.iterrows(), strict=True):
                 for name, value in truth.items():
                     shown = row.get(name)
-                    if str(name).startswith(("accuracy ", "deviation ")):
-                        part, _, breaker = str(name).partition(" ")
-                        cell = row["accuracies"].get(breaker, {"mean": None, "deviation": None})
-                        shown = cell["mean" if part == "accuracy" else "deviation"]
+                    part, _, of = str(name).partition(" ")
+                    if of and part in PLACES:
+                        group, statistic = PLACES[part]
+                        shown = row[group].get(of, {"mean": None, "deviation": None})[statistic]
                     if name == "flags":
                         assert ", ".join(shown) == value
                     elif value is None or value != value:

@@ -130,7 +130,7 @@ class _Ranking:
             "budget": budget(own[0].noise_norm, linf),
             "noise_linf": linf,
             **{name: _mean([getattr(one, name) for one in own]) for name in COSTS},
-            **(self.reached(noise) if len(self.trained) > 1 else {}),
+            **self.reached(noise),
             "device": ", ".join(sorted({one.made_with["device"] for one in own})),
             "flags": ", ".join(sorted(flags)),
             "lacks": "; ".join(lacking) or ("" if seeds else "a seed that all required cells share"),
