@@ -42,7 +42,7 @@ def everything() -> Iterator[Tensor]:
     """Yield every tensor and array in the process that could hold images, also those behind views."""
     for one in gc.get_objects():
         if issubclass(type(one), np.ndarray) and one.dtype.kind in "fiu":
-            one = torch.from_numpy(one.copy())
+            one = torch.from_numpy(np.array(one))
         if issubclass(type(one), Tensor) and not issubclass(type(one), nn.Parameter) and one.device.type == "cpu":
             for seen in (one, one._base if one._base is not None else one):
                 if seen.numel() and seen.numel() % 192 == 0 and seen.shape[-3:] == SHAPE:
