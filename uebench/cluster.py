@@ -85,7 +85,7 @@ def _on(ray: Any, node: str) -> Any:
 
 
 def _ask(ray: Any, site: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `UserError` that says which nodes cannot take part, and why."""
+    """Raise `UserError` that says which nodes cannot take part, and why; one that is lost by then is no obstacle."""
     from uebench.remote import complaints
 
     ask = ray.remote(num_cpus=0, max_retries=0)(complaints)
@@ -95,6 +95,8 @@ def _ask(ray: Any, site: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
         try:
             found = ray.get(answer, timeout=ANSWER)
         except ray.exceptions.RayError as error:
+            if not any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node["NodeID"]):
+                continue
             found = [f"cannot be asked: {str(error).strip().splitlines()[-1]}"]
         for one in found:
             wrong.setdefault(one, []).append(node["NodeName"])
