@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,6 +133,41 @@ def test_a_lost_node_costs_its_running_jobs_only_and_changes_no_number(nodes: An
     )
     assert len({job.key for job in watcher.begun}) == len(watcher.begun) == len(plan.jobs)
     assert watcher.counts
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ({"a": "well", "b": "lost"}, None),
+        ({"a": "well", "b": "silent"}, "node b: cannot be asked: no answer"),
+        ({"a": "lost", "b": "lost"}, "every node of the cluster was lost"),
+    ],
+    ids=["one lost", "one silent", "all lost"],
+)
+def test_only_a_node_that_is_there_can_be_unfit(
+    states: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which nodes are lost is only known once they have been asked."""
+
+    def get(node: str, timeout: float) -> list[str]:
+        if states[node] != "well":
+            raise ray.exceptions.RayError("no answer")
+        return []
+
+    ask = SimpleNamespace(options=lambda scheduling_strategy: SimpleNamespace(remote=lambda site: scheduling_strategy))
+    monkeypatch.setattr(cluster, "_on", lambda ray, node: node)
+    fake = SimpleNamespace(
+        remote=lambda **options: lambda work: ask,
+        get=get,
+        exceptions=ray.exceptions,
+        nodes=lambda: [{"NodeID": node, "Alive": state != "lost"} for node, state in states.items()],
+    )
+    asked = [{"NodeID": node, "NodeName": node} for node in states]
+    if expected is None:
+        cluster._ask(fake, None, asked)
+    else:
+        with pytest.raises(UserError, match=expected):
+            cluster._ask(fake, None, asked)
 
 
 def test_failures_cost_their_own_cells(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

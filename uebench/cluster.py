@@ -90,12 +90,13 @@ def _ask(ray: Any, site: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
 
     ask = ray.remote(num_cpus=0, max_retries=0)(complaints)
     answers = [ask.options(scheduling_strategy=_on(ray, node["NodeID"])).remote(site) for node in nodes]
-    wrong: dict[str, list[str]] = {}
+    wrong, lost = dict[str, list[str]](), 0
     for node, answer in zip(nodes, answers, strict=True):
         try:
             found = ray.get(answer, timeout=ANSWER)
         except ray.exceptions.RayError as error:
             if not any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node["NodeID"]):
+                lost += 1
                 continue
             found = [f"cannot be asked: {str(error).strip().splitlines()[-1]}"]
         for one in found:
@@ -103,6 +104,8 @@ def _ask(ray: Any, site: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
     if wrong:
         lines = [f"node{'s' * (len(names) > 1)} {', '.join(names)}: {one}" for one, names in wrong.items()]
         raise UserError("; ".join(lines))
+    if lost == len(nodes):
+        raise UserError("every node of the cluster was lost")
 
 
 def share(
