@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,26 @@ def test_what_is_finished_is_not_done_again_when_the_product_grows(call: Call) -
     output = call(*SMALL, "--noise", "none", "--breaker", "adv-linf:radius=1/255").output
     started = re.findall(r"start  (.*)", output)
     assert started == [f"{noise} / adv-linf:radius=1/255 on smallcnn, seed 0" for noise in ("none", "em")]
+
+
+def test_other_numbers_on_record_are_kept_and_said_every_time(call: Call, tmp_path: Path) -> None:
+    call(*SMALL)
+    path = tmp_path / "leaderboards" / "tiny" / "results.jsonl"
+    own = path.read_text()
+    lines = [json.loads(line) for line in own.splitlines()]
+    for line in lines:
+        line["suite"] = "elsewhere"  # a name is no number
+    lines[2]["ssim"] /= 2
+    path.write_text("".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines))
+    theirs = path.read_bytes()
+    for _ in range(2):
+        output = call(*SMALL).output
+        assert "start " not in output
+        assert output.count("note: other numbers on record") == 1
+        assert path.read_bytes() == theirs
+    path.unlink()
+    assert "on record" not in call(*SMALL).output
+    assert path.read_text() == own
 
 
 def test_plugins_lists_everything_with_its_origin(call: Call) -> None:

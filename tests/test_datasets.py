@@ -39,7 +39,7 @@ def md5(path: Path) -> str:
 
 def fake_cifar(source: type[Cifar10], scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a small archive that torchvision takes for the published one: one image of each class a batch."""
-    reader, count = source.reader, 10 if source is Cifar10 else 100
+    reader, count = getattr(datasets, source.reader), 10 if source is Cifar10 else 100
     folder = scratch / reader.base_folder
     folder.mkdir(parents=True)
     draw = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def tiny_imagenet(root: Path, names: list[str] = WORDNET, parts: tuple[str, ...]
 def test_cifar_is_read_from_an_archive_put_there_by_hand(
     source: Cifar10, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    archive = fake_cifar(type(source), tmp_path / "made", monkeypatch)
+    archive, reader = fake_cifar(type(source), tmp_path / "made", monkeypatch), getattr(datasets, source.reader)
     block(monkeypatch)
     (tmp_path / "data" / source.name).mkdir(parents=True)
     archive.rename(tmp_path / "data" / source.name / archive.name)
@@ -112,8 +112,8 @@ def test_cifar_is_read_from_an_archive_put_there_by_hand(
     assert got.classes == [f"class {label}" for label in range(count)]
     assert got.test.images.shape == (count, 3, 32, 32)
     assert got.test.labels.tolist() == list(range(count))[::-1]
-    assert len(got.train.labels) == count * len(source.reader.train_list)
-    batch = pickle.loads((tmp_path / "made" / source.reader.base_folder / source.reader.test_list[0][0]).read_bytes())
+    assert len(got.train.labels) == count * len(reader.train_list)
+    batch = pickle.loads((tmp_path / "made" / reader.base_folder / reader.test_list[0][0]).read_bytes())
     assert torch.equal(got.test.images.flatten(1), torch.from_numpy(batch["data"]))
     assert not got.names
     assert capfd.readouterr() == ("", "")
@@ -167,8 +167,8 @@ def refusal(source: Source, folder: Path) -> str:
 
 def test_a_batch_with_another_md5_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cifar(Cifar10, tmp_path / "cifar10", monkeypatch)
-    (tmp_path / "cifar10" / Cifar10.reader.filename).unlink()
-    batch = tmp_path / "cifar10" / Cifar10.reader.base_folder / "data_batch_3"
+    (tmp_path / "cifar10" / datasets.CIFAR10.filename).unlink()
+    batch = tmp_path / "cifar10" / datasets.CIFAR10.base_folder / "data_batch_3"
     batch.write_bytes(batch.read_bytes() + b" ")
     block(monkeypatch)
     monkeypatch.setattr(pickle, "load", lambda *given, **rest: pytest.fail("unpickled"))

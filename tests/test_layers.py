@@ -109,6 +109,18 @@ def test_the_engine_names_no_component() -> None:
     "words", [["--help"], ["run", "--help"], ["--version"], ["run", "--seed", "x"], ["verify", "--help"]]
 )
 def test_help_loads_no_torch(words: list[str]) -> None:
+    assert not {"torch", "pandas", "rich", "numpy", "matplotlib"} & loaded(words)
+
+
+@pytest.mark.parametrize("words", [["plugins"], ["run", "--dry-run"]])
+def test_no_command_waits_for_what_only_some_components_need(words: list[str], tmp_path: Path) -> None:
+    found = loaded(words, cwd=tmp_path)
+    assert "torch" in found
+    assert not {"torchvision", "torch._dynamo", "skimage", "matplotlib", "ray"} & found
+
+
+def loaded(words: list[str], **where: Path) -> set[str]:
+    """Return the modules that a command loads."""
     code = f"""
 import sys
 from uebench.cli import main
@@ -116,7 +128,7 @@ try:
     main({words!r})
 except SystemExit:
     pass
-print("loaded", sorted({{"torch", "pandas", "rich", "numpy", "matplotlib"}} & set(sys.modules)))
+print(*sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines()[-1] == "loaded []"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, **where)
+    return set(done.stdout.splitlines()[-1].split())

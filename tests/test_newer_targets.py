@@ -295,7 +295,7 @@ def test_images_of_two_channels_are_refused(path: Path) -> None:
 def test_a_board_of_networks_with_weights_is_read_by_those_who_have_not_their_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a run, and a re-run of what was handed in, need it."""
+    """Only a run that has networks to train, and a re-run of what was handed in, need it."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     file = tmp_path / "weights.safetensors"
@@ -316,6 +316,8 @@ def test_a_board_of_networks_with_weights_is_read_by_those_who_have_not_their_fi
     assert call("run", "small.toml", "--workers", "1", status=2) == f"Error: {lacks}\n"
     call("run", "small.toml", "--workers", "1", "--target", f"linear-probe:weights={file}")
     away = file.rename(tmp_path / "elsewhere.safetensors")
+    call("run", "small.toml", "--workers", "1")
+    assert lacks in call("run", "small.toml", "--workers", "1", "--seed", "1", status=2)
     for command in ("rank", "site"):
         call(command, "small.toml")
     call("submit", "small.toml", "--noise", "em", "--name", "Ada", "--into", "em.zip")

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from uebench import attacks, spec
 from uebench.api import Recipe, Target
@@ -78,6 +77,8 @@ def product_rate(device: torch.device, precision: str, span: float) -> float:
 
 def operations(network: Classifier, images: torch.Tensor) -> float:
     """Return the operations of one forward pass of a batch."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, as is what it brings along
+
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images)
     return float(counter.get_total_flops())

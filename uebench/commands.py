@@ -51,19 +51,19 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
         preview.show(console, f"suite {chosen.name}", plan, called, store, used * workers)
         return _broken(survey, wanted)
     folder = boards / chosen.name
-    leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
+    recorded = leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
     store.prepare()
     survey.prepare()
     plan = survey.sound(wanted)
     survey.build(plan)
     _broken(survey, wanted)  # said before all work, and after it
     with display.listener(console, called, len(plan.cells)) as watching:
-        queue = schedule.Queue(watching)
+        queue = schedule.Queue(watching, recorded=recorded)
         through = machine.execute(plan, queue)
     done = [
-        naming.labelled(part[cell.key], cell, queue.results[cell.key])
+        one if one is recorded.get(cell.key) else naming.labelled(part[cell.key], cell, one)
         for cell in plan.cells
-        if cell.key in queue.results
+        if (one := queue.results.get(cell.key))
     ]
     _publish(console, folder, chosen, done, store, _galleries(part, plan, store))
     _broken(survey, wanted)
@@ -245,12 +245,14 @@ def _publish(
     """Merge results into a board's record, rebuild its files and print its tables."""
     path = folder / "results.jsonl"
     with store.lock(f"board-{suite.name}", wait=True):
-        merged, conflicts = leaderboard.merge(leaderboard.read(path), fresh)
+        recorded = leaderboard.read(path)
+        merged, conflicts = leaderboard.merge(recorded, fresh)
         if not merged:
             return
         for name in (path.name, *pages.FILES):
             sweep(folder / name)
-        leaderboard.write(path, merged)
+        if merged != recorded:
+            leaderboard.write(path, merged)
         pages.hang(folder, galleries)
         boards = rebuild(folder, suite, merged)
     for board in boards:

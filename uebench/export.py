@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as T
+from torch.nn import functional as F
 
 from uebench import __version__, spec
 from uebench.api import Budget, Dataset, Noise, UserError
@@ -109,7 +109,7 @@ def _stretched(delta: Tensor, size: list[int]) -> Tensor:
     )
     steps = delta[:, rows][:, :, columns]
     if list(steps.shape[1:]) != size:
-        steps = T.resize(steps[None].float(), size, antialias=True)[0].round().to(torch.int16)
+        steps = F.interpolate(steps[None].float(), size, mode="bilinear", antialias=True)[0].round().to(torch.int16)
     return steps
 
 

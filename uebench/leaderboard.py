@@ -39,7 +39,7 @@ def merge(recorded: Mapping[str, Result], fresh: Iterable[Result]) -> tuple[dict
     merged, conflicts = dict(recorded), []
     for one in fresh:
         old = merged.setdefault(one.key, one)
-        if not old.same_numbers(one):
+        if old is not one and not old.same_numbers(one):
             conflicts.append(
                 f"{one.noise} / {one.breaker} / {one.target} seed {one.seed}: {one.test_accuracy:.4f} here "
                 f"({one.made_with['device']}), {old.test_accuracy:.4f} on record ({old.made_with['device']}); kept"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from uebench import choosing, spec
 from uebench.plan import Cell, Job, Protect, Trial, Victim
@@ -58,7 +58,7 @@ def labels(selection: Selection, cell: Cell) -> Labels:
 
 def labelled(selection: Selection, cell: Cell, result: Result) -> Result:
     """Return a result with the names that this suite gives its parts."""
-    names = asdict(labels(selection, cell))
+    names = dict(vars(labels(selection, cell)))
     if result.chosen:
         called = {choosing.name(one.cell.chain): describe_chain(selection.suite, one.cell.chain) for one in cell.trials}
         names |= {"chosen": called[result.chosen]}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor
 
 import uebench
@@ -44,7 +44,7 @@ def made_with(place: Place, *components: Component) -> dict[str, Any]:
     return {
         "uebench": uebench.__version__,
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "python": platform.python_version(),
         "device": device_name(place.device),
         "bf16": has_bf16(place.device),

@@ -16,6 +16,8 @@ from uebench.untrusted import conform
 SCHEMA = 1
 LATER = ("chosen", "trials")
 """The fields of a breaker that chooses; no other record has them."""
+NAMES = ("suite", "dataset", "noise", "breaker", "target", "parameters", "protected", "kind", "recipe")
+"""The fields that follow from the suite and the key."""
 VARYING = ("noise_seconds", "train_seconds", "finished", "made_with", "peak_bytes")
 """The fields that may differ between two equal runs: times, and where they ran."""
 
@@ -69,7 +71,16 @@ class Result:
         names = [one.name for one in fields(self) if one.name not in VARYING]
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
+    def told_by(self, line: str) -> bool:
+        """Tell whether a line of JSON, of the same key and known to be sound, has these numbers, whatever its names.
 
+        It may be false where it could be true.
+        """
+        table = json.loads(line)
+        return not self.chosen and all(getattr(self, name) == table.get(name) for name in NUMBERS)
+
+
+NUMBERS = [one.name for one in fields(Result) if one.name not in {*NAMES, *VARYING, *LATER}]
 SHAPE = {
     **{one.name: get_type_hints(Result)[one.name] for one in fields(Result)},
     "parameters": dict.fromkeys(("content", "dataset", "noise", "breaker", "target", "recipe"), str),
@@ -120,8 +131,8 @@ def parse(text: str, place: str = "result") -> Result:
     conform(table["made_with"].get("device"), str, f"{place}, made_with, device")
     conform(table["made_with"].get("plugins", {}), {str: str}, f"{place}, made_with, plugins")
     for name, (low, high) in RANGES.items():
-        if table[name] is not None:
-            _check_range(table[name], low, high, f"{place}: {name}")
+        if table[name] is not None and not low <= table[name] <= high:
+            raise _beyond(table[name], low, high, f"{place}: {name}")
     if table["protected"] == 0:
         raise UserError(f"{place}: protected must be above 0")
     if table["kind"] not in KINDS:
@@ -131,9 +142,11 @@ def parse(text: str, place: str = "result") -> Result:
         raise UserError(f"{place}: breaker {table['breaker'][:60]!r} is no name of a chain of {members}")
     last = 0
     for row in table["curve"]:
-        _check_range(row["step"], last + 1, LARGEST, f"{place}: step of the curve")
+        if not last < row["step"] <= LARGEST:
+            raise _beyond(row["step"], last + 1, LARGEST, f"{place}: step of the curve")
         for name in ("test_accuracy", "train_accuracy"):
-            _check_range(row[name], *SHARE, f"{place}: {name} of the curve")
+            if not 0 <= row[name] <= 1:
+                raise _beyond(row[name], *SHARE, f"{place}: {name} of the curve")
         last = row["step"]
     _check_choice(table["chosen"], table["trials"], place)
     return Result(**table)
@@ -152,9 +165,8 @@ def _members(text: str, place: str) -> int:
         raise UserError(f"{place}: {error}") from None
 
 
-def _check_range(value: float, low: float, high: float, place: str) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{place} must lie in [{low:.16g}, {high:.16g}], not {value!r}")
+def _beyond(value: float, low: float, high: float, place: str) -> UserError:
+    return UserError(f"{place} must lie in [{low:.16g}, {high:.16g}], not {value!r}")
 
 
 def _refused(text: str) -> NoReturn:
@@ -162,14 +174,16 @@ def _refused(text: str) -> NoReturn:
 
 
 def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
+    value = float(text)
+    if not math.isfinite(value):
         raise ValueError(f"{text[:20]} is beyond every number")
-    return float(text)
+    return value
 
 
 def _check_choice(chosen: str, trials: Mapping[str, float], place: str) -> None:
     """Raise `UserError` unless nothing was chosen, or a chain that did best of those that were tried."""
     for name, accuracy in trials.items():
-        _check_range(accuracy, *SHARE, f"{place}: accuracy of the trial {name[:60]!r}")
+        if not 0 <= accuracy <= 1:
+            raise _beyond(accuracy, *SHARE, f"{place}: accuracy of the trial {name[:60]!r}")
     if (chosen or trials) and (chosen not in trials or trials[chosen] < max(trials.values())):
         raise UserError(f"{place}: chosen is {chosen!r}, which did not do best of {str(trials)[:60]}")

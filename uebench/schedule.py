@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,10 +45,14 @@ class Listener(Protocol):
 
 @dataclass
 class Queue:
-    """Jobs in order; a job waits for those it needs, one held by another process for a moment."""
+    """Jobs in order; a job waits for those it needs, one held by another process for a moment.
+
+    `recorded` is what a board knows of results, by key.
+    """
 
     listener: Listener
     jobs: list[Job] = field(default_factory=list)
+    recorded: Mapping[str, Result] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     _later: dict[str, float] = field(default_factory=dict)
@@ -134,7 +138,7 @@ def lacking(plan: Plan, queue: Queue, store: Store) -> list[Job]:
     """Return the jobs of a plan that are not finished; the results of those that are go into the queue."""
     left = []
     for job in plan.jobs:
-        outcome = finished(job, store)
+        outcome = finished(job, store, queue.recorded)
         if isinstance(outcome, Result):
             queue.results[job.key] = outcome
         if outcome:

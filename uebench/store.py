@@ -165,16 +165,37 @@ class Store:
 
         Unless `thorough`, no file is read that was not written to since it was finished: for what is not used now.
         """
+        found = self._sealed(key, thorough)
+        return None if found is None else {name: path for name, (path, _) in found.items()}
+
+    def read(self, key: str, name: str) -> bytes | None:
+        """Return what is in one file of a finished key; None where it is not finished or, with a word, damaged."""
+        found = self._sealed(key, thorough=False)
+        if found is None:
+            return None
+        path, expected = found[name]
+        try:
+            content = path.read_bytes()
+        except OSError:
+            content = b""
+        if digest(content) != expected:
+            self._damaged(path)
+            return None
+        return content
+
+    def _sealed(self, key: str, thorough: bool) -> dict[str, tuple[Path, str]] | None:
+        """Return path and checksum of every file of a finished key, as `find` does."""
         folder = self._done(key)
         if not folder.is_dir():
             return None
-        path, files = folder / MANIFEST, dict[str, Path]()
+        path, found = folder / MANIFEST, dict[str, tuple[Path, str]]()
         try:
             manifest, _, seal = path.read_bytes().rpartition(b"\n")
             sound = digest(manifest).encode() == seal
             sealed = path.stat().st_mtime_ns
             for name, expected in json.loads(manifest).items() if sound else ():
-                path = files[name] = folder / name
+                path = folder / name
+                found[name] = path, expected
                 untouched = path.stat().st_mtime_ns <= sealed
                 sound = (untouched and not thorough) or _digest_file(path) == expected
                 if not sound:
@@ -182,8 +203,11 @@ class Store:
         except OSError:
             sound = False
         if not sound:
-            self.say(f"{path} does not match its checksum; it will be made again")
-        return files if sound else None
+            self._damaged(path)
+        return found if sound else None
+
+    def _damaged(self, path: Path) -> None:
+        self.say(f"{path} does not match its checksum; it will be made again")
 
     def note(self, key: str, line: str) -> None:
         """Add a line to the log of a key that is at work."""

@@ -86,10 +86,15 @@ class Survey:
             self.aside.close()
 
     def build(self, plan: Plan) -> None:
-        """Build every network of a plan that is to be trained, without its weights; raises `UserError` for one that
-        cannot be built for the images of its data set. Any other error is left to the cell.
+        """Build every network of a plan that is still to be trained, without its weights; raises `UserError` for one
+        that cannot be built for the images of its data set. Any other error is left to the cell.
         """
-        for cell in {(one.target, one.protect.source): one for one in plan.cells}.values():
+        asked = set()
+        for cell in plan.cells:
+            pair = cell.target, cell.protect.source
+            if pair in asked or self.store.find(cell.key, thorough=False):
+                continue
+            asked.add(pair)
             data = load(cell.protect.source, cell.protect.fingerprint, self.store)
             channels, height, width = data.test.images.shape[1:]
             with warnings.catch_warnings(action="ignore"), torch.device("meta"):

@@ -96,14 +96,14 @@ def conform(value: Any, shape: Any, place: str) -> None:
         for inner in value:
             conform(inner, shape[0], place)
     elif isinstance(shape, dict):
-        known = value if str in shape else shape
-        for name in value:
-            if name not in known:
-                raise UserError(f"{place} has no field {_brief(name)}{spec.nearest(name, shape)}")
-        for name in known:
-            if name not in value:
-                raise UserError(f"{place} lacks the field {name!r}")
-            inner = shape.get(str, shape.get(name))
+        shapes = dict.fromkeys(value, shape[str]) if str in shape else shape
+        if value.keys() != shapes.keys():
+            for name in value:
+                if name not in shapes:
+                    raise UserError(f"{place} has no field {_brief(name)}{spec.nearest(name, shape)}")
+            missing = next(name for name in shapes if name not in value)
+            raise UserError(f"{place} lacks the field {missing!r}")
+        for name, inner in shapes.items():
             if type(value[name]) is not inner:  # else there is nothing more to say of it
                 conform(value[name], inner, f"{place}, {name}")
 

@@ -1,8 +1,10 @@
-"""Ten thousand cells: planned, found finished, ranked."""
+"""Ten thousand cells: planned, found finished, ranked, and run again by the command."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from tests.conftest import TINY
 from tests.test_executors import Watcher
 from uebench import leaderboard, naming, pages, plan, ranking, suite
+from uebench.data import fingerprint
 from uebench.executors import execute
 from uebench.plan import Plan
 from uebench.registry import registry
@@ -25,20 +28,23 @@ from uebench.store import Store
 CELLS = 10_000
 
 
+NOISES = ["none", "em", "rem", "sem", "tap"]
+BREAKERS = ["none", *(f"adv-linf:radius={radius}/255" for radius in range(1, 20))]
+SEEDS = range(100)
+
+
 def selection() -> Selection:
-    breakers = ["none", *(f"adv-linf:radius={radius}/255" for radius in range(1, 20))]
-    noises = ["none", "em", "rem", "sem", "tap"]
-    (found,) = select(suite.read(str(TINY)), noises=noises, breakers=breakers, seeds=range(100))
+    (found,) = select(suite.read(str(TINY)), noises=NOISES, breakers=BREAKERS, seeds=SEEDS)
     return found
 
 
-def references() -> Any:
+def references(content: str = "") -> Any:
     """Return what else a plan takes: the clean set, plain training, and the content of the data."""
-    return registry().build("noise", "none"), (registry().build("breaker", "none"),), [""]
+    return registry().build("noise", "none"), (registry().build("breaker", "none"),), [content]
 
 
-def planned(chosen: Selection) -> Plan:
-    made = plan.plan(chosen, *references())
+def planned(chosen: Selection, content: str = "") -> Plan:
+    made = plan.plan(chosen, *references(content))
     assert len(made.cells) == CELLS
     return made
 
@@ -77,11 +83,12 @@ def result(cell: Any, accuracy: float) -> Result:
 def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Selection, Plan, Store]:
     """Return a plan of which everything is finished, as far as a store can tell."""
     chosen, store = selection(), Store(tmp_path_factory.mktemp("full"))
-    made, draw = planned(chosen), torch.Generator().manual_seed(0)
+    made = planned(chosen, fingerprint(chosen.sources[0], store))
+    draw = torch.Generator().manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         for job in (*made.victims, *made.protects):
-            store.save(job.key, {"facts.json": b"{}", "released.safetensors": bytes(250_000)})
+            store.save(job.key, {"facts.json": b"{}", "gallery.png": b"", "released.safetensors": bytes(250_000)})
         for cell, accuracy in zip(made.cells, torch.rand(CELLS, generator=draw).tolist(), strict=True):
             labelled = naming.labelled(chosen, cell, result(cell, accuracy))
             store.save(cell.key, {"result.json": labelled.line().encode()})
@@ -110,6 +117,18 @@ def test_what_is_finished_is_found(benchmark: Any, full: tuple[Selection, Plan, 
         assert len(queue.results) == CELLS
 
     benchmark.pedantic(scan, rounds=3)
+
+
+def test_finished_run_again(benchmark: Any, full: tuple[Selection, Plan, Store], tmp_path: Path) -> None:
+    """The whole command, from the start of Python to the tables."""
+    _, _, store = full
+    words = [sys.executable, "-m", "uebench.cli", "run", str(TINY), "--seed", ",".join(map(str, SEEDS))]
+    words += [word for noise in NOISES for word in ("--noise", noise)]
+    words += [word for breaker in BREAKERS for word in ("--breaker", breaker)]
+    words += ["--store", str(store.root), "--boards", str(tmp_path)]
+    run = partial(subprocess.run, words, check=True, stdout=subprocess.DEVNULL)
+    benchmark.pedantic(run, rounds=3, warmup_rounds=1)  # the first has the record to write
+    assert len(leaderboard.read(tmp_path / "tiny" / "results.jsonl")) == CELLS
 
 
 def test_board(benchmark: Any, full: tuple[Selection, Plan, Store], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as T
 
 import uebench
 from uebench import Breaker, kit, parameter
@@ -34,6 +33,8 @@ class Colour(Breaker):
     def filter(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the images, float32 (n, c, h, w)."""
         if self.method == "equalise":
+            from torchvision.transforms.v2 import functional as T
+
             return kit.to_float(T.equalize(kit.to_bytes(images)))
         centred = images.double() - images.mean((2, 3), keepdim=True, dtype=torch.float64)
         deviation = centred.square().mean((2, 3), keepdim=True).sqrt()

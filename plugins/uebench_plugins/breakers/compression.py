@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as T
 
 import uebench
 from uebench import Breaker, UserError, kit, parameter
@@ -87,6 +86,8 @@ class BitDepth(Compression):
 
     def compress(self, images: Tensor) -> Tensor:
         """Return the images posterised."""
+        from torchvision.transforms.v2 import functional as T
+
         kept: Tensor = T.posterize(images, self.bits)
         return kept
 

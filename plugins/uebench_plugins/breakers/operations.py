@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as T
 
 from uebench import UserError, kit
 
@@ -61,9 +60,17 @@ def _move(kind: str, images: Tensor, strength: Tensor) -> Tensor:
     return F.grid_sample(images, grid, mode="nearest", align_corners=False)
 
 
-def _blend(extreme: Callable[[Tensor, float], Tensor], images: Tensor, strength: Tensor) -> Tensor:
+def _library(name: str, *arguments: object) -> Tensor:
+    """Call an operation of torchvision."""
+    from torchvision.transforms.v2 import functional
+
+    done: Tensor = getattr(functional, name)(*arguments)
+    return done
+
+
+def _blend(name: str, images: Tensor, strength: Tensor) -> Tensor:
     """Go from the images at factor 0 of a torchvision operation, through the images at 1, to a factor of their own."""
-    return torch.lerp(extreme(images, 0.0), images, 1 + BLEND * strength).clamp(0, 1)
+    return torch.lerp(_library(name, images, 0.0), images, 1 + BLEND * strength).clamp(0, 1)
 
 
 def _posterise(images: Tensor, strength: Tensor) -> Tensor:
@@ -78,12 +85,12 @@ def _solarise(images: Tensor, strength: Tensor) -> Tensor:
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "identity": lambda images, strength: images,
     **{kind: partial(_move, kind) for kind in ("shear-x", "shear-y", "shift-x", "shift-y", "turn")},
-    "brightness": partial(_blend, T.adjust_brightness),
-    "colour": partial(_blend, T.adjust_saturation),
-    "contrast": partial(_blend, T.adjust_contrast),
-    "sharpness": partial(_blend, T.adjust_sharpness),
+    "brightness": partial(_blend, "adjust_brightness"),
+    "colour": partial(_blend, "adjust_saturation"),
+    "contrast": partial(_blend, "adjust_contrast"),
+    "sharpness": partial(_blend, "adjust_sharpness"),
     "posterise": _posterise,
     "solarise": _solarise,
-    "autocontrast": lambda images, strength: T.autocontrast(images),
-    "equalise": lambda images, strength: T.equalize(images),
+    "autocontrast": lambda images, strength: _library("autocontrast", images),
+    "equalise": lambda images, strength: _library("equalize", images),
 }

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 import uebench
 from uebench import Dataset, Source, Split, kit, parameter
@@ -23,13 +22,15 @@ class Cifar10(Source):
 
     name = "cifar10"
     paper = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009; augmentation as in REM"
-    reader: ClassVar[Any] = datasets.CIFAR10
+    reader: ClassVar[str] = "CIFAR10"
 
     pad: int = parameter(default=4, doc="padding of the random crop", unit="pixels", low=0)
 
     def load(self, folder: Path) -> Dataset:
         """Return the images, downloaded on first use into a folder of its own."""
-        place, reader = folder / self.name, self.reader
+        from torchvision import datasets
+
+        place, reader = folder / self.name, getattr(datasets, self.reader)
         with fetching(self.name, place, reader.url, reader.filename, reader.tgz_md5):
             train, test = (reader(place, train=part, download=True) for part in (True, False))
         return Dataset(_split(train), _split(test), list(train.classes))
@@ -47,7 +48,7 @@ class Cifar100(Cifar10):
     """50 000 training and 10 000 test images of 32x32 pixels in 100 classes; read as `cifar10` is."""
 
     name = "cifar100"
-    reader = datasets.CIFAR100
+    reader = "CIFAR100"
 
 
 def _split(read: Any) -> Split:

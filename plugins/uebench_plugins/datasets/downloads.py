@@ -10,8 +10,6 @@ from contextlib import contextmanager, redirect_stderr
 from http.client import HTTPException
 from pathlib import Path
 
-from torchvision.datasets.utils import check_integrity
-
 from uebench import UserError
 
 
@@ -21,6 +19,8 @@ def fetching(owner: str, place: Path, url: str, file: str, md5: str) -> Iterator
 
     Progress bars of torchvision go to standard error, which is kept silent meanwhile.
     """
+    from torchvision.datasets.utils import check_integrity
+
     try:
         place.mkdir(parents=True, exist_ok=True)
         with redirect_stderr(io.StringIO()):

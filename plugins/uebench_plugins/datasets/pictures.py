@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from uebench import Split, UserError
 
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""What the names of pictures end in."""
 THREADS = min(8, os.cpu_count() or 1)
 """Pictures decoded at once: Pillow lets other threads run meanwhile, and each holds one picture at its own size."""
 
@@ -57,7 +58,7 @@ def classes(root: Path) -> list[str]:
 
 def is_picture(path: Path) -> bool:
     """Return whether a file name is one of a picture."""
-    return path.suffix.lower() in IMG_EXTENSIONS
+    return path.suffix.lower() in EXTENSIONS
 
 
 def named(folder: Path) -> dict[str, Path]:
@@ -87,7 +88,7 @@ def listing(owner: str, root: Path, classes: list[str], limit: int = 0) -> list[
     for label, name in enumerate(classes):
         column = [Picture(path, label, f"{name}/{called}") for called, path in named(root / name).items()]
         if not column:
-            known = ", ".join(IMG_EXTENSIONS)
+            known = ", ".join(EXTENSIONS)
             raise UserError(f"dataset {owner}: class {root / name} holds no image; known are {known}")
         columns.append(column)
     rows = itertools.zip_longest(*columns)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 import uebench
 from uebench import Dataset, Source, Split, kit, parameter
@@ -39,6 +38,8 @@ class Svhn(Source):
 
 
 def _split(place: Path, part: str) -> Split:
+    from torchvision import datasets
+
     with fetching(Svhn.name, place, *datasets.SVHN.split_list[part]):
         read = datasets.SVHN(place, split=part, download=True)
     return Split(torch.from_numpy(read.data).contiguous(), torch.from_numpy(read.labels))

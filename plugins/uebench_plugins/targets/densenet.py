@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import nn
-from torchvision import models
 
 import uebench
 from uebench import Target, UserError, kit
@@ -28,6 +27,8 @@ class DenseNet121(Target):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Return the network; raises `UserError` for images below 29x29, which would end in an empty map."""
+        from torchvision import models
+
         refuse_below(29, self.name, shape)
         network = models.densenet121(weights=None, num_classes=classes)
         if shape[0] != 3:
@@ -48,6 +49,8 @@ class DenseNet121CIFAR(Target):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Return the network; raises `UserError` for images below 8x8, which the transitions halve three times."""
+        from torchvision import models
+
         refuse_below(8, self.name, shape)
         network = models.densenet121(weights=None, num_classes=classes)
         stem = network.features

@@ -14,7 +14,6 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision import models
 
 import uebench
 from uebench import Target, UserError, parameter
@@ -80,6 +79,8 @@ class Pretrained(Target):
 
     def backbone(self) -> tuple[nn.Module, int]:
         """Return the network with its weights and without its head, and the number of its features."""
+        from torchvision import models
+
         if not self.weights:
             raise UserError(f"target {self.name} needs weights=... (file whose SHA-256 starts with {self.content})")
         network = models.get_model(self.arch, weights=None)

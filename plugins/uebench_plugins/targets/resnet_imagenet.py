@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import nn
-from torchvision import models
 
 import uebench
 from uebench import Target, kit
@@ -20,6 +19,8 @@ class ResNet18ImageNet(Target):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Return the network."""
+        from torchvision import models
+
         network = models.resnet18(weights=None, num_classes=classes)
         if shape[0] != 3:
             network.conv1 = nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from torch import nn
-from torchvision.models import VisionTransformer
 
 import uebench
 from uebench import Target, UserError, kit, parameter
@@ -38,6 +37,8 @@ class ViTSmall(Target):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         """Return the network; raises `UserError` for images that are no square of whole patches."""
+        from torchvision.models import VisionTransformer
+
         channels, height, width = shape
         if height != width or height % self.patch:
             whole = f"squares of a multiple of {self.patch} pixels"
