@@ -29,6 +29,7 @@ LAYERS = [
     {"cells"},
     {"work", "plausibility"},
     {"schedule", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},
+    {"concordance"},
     {"processes", "display", "tables", "figures", "curves", "entry", "contract"},
     {"executors", "pages", "remote", "survey", "catalogue", "check", "preview", "plots"},
     {"cluster"},

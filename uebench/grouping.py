@@ -44,10 +44,14 @@ def groups(results: Iterable[Result]) -> list[list[Result]]:
     return [found[group] for group in sorted(found)]
 
 
+def setting(one: Result) -> str:
+    """Return what the results of a group have in common but the recipe."""
+    return one.dataset + ("" if one.protected == 1 else f", {one.protected:.0%} protected ({one.kind})")
+
+
 def title(one: Result) -> str:
     """Return what the results of a group have in common."""
-    share = "" if one.protected == 1 else f", {one.protected:.0%} protected ({one.kind})"
-    return f"{one.dataset}{share}, recipe {one.recipe}"
+    return f"{setting(one)}, recipe {one.recipe}"
 
 
 def required(part: Suite) -> tuple[dict[str, str], dict[str, str]]:

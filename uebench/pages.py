@@ -25,6 +25,10 @@ alone where there is one. Fewer than three seeds make an entry *provisional*. PS
 8-bit images.
 """
 TARGETS = "Every target: the accuracy under the required breaker that recovers most there"
+RECIPES = """\
+How alike two recipes order the noises that both have been used on: Kendall's tau is 1 where the orders are the same and
+-1 where one is the other reversed. The times are those of training one network.
+"""
 INDEX = """\
 # Leaderboards
 
@@ -98,6 +102,9 @@ def publish(folder: Path, suite: Suite, boards: Sequence[Board]) -> None:
             "Breakers, by the mean accuracy they recover over all ranked noises:\n",
             tables.markdown(*tables.breakers(board)),
         ]
+    alike = tables.recipes(boards)
+    if alike[1]:
+        parts += [f"## Recipes\n\n{RECIPES}", tables.markdown(*alike)]
     pictures = sorted((folder / GALLERY).glob("*.png"))
     if pictures:
         parts.append(
@@ -123,7 +130,7 @@ def _replaced(text: str, block: re.Match[str]) -> str:
 
 
 BLOCKS = {"board": tables.noises, "breakers": tables.matrix, "targets": tables.targets}
-"""The tables that a document may hold, between `<!-- NAME: SUITE -->` and `<!-- end -->`."""
+"""The tables of each board that a document may hold, between `<!-- NAME: SUITE -->` and `<!-- end -->`."""
 
 
 def insert(document: Path, suite: Suite, boards: Sequence[Board]) -> None:
@@ -133,9 +140,11 @@ def insert(document: Path, suite: Suite, boards: Sequence[Board]) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {document}: {error}") from None
     found = 0
-    for name, make in BLOCKS.items():
+    contents = {name: [make(board) for board in boards] for name, make in BLOCKS.items()}
+    contents["recipes"] = [tables.recipes(boards)]
+    for name, made in contents.items():
         block = re.compile(rf"(<!-- {name}: {re.escape(suite.name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        content = "\n".join(tables.markdown(*make(board)) for board in boards)
+        content = "\n".join(tables.markdown(*one) for one in made)
         text, count = block.subn(partial(_replaced, content), text)
         found += count
     if not found:

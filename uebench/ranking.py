@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from uebench.grouping import CLASSES, budget, groups, required, title
+from uebench.grouping import CLASSES, budget, groups, required, setting, title
 from uebench.history import Rulings
 from uebench.intervals import Values, bands, interval, means
 from uebench.registry import none
@@ -26,10 +26,13 @@ COSTS = ("noise_l2", "psnr", "ssim", "noise_seconds", "train_seconds", "peak_byt
 class Board:
     """The tables of one comparable group of results: same data set, protected share and recipe.
 
-    `targets` says of each target on record whether a rank needs it, those that one needs first.
+    The title is made of the recipe and the setting, which is the rest of it. `targets` says of each target on record
+    whether a rank needs it, those that one needs first.
     """
 
     title: str
+    setting: str
+    recipe: str
     noises: pd.DataFrame
     breakers: pd.DataFrame
     targets: Mapping[str, bool]
@@ -96,7 +99,8 @@ class _Ranking:
         placed = breakers["recovered"].notna()
         breakers.loc[placed, "rank"] = breakers[placed]["recovered"].round(9).rank(method="min", ascending=False)
         targets = {self.names[target]: target in self.targets for target in self.trained}
-        return Board(title(self.records[0]), noises, breakers, targets)
+        one = self.records[0]
+        return Board(title(one), setting(one), one.recipe, noises, breakers, targets)
 
     def noise(self, noise: str) -> dict[str, Any]:
         """Return a noise's row, by the seeds that all its required cells share."""

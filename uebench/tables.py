@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from uebench.concordance import concordances
 from uebench.ranking import Board
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -175,4 +176,21 @@ def breakers(board: Board) -> tuple[list[str], list[list[str]]]:
                 ", ".join(filter(None, ["required" if row["required"] else "", took, lacks, row["flags"]])),
             ]
         )
+    return head, rows
+
+
+def recipes(boards: Sequence[Board]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of how alike recipes order noises; no rows where no boards differ in their recipe alone."""
+    head = ["recipe", "and recipe", "on", "order by", "noises", "Kendall tau", "training s"]
+    rows = [
+        [
+            *one.recipes,
+            one.setting,
+            one.order,
+            str(one.noises),
+            _number(one.tau, 2),
+            " / ".join(_number(seconds, 0) for seconds in one.seconds),
+        ]
+        for one in concordances(boards)
+    ]
     return head, rows

@@ -81,6 +81,7 @@ class Section:
     pictures: list[Path]
     record: bytes
     history: list[dict[str, Any]]
+    recipes: tuple[list[str], list[list[str]]]
 
 
 def write(boards: Path, into: Path, names: Sequence[str] = ()) -> Path:
@@ -114,7 +115,7 @@ def build(boards: Path, names: Sequence[str] = ()) -> dict[str, bytes]:
         lstrip_blocks=True,
     )
     environment.globals.update(figures=figures, number=spec.number, words=words, policy=POLICY, mark=Markup(MARK))
-    environment.globals.update(reading=_rich(pages.READING), on_targets=pages.TARGETS)
+    environment.globals.update(reading=_rich(pages.READING), on_targets=pages.TARGETS, on_recipes=pages.RECIPES)
     made = {name: _source(name).encode() for name in ("style.css", "board.js")}
 
     def page(name: str, template: str, **values: Any) -> None:
@@ -150,7 +151,7 @@ def _section(suite: Suite, boards: Path) -> Section:
     ranked = ranking.rank(suite, results, history.rulings(lines))
     groups = [_group(where, *both) for both in zip(ranked, grouping.groups(results), strict=True)]
     pictures = sorted((path.parent / pages.GALLERY).glob("*.png"))
-    return Section(suite, where, groups, pictures, path.read_bytes(), lines)
+    return Section(suite, where, groups, pictures, path.read_bytes(), lines, tables.recipes(ranked))
 
 
 def _group(where: str, board: ranking.Board, records: list[Result]) -> Group:

@@ -1,0 +1,102 @@
+"""How alike two recipes order noises: Kendall's tau counted by hand, and where it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from tests.test_leaderboard import DEMO, made
+from uebench import UserError, pages, ranking, tables, web
+from uebench.concordance import RESIDUAL, Concordance, concordances
+from uebench.leaderboard import write
+from uebench.result import Result
+
+ONE = {"em": (0.1, 0.9), "rem": (0.2, 0.5), "sem": (0.3, 0.6), "tap": (0.4, 0.7), "ntga": (0.5, 0.4)}
+OTHER = {"em": (0.2, 0.7), "rem": (0.1, 0.4), "sem": (0.3, 0.6), "tap": (0.3, 0.6), "ntga": (0.6, 0.8)}
+"""Accuracies plainly and under attack; the second ties two of them."""
+
+
+def results(accuracies: dict[str, tuple[float, float]], steps: int, seconds: float, **other: object) -> list[Result]:
+    """Return a board by a recipe of so many steps, three seeds, the clean set above all noises."""
+    names = {"recipe": f"sgd@1:steps={steps}", "train_seconds": seconds, **other}
+    found = [
+        made(noise, breaker, seed, accuracy + 0.001 * seed, **names)
+        for noise, pair in {"none": (0.98, 0.95), **accuracies}.items()
+        for breaker, accuracy in zip(("none", "adv-linf"), pair, strict=True)
+        for seed in range(3)
+    ]
+    return [replace(one, recipe=f"sgd:steps={steps}") for one in found]
+
+
+def counted(left: list[float], right: list[float]) -> float:
+    """Return tau-b by its definition: pairs in the same order less pairs in the other, over pairs that are no ties."""
+    pairs = list(combinations(range(len(left)), 2))
+    signs = [[(one[a] > one[b]) - (one[a] < one[b]) for a, b in pairs] for one in (left, right)]
+    agreeing = sum(a * b for a, b in zip(*signs, strict=True))
+    return float(agreeing / (sum(map(abs, signs[0])) * sum(map(abs, signs[1]))) ** 0.5)
+
+
+def found(records: list[Result]) -> list[Concordance]:
+    return list(concordances(ranking.rank(DEMO, records)))
+
+
+def test_tau_is_that_of_its_definition_for_every_order() -> None:
+    residual, plain, attacked = found([*results(ONE, 400, 12.0), *results(OTHER, 40, 2.0)])
+    assert [one.order for one in (residual, plain, attacked)] == [RESIDUAL, "none", "adv-linf"]
+    for place, one in enumerate((plain, attacked)):
+        left, right = ([accuracies[noise][place] for noise in ONE] for accuracies in (ONE, OTHER))
+        assert one.tau == pytest.approx(counted(left, right))
+        assert one.tau not in (-1, 0, 1)
+        assert (one.noises, one.seconds) == (5, (2.0, 12.0)), "the clean set is no noise"
+        assert one.recipes == ("sgd:steps=40", "sgd:steps=400")
+    left, right = ([0.98 - max(pair) for pair in accuracies.values()] for accuracies in (ONE, OTHER))
+    assert residual.tau == pytest.approx(counted(left, right))
+    assert residual.seconds == (None, None)
+
+
+def test_orders_that_are_the_same_reversed_or_none() -> None:
+    turned = {noise: (1 - plain, 1 - attacked) for noise, (plain, attacked) in ONE.items()}
+    flat = dict.fromkeys(ONE, (0.5, 0.5))
+    for other, expected in ((ONE, 1), (turned, -1), (flat, None)):
+        taus = [one.tau for one in found([*results(ONE, 400, 1.0), *results(other, 40, 1.0)])]
+        assert taus[1:] == [pytest.approx(expected)] * 2
+
+
+def test_only_boards_that_differ_in_their_recipe_alone_are_compared() -> None:
+    one = results(ONE, 400, 1.0)
+    assert not found(one)
+    assert not found([*one, *results(ONE, 40, 1.0, kind="clean-only", protected=0.5)])
+    two = {noise: ONE[noise] for noise in ("em", "rem")}
+    assert not found([*one, *results(two, 40, 1.0)]), "two noises are no order"
+    assert len(found([*one, *results(ONE, 40, 1.0), *results(ONE, 4, 1.0)])) == 3 * 3
+
+
+def test_the_table_stands_on_the_boards_page_on_the_site_and_in_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [*results(ONE, 400, 12.0), *results(OTHER, 40, 2.0)]
+    write(tmp_path / "demo" / "results.jsonl", {one.key: one for one in records})
+    boards = ranking.rank(DEMO, records)
+    line = tables.markdown(*tables.recipes(boards)).splitlines()[3]
+    assert line.startswith("| sgd:steps=40 | sgd:steps=400 | digits | none | 5 |")
+    assert line.endswith("| 2 / 12 |")
+    pages.publish(tmp_path / "demo", DEMO, boards)
+    assert line in (tmp_path / "demo" / "README.md").read_text()
+    document = tmp_path / "document.md"
+    document.write_text("before\n<!-- recipes: demo -->\nold\n<!-- end -->\nafter\n")
+    pages.insert(document, DEMO, boards)
+    text = document.read_text()
+    assert line in text
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    monkeypatch.setattr(web, "read", lambda name: DEMO)
+    assert '<section aria-labelledby="recipes">' in web.build(tmp_path, ["demo"])["demo/index.html"].decode()
+    pages.publish(tmp_path / "demo", DEMO, boards[:1])
+    assert "## Recipes" not in (tmp_path / "demo" / "README.md").read_text()
+    document.write_text("none\n")
+    with pytest.raises(UserError, match="has no block"):
+        pages.insert(document, DEMO, boards)
