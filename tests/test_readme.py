@@ -1,4 +1,4 @@
-"""What the README says is so: its tables follow from the committed record, its commands parse, its plug-in works."""
+"""What README and findings say is so: tables follow from the committed record, commands parse, the plug-in works."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from uebench.registry import registry
 from uebench.selection import select
 
 README = (ROOT / "README.md").read_text()
+DOCUMENTS = {path: path.read_text() for path in (ROOT / "README.md", ROOT / "leaderboards" / "FINDINGS.md")}
+"""What people wrote, with tables in it."""
 BOARDS = [path.parent.name for path in sorted((ROOT / "leaderboards").glob("*/results.jsonl"))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_there_are_two_set_up_commands_and_ci_runs_the_second() -> None:
@@ -34,7 +36,7 @@ def test_there_are_two_set_up_commands_and_ci_runs_the_second() -> None:
 
 
 @pytest.mark.parametrize("name", BOARDS)
-def test_committed_boards_and_the_readmes_tables_follow_from_the_record(name: str, tmp_path: Path) -> None:
+def test_committed_boards_and_the_tables_in_documents_follow_from_the_record(name: str, tmp_path: Path) -> None:
     chosen, folder = suite.read(name), ROOT / "leaderboards" / name
     rulings = history.rulings(history.read(folder))
     boards = ranking.rank(chosen, leaderboard.read(folder / "results.jsonl").values(), rulings)
@@ -43,10 +45,25 @@ def test_committed_boards_and_the_readmes_tables_follow_from_the_record(name: st
     pages.publish(tmp_path, chosen, boards)
     for path in tmp_path.glob("*.*"):
         assert path.read_bytes() == (folder / path.name).read_bytes(), f"run `uebench rank {name}`"
-    copy = tmp_path / "copy.md"
-    copy.write_text(README)
-    pages.insert(copy, chosen, boards)
-    assert copy.read_text() == README, f"run `uebench rank {name} --into README.md`"
+    holding = [path for path, text in DOCUMENTS.items() if f": {name} -->" in text]
+    assert holding
+    for path in holding:
+        copy = tmp_path / "copy.md"
+        copy.write_text(DOCUMENTS[path])
+        pages.insert(copy, chosen, boards)
+        assert copy.read_text() == DOCUMENTS[path], f"run `uebench rank {name} --into {path.relative_to(ROOT)}`"
+
+
+def test_links_lead_somewhere() -> None:
+    for path, text in DOCUMENTS.items():
+        for link in re.findall(r"\]\((?!\w+://)([^)]+)\)", text):
+            file, _, heading = link.partition("#")
+            there = (path.parent / file).resolve() if file else path
+            assert there.exists(), f"{path}: {link}"
+            heads = [
+                line.lstrip("# ").lower().replace(" ", "-") for line in re.findall("^#.*", there.read_text(), re.M)
+            ]
+            assert not heading or heading in heads, f"{path}: {link}"
 
 
 def test_the_list_of_boards_is_the_generated_one(tmp_path: Path) -> None:
@@ -77,8 +94,8 @@ def test_every_committed_file_is_rebuilt_to_the_same_bytes_from_record_history_a
 
 
 def board_files(boards: Path) -> list[Path]:
-    """Return every file of boards but those that are never committed."""
-    found = [path for path in sorted(boards.rglob("*")) if path.is_file()]
+    """Return every file of boards but what people wrote, and those that are never committed."""
+    found = [path for path in sorted(boards.rglob("*")) if path.is_file() and path not in DOCUMENTS]
     return [path for path in found if not {"site", "plots"} & set(path.relative_to(boards).parts)]
 
 
@@ -95,9 +112,16 @@ def test_committed_records_are_cells_that_the_suite_plans_today(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "line", [line for block in blocks("sh") for line in block.splitlines() if line[:7] == "uebench"]
+    "line",
+    [
+        line
+        for text in DOCUMENTS.values()
+        for block in blocks("sh", text)
+        for line in block.splitlines()
+        if line[:7] == "uebench"
+    ],
 )
-def test_the_readmes_commands_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_in_documents_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = shlex.split(line.replace("$W", "mobilenet_v2.safetensors"))[1:]
     monkeypatch.chdir(ROOT if words[0] == "rank" else tmp_path)
     if words[0] == "run" and "--dry-run" not in words:
