@@ -200,3 +200,14 @@ def test_required_breakers_are_among_those_that_are_run_and_cheap_ones_are_requi
     chosen = suite.read(name)
     assert set(chosen.required_breakers) <= set(chosen.breakers)
     assert {"grayscale", "ueraser"} <= set(chosen.required_breakers)
+
+
+@pytest.mark.parametrize("name", sorted(suite.available()))
+def test_no_two_jobs_of_a_run_are_called_the_same(name: str) -> None:
+    """Not even where one cross product is run on several data sets, or by two recipes."""
+    found = cells(name)
+    jobs = plan.of(cell for _, cell in found).jobs
+    part = {job.key: selection for selection, cell in found for job in plan.of([cell]).jobs}
+    called = naming.names(part, jobs)
+    assert len(set(called.values())) == len(jobs)
+    assert any("recipe" in one for one in called.values()) == (name == "cifar10-recipes"), "nothing needless"

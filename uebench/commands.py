@@ -41,7 +41,7 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
     wanted = planning.of(cell for one in plans for cell in one.cells)
     plan = survey.sound(wanted)
     part = {job.key: selection for selection, one in zip(selections, plans, strict=True) for job in one.jobs}
-    called = {job.key: naming.name(part[job.key], job) for job in plan.jobs}
+    called = naming.names(part, plan.jobs)
     given = lists.get("breakers") or chosen.required_breakers
     if chosen.required_run and (along := [text for text in chosen.required_breakers if text not in given]):
         click.echo(f"Along with the breakers that every rank needs: {', '.join(along)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uebench import choosing, spec
@@ -27,6 +29,31 @@ def name(selection: Selection, job: Job) -> str:
         share = "" if job.protected == 1 and job.kind == "mixed" else f" ({job.protected:.0%} {job.kind})"
         return f"{describe(suite, 'noise', job.protect.noise)}{share} / {inner}, seed {job.protect.seed}"
     return f"making {describe(suite, 'noise', job.noise)} for {describe(suite, 'dataset', job.source)}, seed {job.seed}"
+
+
+def names(part: Mapping[str, Selection], jobs: Sequence[Job]) -> dict[str, str]:
+    """Return the names of jobs by key; `part` has the selection of each.
+
+    What a name leaves out, the data set or the recipe, is told where jobs that share it differ in that.
+    """
+    found = {job.key: name(part[job.key], job) for job in jobs}
+    for detail in (_dataset, _recipe):
+        count = Counter(found.values())
+        details = {job.key: detail(part[job.key], job) for job in jobs if count[found[job.key]] > 1}
+        told = {found[key]: set[str]() for key in details}
+        for key, one in details.items():
+            told[found[key]].add(one)
+        found |= {key: f"{found[key]}, {one}" for key, one in details.items() if len(told[found[key]]) > 1}
+    return found
+
+
+def _dataset(selection: Selection, job: Job) -> str:
+    source = job.source if isinstance(job, Victim | Protect) else job.protect.source
+    return describe(selection.suite, "dataset", source)
+
+
+def _recipe(selection: Selection, job: Job) -> str:
+    return f"recipe {spec.label(selection.recipe)}"
 
 
 @dataclass(frozen=True)

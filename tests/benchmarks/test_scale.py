@@ -102,7 +102,7 @@ def test_plan(benchmark: Any) -> None:
     def whole() -> None:
         fresh = replace(chosen, targets=[replace(one) for one in chosen.targets])
         made = planned(fresh)
-        assert all(naming.name(fresh, job) for job in made.jobs)
+        assert all(naming.names(dict.fromkeys((job.key for job in made.jobs), fresh), made.jobs).values())
         assert len(ordered(made.jobs, store, torch.device("cpu"))) == len(made.jobs)
 
     benchmark.pedantic(whole, rounds=3)
