@@ -69,6 +69,7 @@ def test_only_boards_that_differ_in_their_recipe_alone_are_compared() -> None:
     one = results(ONE, 400, 1.0)
     assert not found(one)
     assert not found([*one, *results(ONE, 40, 1.0, kind="clean-only", protected=0.5)])
+    assert not found([*one, *(replace(r, recipe="sgd:steps=400") for r in results(ONE, 40, 1.0))]), "other content"
     two = {noise: ONE[noise] for noise in ("em", "rem")}
     assert not found([*one, *results(two, 40, 1.0)]), "two noises are no order"
     assert len(found([*one, *results(ONE, 40, 1.0), *results(ONE, 4, 1.0)])) == 3 * 3

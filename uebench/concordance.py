@@ -37,7 +37,7 @@ def concordances(boards: Sequence[Board]) -> Iterator[Concordance]:
     The clean set is no noise.
     """
     for pair in combinations(boards, 2):
-        if pair[0].setting != pair[1].setting:
+        if pair[0].setting != pair[1].setting or pair[0].recipe == pair[1].recipe:  # then the content is another
             continue
         tables = [board.noises[board.noises["status"] != "reference"].set_index("parameters") for board in pair]
         times = [board.breakers.set_index("breaker")["train_seconds"] for board in pair]
