@@ -70,6 +70,9 @@ def test_only_boards_that_differ_in_their_recipe_alone_are_compared() -> None:
     assert not found(one)
     assert not found([*one, *results(ONE, 40, 1.0, kind="clean-only", protected=0.5)])
     assert not found([*one, *(replace(r, recipe="sgd:steps=400") for r in results(ONE, 40, 1.0))]), "other content"
+    alone = replace(DEMO, required_breakers=["none"])
+    plain = [r for r in [*one, *results(OTHER, 40, 1.0)] if r.breaker == "none"]
+    assert [r.order for r in concordances(ranking.rank(alone, plain))] == ["none"]
     two = {noise: ONE[noise] for noise in ("em", "rem")}
     assert not found([*one, *results(two, 40, 1.0)]), "two noises are no order"
     assert len(found([*one, *results(ONE, 40, 1.0), *results(ONE, 4, 1.0)])) == 3 * 3

@@ -34,7 +34,7 @@ class Concordance:
 def concordances(boards: Sequence[Board]) -> Iterator[Concordance]:
     """Yield, for boards that differ in their recipe alone, the concordance of residual protection and every breaker.
 
-    The clean set is no noise.
+    Where there is one breaker, both are the same. The clean set is no noise.
     """
     for pair in combinations(boards, 2):
         if pair[0].setting != pair[1].setting or pair[0].recipe == pair[1].recipe:  # then the content is another
@@ -42,7 +42,7 @@ def concordances(boards: Sequence[Board]) -> Iterator[Concordance]:
         tables = [board.noises[board.noises["status"] != "reference"].set_index("parameters") for board in pair]
         times = [board.breakers.set_index("breaker")["train_seconds"] for board in pair]
         columns = [name for name in tables[0] if name in tables[1] and str(name).startswith("accuracy ")]
-        for column in ["residual_protection", *columns]:
+        for column in columns if len(columns) == 1 else ["residual_protection", *columns]:
             # what differs by rounding only is equal
             values = [table[column].astype(float).round(9) for table in tables]
             both = pd.concat(values, axis=1, join="inner").dropna()
