@@ -85,7 +85,7 @@ def test_the_table_stands_on_the_boards_page_on_the_site_and_in_documents(
     write(tmp_path / "demo" / "results.jsonl", {one.key: one for one in records})
     boards = ranking.rank(DEMO, records)
     line = tables.markdown(*tables.recipes(boards)).splitlines()[3]
-    assert line.startswith("| sgd:steps=40 | sgd:steps=400 | digits | none | 5 |")
+    assert line.startswith("| accuracy under none | sgd:steps=40 | sgd:steps=400 | digits | 5 |")
     assert line.endswith("| 2 / 12 |")
     pages.publish(tmp_path / "demo", DEMO, boards)
     assert line in (tmp_path / "demo" / "README.md").read_text()

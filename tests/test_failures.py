@@ -120,16 +120,16 @@ def test_the_rest_is_done_the_summary_says_what_failed_and_the_same_command_does
         f"data set broken {costs}: OSError: the disk is gone",
         f"data set lost {costs}: no such place",
         f"data set stuck {costs}: {silent}",
-        "none / dies on smallcnn, seed 0: its process died (exit code -9); out of memory?",
-        f"none / sleeps on smallcnn, seed 0: {silent}",
+        "none / dies on smallcnn, seed 0, fine: its process died (exit code -9); out of memory?",
+        f"none / sleeps on smallcnn, seed 0, fine: {silent}",
     }
     assert expected < set(failed)
     (other,) = set(failed) - expected
-    assert other.startswith(f"none / greedy on smallcnn, seed 0: {memory}")
+    assert other.startswith(f"none / greedy on smallcnn, seed 0, fine: {memory}")
     assert "18 of 20 cells are missing. The same command tries them again." in ill.stderr
     assert "OSError: the disk is gone" in ill.stderr
     done = set(re.findall(r"done   (none / .*?):", ill.stdout))
-    assert done == {"none / none on smallcnn, seed 0", "none / grayscale on smallcnn, seed 0"}
+    assert done == {"none / none on smallcnn, seed 0, fine", "none / grayscale on smallcnn, seed 0, fine"}
     (tmp_path / "well").touch()
     well = run(*words)
     assert well.returncode == 0, well.stdout + well.stderr

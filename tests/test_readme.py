@@ -104,9 +104,14 @@ def test_committed_records_are_cells_that_the_suite_plans_today(name: str) -> No
     records = leaderboard.read(ROOT / "leaderboards" / name / "results.jsonl")
     (content,) = {one.parameters["content"] for one in records.values()}
     datasets = [f"{text}:path=." if text == "folder" else text for text in suite.read(name).datasets]
-    (selection,) = select(suite.read(name), datasets=datasets, seeds=sorted({one.seed for one in records.values()}))
     nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
-    cells = plan.plan(selection, nothing, (plain,), [content]).cells  # type: ignore[arg-type]
+    cells = [
+        cell
+        for selection in select(
+            suite.read(name), datasets=datasets, seeds=sorted({one.seed for one in records.values()})
+        )
+        for cell in plan.plan(selection, nothing, (plain,), [content]).cells  # type: ignore[arg-type]
+    ]
     planned = {cell.key: cell.parameters for cell in cells}
     assert {key: planned.get(key) for key in records} == {key: one.parameters for key, one in records.items()}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from uebench.concordance import concordances
+from uebench.concordance import RESIDUAL, concordances
 from uebench.ranking import Board
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -181,12 +181,12 @@ def breakers(board: Board) -> tuple[list[str], list[list[str]]]:
 
 def recipes(boards: Sequence[Board]) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of how alike recipes order noises; no rows where no boards differ in their recipe alone."""
-    head = ["recipe", "and recipe", "on", "order by", "noises", "Kendall tau", "training s"]
+    head = ["order by", "recipe", "and recipe", "on", "noises", "Kendall tau", "training s"]
     rows = [
         [
+            one.order if one.order == RESIDUAL else f"accuracy under {one.order}",
             *one.recipes,
             one.setting,
-            one.order,
             str(one.noises),
             _number(one.tau, 2),
             " / ".join(_number(seconds, 0) for seconds in one.seconds),
