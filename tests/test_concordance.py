@@ -40,7 +40,14 @@ def counted(left: list[float], right: list[float]) -> float:
 
 
 def found(records: list[Result]) -> list[Concordance]:
-    return list(concordances(ranking.rank(DEMO, records)))
+    """Return the concordances of recipes that differ."""
+    return [one for one in concordances(ranking.rank(DEMO, records)) if one.recipes[0] != one.recipes[1]]
+
+
+def itself(records: list[Result]) -> dict[str, Concordance]:
+    """Return the concordance of each recipe with itself, by plain training alone."""
+    every = concordances(ranking.rank(replace(DEMO, required_breakers=["none"]), records))
+    return {one.recipes[0]: one for one in every if one.recipes[0] == one.recipes[1] and one.order == "none"}
 
 
 def test_tau_is_that_of_its_definition_for_every_order() -> None:
@@ -65,6 +72,21 @@ def test_orders_that_are_the_same_reversed_or_none() -> None:
         assert taus[1:] == [pytest.approx(expected)] * 2
 
 
+def test_a_recipe_is_held_against_itself_seed_by_seed() -> None:
+    by_seed = [[0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.3, 0.4], [0.4, 0.3, 0.2, 0.2]]
+    records = [
+        replace(made(noise, "none", seed, accuracy, recipe="sgd@1:steps=40"), recipe="sgd:steps=40")
+        for seed, accuracies in enumerate(by_seed)
+        for noise, accuracy in zip(("none", "em", "rem", "sem", "tap"), [0.9, *accuracies], strict=True)
+    ]
+    assert not itself(records), "a recipe alone is compared with nothing"
+    one = itself([*records, *results(ONE, 400, 1.0)])["sgd:steps=40"]
+    assert one.noises == 4
+    assert one.tau == pytest.approx(sum(counted(*pair) for pair in combinations(by_seed, 2)) / 3)
+    single = [record for record in records if record.seed == 1]
+    assert list(itself([*single, *results(ONE, 400, 1.0)])) == ["sgd:steps=400"]
+
+
 def test_only_boards_that_differ_in_their_recipe_alone_are_compared() -> None:
     one = results(ONE, 400, 1.0)
     assert not found(one)
@@ -72,7 +94,7 @@ def test_only_boards_that_differ_in_their_recipe_alone_are_compared() -> None:
     assert not found([*one, *(replace(r, recipe="sgd:steps=400") for r in results(ONE, 40, 1.0))]), "other content"
     alone = replace(DEMO, required_breakers=["none"])
     plain = [r for r in [*one, *results(OTHER, 40, 1.0)] if r.breaker == "none"]
-    assert [r.order for r in concordances(ranking.rank(alone, plain))] == ["none"]
+    assert [r.order for r in concordances(ranking.rank(alone, plain))] == ["none"] * 3, "either recipe with itself, too"
     two = {noise: ONE[noise] for noise in ("em", "rem")}
     assert not found([*one, *results(two, 40, 1.0)]), "two noises are no order"
     assert len(found([*one, *results(ONE, 40, 1.0), *results(ONE, 4, 1.0)])) == 3 * 3
@@ -84,9 +106,10 @@ def test_the_table_stands_on_the_boards_page_on_the_site_and_in_documents(
     records = [*results(ONE, 400, 12.0), *results(OTHER, 40, 2.0)]
     write(tmp_path / "demo" / "results.jsonl", {one.key: one for one in records})
     boards = ranking.rank(DEMO, records)
-    line = tables.markdown(*tables.recipes(boards)).splitlines()[3]
+    line, *_, last = tables.markdown(*tables.recipes(boards)).splitlines()[3:]
     assert line.startswith("| accuracy under none | sgd:steps=40 | sgd:steps=400 | digits | 5 |")
     assert line.endswith("| 2 / 12 |")
+    assert last == "| accuracy under adv-linf | sgd:steps=400 | itself, another seed | digits | 5 | 1.00 | 12 / 12 |"
     pages.publish(tmp_path / "demo", DEMO, boards)
     assert line in (tmp_path / "demo" / "README.md").read_text()
     document = tmp_path / "document.md"
@@ -99,7 +122,7 @@ def test_the_table_stands_on_the_boards_page_on_the_site_and_in_documents(
     assert text.endswith("after\n")
     monkeypatch.setattr(web, "read", lambda name: DEMO)
     assert '<section aria-labelledby="recipes">' in web.build(tmp_path, ["demo"])["demo/index.html"].decode()
-    pages.publish(tmp_path / "demo", DEMO, boards[:1])
+    pages.publish(tmp_path / "demo", DEMO, ranking.rank(DEMO, records[: len(records) // 2]))
     assert "## Recipes" not in (tmp_path / "demo" / "README.md").read_text()
     document.write_text("none\n")
     with pytest.raises(UserError, match="has no block"):

@@ -27,7 +27,8 @@ alone where there is one. Fewer than three seeds make an entry *provisional*. PS
 TARGETS = "Every target: the accuracy under the required breaker that recovers most there"
 RECIPES = """\
 How alike two recipes order the noises that both have been used on: Kendall's tau is 1 where the orders are the same and
--1 where one is the other reversed. The times are those of training one network.
+-1 where one is the other reversed. Beside itself a recipe is compared seed by seed, and tau is the mean over their
+pairs: what chance leaves of an order. The times are those of training one network.
 """
 INDEX = """\
 # Leaderboards

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ class Board:
     """The tables of one comparable group of results: same data set, protected share and recipe.
 
     The title is made of the recipe and the setting, which is the rest of it. `targets` says of each target on record
-    whether a rank needs it, those that one needs first.
+    whether a rank needs it, those that one needs first. `alone` has the board of each seed by itself where the same
+    setting has another recipe, too.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Board:
     noises: pd.DataFrame
     breakers: pd.DataFrame
     targets: Mapping[str, bool]
+    alone: tuple[Board, ...] = ()
 
 
 NO_RULINGS = Rulings()
@@ -48,9 +51,14 @@ def rank(suite: Suite, results: Iterable[Result], rulings: Rulings = NO_RULINGS)
     protection as the required ones do.
     """
     boards = []
-    for group in groups(results):
-        part = suite.part(group[0].parameters["dataset"].partition("@")[0])
-        boards.append(_Ranking(group, *required(part), suite.floor, rulings).board())
+    found = groups(results)
+    recipes = Counter(place for place, _ in {(setting(group[0]), group[0].recipe) for group in found})
+    for group in found:
+        breakers, targets = required(suite.part(group[0].parameters["dataset"].partition("@")[0]))
+        table = partial(_Ranking, breakers=breakers, targets=targets, floor=suite.floor, rulings=rulings)
+        seeds = sorted({one.seed for one in group}) if recipes[setting(group[0])] > 1 else []
+        alone = tuple(table([one for one in group if one.seed == seed]).board() for seed in seeds)
+        boards.append(replace(table(group).board(), alone=alone))
     return boards
 
 

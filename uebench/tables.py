@@ -185,7 +185,8 @@ def recipes(boards: Sequence[Board]) -> tuple[list[str], list[list[str]]]:
     rows = [
         [
             one.order if one.order == RESIDUAL else f"accuracy under {one.order}",
-            *one.recipes,
+            one.recipes[0],
+            "itself, another seed" if one.recipes[0] == one.recipes[1] else one.recipes[1],
             one.setting,
             str(one.noises),
             _number(one.tau, 2),
