@@ -124,6 +124,8 @@ def test_a_recipe_is_a_family_and_what_differs_from_it(tmp_path: Path) -> None:
     assert recipes('[recipe]\nfamily = "fast"\nsteps = 10') == [replace(fast, steps=10)]
     wide = '[recipe]\nfamily = "fast"\n[[grid]]\ntargets = ["resnet8"]\n[grid.recipe]\nlr = 0.01\n[[grid]]\n'
     assert recipes(wide) == [replace(fast, lr=0.01), fast], "a target has a recipe of its own"
+    mixed = '[recipe]\nlr = 0.2\n[[grid]]\n[grid.recipe]\nfamily = "fast"\n[[grid]]\n[grid.recipe]\nbatch = 64\n'
+    assert recipes(mixed) == [fast, replace(paper, lr=0.2, batch=64)], "a family named in a grid starts afresh"
     assert recipes(wide, recipe="paper:batch=64") == [replace(paper, batch=64)] * 2, "what the user says goes first"
 
 
@@ -134,11 +136,14 @@ def test_a_suite_may_be_like_another_but_for_what_it_says(tmp_path: Path) -> Non
         "[recipe]\nlr = 0.2\n[defaults.noise.tap]\nnoise_steps = 7\n"
     )
     third.write_text('title = "Third"\nlike = "mine.toml"\n')
+    fourth = tmp_path / "fourth.toml"
+    fourth.write_text('like = "mine.toml"\n[recipe]\nfamily = "fast"\n')
     found = suite.read(str(path))
     assert (found.name, found.title, found.targets, found.seeds) == ("mine", usual.title, ["resnet8"], [4])
     assert (found.noises, found.breakers, found.datasets) == (usual.noises, usual.breakers, usual.datasets)
     assert (found.required_breakers, found.required_targets) == (["jpeg"], usual.required_targets)
     assert found.recipe == {**usual.recipe, "lr": 0.2}
+    assert suite.read(str(fourth)).recipe == {"family": "fast"}, "a family is not mixed with another suite's recipe"
     noises = usual.defaults["noise"]
     assert found.defaults["noise"] == {**noises, "tap": {**noises["tap"], "noise_steps": 7}}
     assert suite.read(str(third)) == replace(found, name="third", title="Third"), "a chain of them, beside each other"

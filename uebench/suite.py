@@ -21,7 +21,8 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "paper": {},  # the defaults of `Recipe`
     "fast": {"steps": 4000, "schedule": "one-cycle", "precision": "bf16"},
 }
-"""Families of recipes; what else a suite or the user says of a recipe goes over its family's settings."""
+"""Families of recipes. What else a suite or the user says of a recipe goes over its family's settings; a grid, or a
+suite like another, that names a family owes nothing to the other's recipe."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +129,13 @@ def _table(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
     if path in below:
         raise file.refuse(f"like = {like!r} leads back to it")
     usual = _table(path.parent / like if like.endswith(".toml") else _find(like), (*below, path))
-    merged = {key: {**usual[key], **merged[key]} for key in ("required", "recipe")} | {
-        "defaults": _over(usual["defaults"], merged["defaults"])
+    return {
+        **usual,
+        **table,
+        "required": {**usual["required"], **merged["required"]},
+        "recipe": _recipe(usual["recipe"], merged["recipe"]),
+        "defaults": _over(usual["defaults"], merged["defaults"]),
     }
-    return {**usual, **table, **merged}
 
 
 def _check(path: Path, table: dict[str, Any]) -> Suite:
@@ -170,7 +174,7 @@ def _check(path: Path, table: dict[str, Any]) -> Suite:
     parts = []
     for one in grids:
         merged = {**{key: table[key] for key in GRID if key in table}, **one}
-        merged["recipe"] = {**table.get("recipe", {}), **one.get("recipe", {})}
+        merged["recipe"] = _recipe(table.get("recipe", {}), file.section("recipe", one.get("recipe", {})))
         merged["defaults"] = _over(table.get("defaults", {}), one.get("defaults", {}))
         for key in LISTS:
             if key not in merged:
@@ -239,6 +243,11 @@ class _File:
         if found["kind"] not in get_args(Kind):
             raise self.refuse(f"kind cannot be {found['kind']!r}{spec.nearest(str(found['kind']), get_args(Kind))}")
         return found
+
+
+def _recipe(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one recipe over another; one that names its family starts from that alone."""
+    return dict(own) if "family" in own else {**common, **own}
 
 
 def _over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
