@@ -33,20 +33,23 @@ from ray.cluster_utils import Cluster  # noqa: E402  (only where it is installed
 
 
 class Slow(Noise):
-    """Add up random steps, slowly, and write down on which node it goes on, and where."""
+    """Add up random steps, slowly, and write down on which node it goes on, and where; never end on a doomed one."""
 
     name = "slow"
     log: str = parameter(default="", identity=False)
+    doomed: str = parameter(default="", identity=False)
 
     def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         delta = context.kept().get("delta", torch.zeros_like(images))
+        node = ray.get_runtime_context().get_node_id() if self.log else ""
         first = True
         for step in context.steps(60):
             if self.log and first:
                 with open(self.log, "a") as file:
-                    file.write(f"{ray.get_runtime_context().get_node_id()} {step} {self.radius}\n")
+                    file.write(f"{node} {step} {self.radius}\n")
             first = False
-            time.sleep(0.05 if self.log else 0)
+            if self.log:
+                time.sleep(1000 if node == self.doomed and step > 20 else 0.05)
             delta = delta + torch.randn_like(images) * self.radius / 60
             context.keep(delta=delta)
         return delta.clamp(-self.radius, self.radius)
@@ -95,19 +98,19 @@ def numbers(queue: Queue) -> dict[str, dict[str, Any]]:
 def test_a_lost_node_costs_its_running_jobs_only_and_changes_no_number(nodes: Any, tmp_path: Path) -> None:
     second, log = nodes.add_node(num_cpus=2, node_name="second"), tmp_path / "log"
     breakers: list[Breaker] = [registry().build("breaker", "adv-linf:steps=1")]  # type: ignore[list-item]
-    plan = planned([Slow(radius=radius, log=str(log)) for radius in (0.1, 0.2)], breakers)
+    (doomed,) = (node["NodeID"] for node in ray.nodes() if node["NodeName"] == "second")
+    plan = planned([Slow(radius=radius, log=str(log), doomed=doomed) for radius in (0.1, 0.2)], breakers)
     plain = planned([Slow(radius=radius) for radius in (0.1, 0.2)], breakers)
     watcher = Watcher()
     here, away = Queue(Watcher()), Queue(watcher)
     executors.execute(plain, here, tmp_path / "here", devices=["cpu"], workers=1, threads=1, every=0)
 
-    by = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
     keys = {str(job.noise.radius): job.key for job in plan.protects if isinstance(job.noise, Slow)}
 
     def on_second() -> list[str]:
         """Return the keys of the noises that are made there."""
         begun = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
-        return [keys[radius] for node, _, radius in begun if by[node] == "second"]
+        return [keys[radius] for node, _, radius in begun if node == doomed]
 
     def kill() -> None:
         for _ in range(5000):
