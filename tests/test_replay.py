@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uebench import Recipe, attacks, replay
+from uebench import Recipe, Target, attacks, replay
 from uebench.sgd import Training
 from uebench.train import build
 from uebench_plugins.targets.resnet import ResNet8
@@ -48,6 +48,19 @@ def tape(monkeypatch: pytest.MonkeyPatch) -> Tape:
     return found
 
 
+class Forgetful(Target):
+    """Draws random numbers at every call in training."""
+
+    name = "forgetful"
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        convolutions = nn.Conv2d(shape[0], 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()
+        return nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.5), nn.Linear(8 * shape[1] * shape[2], classes))
+
+
+TARGETS = pytest.mark.parametrize("target", [ResNet8(), Forgetful()], ids=lambda one: one.name)
+
+
 def made(seed: int = 0) -> nn.Module:
     return build(ResNet8(), (3, 16, 16), 4, "fp32", HOST, seed)
 
@@ -57,23 +70,27 @@ def batch(step: int, count: int = 8) -> tuple[Tensor, Tensor]:
     return torch.rand(count, 3, 16, 16, generator=draw), torch.randint(0, 4, (count,), generator=draw)
 
 
-def trained(steps: int, device: torch.device = HOST) -> dict[str, Tensor]:
-    """Return the state of a network after adversarial training."""
-    network = build(ResNet8(), (3, 16, 16), 4, "fp32", device, 0)
+def trained(steps: int, target: Target, device: torch.device = HOST) -> dict[str, Tensor]:
+    """Return the state of a network after adversarial training, and what is drawn after the last step."""
+    network = build(target, (3, 16, 16), 4, "fp32", device, 0)
     training = Training(network, Recipe(steps=steps, batch=8, schedule="constant", lr=0.02), 8, 0)
     for step in range(steps):
         torch.manual_seed(step)
         images, labels = (one.to(device) for one in batch(step))
         attacked = attacks.pgd(network, images, labels, radius=RADIUS, steps=3, step=RADIUS / 2)
         training.step(step, attacked, labels)
-    return {name: one.clone() for name, one in network.state_dict().items()}
+    return {**network.state_dict(), "drawn": torch.rand(4, device=device)}
 
 
-def test_adversarial_training_by_replays_gives_the_same_bits(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
-    replayed = trained(8)
-    assert tape.replays == {"_slope": 3 * 8 - 2, "_slopes": 8 - 2, "_fuse": 8 - 2}
+@TARGETS
+@pytest.mark.parametrize("steps", [3, 8])
+def test_adversarial_training_by_replays_gives_the_same_bits(
+    steps: int, target: Target, tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replayed = trained(steps, target)
+    assert tape.replays == {"_slope": 3 * steps - 2, "_slopes": steps - 2, "_fuse": steps - 2}
     monkeypatch.setattr(replay, "records", lambda network: False)
-    called = trained(8)
+    called = trained(steps, target)
     assert all(torch.equal(one, called[name]) for name, one in replayed.items())
 
 
@@ -135,10 +152,10 @@ def test_where_recording_fails_work_is_called_and_leaves_what_a_call_leaves(
     tape.spoil = {"other numbers": 1.01, "no numbers": float("nan")}.get(how, 1.0)
     text = "operation not permitted" if how == "refused" else "other numbers than the call"
     with pytest.warns(RuntimeWarning, match=text) as told:
-        found = trained(8)
+        found = trained(8, ResNet8())
     assert len(told) == (3 if how == "refused" else 2), "once for each kind of work that gives numbers"
     monkeypatch.setattr(replay, "records", lambda network: False)
-    called = trained(8)
+    called = trained(8, ResNet8())
     assert all(torch.equal(one, called[name]) for name, one in found.items())
 
 
@@ -178,11 +195,12 @@ def test_nothing_is_recorded_on_a_processor_or_where_it_is_forbidden(monkeypatch
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that records")
-def test_on_a_gpu_replays_give_the_numbers_of_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+@TARGETS
+def test_on_a_gpu_replays_give_the_numbers_of_calls(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda:0")
-    replayed = trained(8, device)
+    replayed = trained(8, target, device)
     monkeypatch.setenv(replay.OFF, "1")
-    called = trained(8, device)
+    called = trained(8, target, device)
     for name, one in replayed.items():
         assert torch.allclose(one.float(), called[name].float(), rtol=1e-2, atol=1e-3), name
 
@@ -190,9 +208,10 @@ def test_on_a_gpu_replays_give_the_numbers_of_calls(monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that records")
 @pytest.mark.filterwarnings("error:not recorded")
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_on_a_gpu_work_is_recorded(precision: str) -> None:
+@TARGETS
+def test_on_a_gpu_work_is_recorded(target: Target, precision: str) -> None:
     device = torch.device("cuda:0")
-    network = build(ResNet8(), (3, 16, 16), 4, precision, device, 0)
+    network = build(target, (3, 16, 16), 4, precision, device, 0)
     training = Training(network, Recipe(steps=4, batch=8), 8, 0)
     for step in range(4):
         images, labels = (one.to(device) for one in batch(step))

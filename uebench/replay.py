@@ -10,6 +10,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -98,24 +99,36 @@ def _state(network: Module) -> Iterator[Hashable]:
 
 
 def _try(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> tuple[Recording | None, Results]:
-    """Call work, record it, and return the recording, None where it differs from the call, and the call's results."""
+    """Record work, then call it, and return the recording, None where it differs from the call, and the results.
+
+    Buffers and random generators are left as by the call alone.
+    """
     buffers = list(network.buffers())
     before = [one.clone() for one in buffers]
-    called = work(network, *inputs)
-    after = [one.clone() for one in buffers]
-    found: Recording | None
+    found: Recording | None = None
+    replayed: Results = ()
+    reason = "a replay gives other numbers than the call"
     try:
-        found = record(work, network, inputs)
+        with _unmoved(network):
+            found = record(work, network, inputs)
         _restore(buffers, before)
-        replayed = found(*inputs)
-        if not _agree((*called, *after), (*replayed, *buffers)):
-            raise RuntimeError("a replay gives other numbers than the call")
+        with _unmoved(network):
+            replayed = (*found(*inputs), *(one.clone() for one in buffers))
     except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
-        warnings.warn(f"not recorded as a CUDA graph, so slower: {reason}", RuntimeWarning, stacklevel=3)
+        reason, found = str(error).strip().partition("\n")[0], None
+    _restore(buffers, before)
+    called = work(network, *inputs)
+    if found and not _agree((*called, *buffers), replayed):
         found = None
-    _restore(buffers, after)
+    if not found:
+        warnings.warn(f"not recorded as a CUDA graph, so slower: {reason}", RuntimeWarning, stacklevel=3)
     return found, called
+
+
+def _unmoved(network: Module) -> AbstractContextManager[None]:
+    """Return a context that leaves the default random generators as they were, so that dropout draws the same again."""
+    device = next(network.parameters()).device
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
