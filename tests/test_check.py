@@ -218,7 +218,7 @@ def test_a_noise_whose_budget_shrinks_once_it_is_audited() -> None:
 
         def budget(self, shape: Sequence[int]) -> Budget:
             type(self).asked += 1
-            return Budget("linf", self.radius / self.asked)
+            return Budget("linf", self.radius / (2 - self.asked % 2))
 
     assert broken("noise", Shrinks()) == ["keeps the budget in 8 bits"]
 
@@ -247,6 +247,24 @@ def test_a_noise_that_goes_on_from_the_host() -> None:
             return delta
 
     assert broken("noise", GoesOn()) == ["follows its images to another device"]
+
+
+def test_a_noise_that_prepares_in_one_step_what_later_ones_need() -> None:
+    class Blocks(Random):
+        def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+            blocks, delta = torch.arange(len(images), device=images.device).tensor_split(5), torch.zeros_like(images)
+            scale = context.kept().get("scale", torch.empty(0)).to(delta)
+            delta = context.kept().get("delta", delta).to(delta)
+            for step in context.steps(3 * len(blocks)):
+                index = blocks[step // 3]
+                if step % 3 == 0:
+                    scale = torch.rand_like(images[index])
+                delta[index] += self.radius / 3 * scale
+                context.keep(delta=delta, scale=scale)
+            return delta
+
+    assert broken("noise", Blocks()) == []
+    check.assert_contract("ntga-pgd")
 
 
 def test_what_a_component_says_of_itself() -> None:

@@ -1,4 +1,4 @@
-"""What components are tried on: a tiny set of images, a small network, and a noise made in a few steps that may die."""
+"""What components are tried on: a tiny set of images, a small network, and a noise made in few steps that may die."""
 
 from __future__ import annotations
 
@@ -55,16 +55,17 @@ class Interrupted(Exception):
     """Stands for the death of the process."""
 
 
-class ShortJournal(StoredJournal):
-    """Goes through the first two and the last two steps only, and can die after a number of them."""
+class TrialJournal(StoredJournal):
+    """Can go through the first two and the last two steps only, and can die after a number of steps."""
 
+    whole = True
     dies_after: int | None = None
 
     def steps(self, count: int) -> Iterator[int]:
-        """Yield a few of the steps that are left."""
+        """Yield the steps that are left, or a few of them."""
         done = 0
         for step in super().steps(count):
-            if 2 <= step < count - 2:
+            if not self.whole and 2 <= step < count - 2:
                 continue
             if done == self.dies_after:
                 raise Interrupted
@@ -73,16 +74,16 @@ class ShortJournal(StoredJournal):
 
 
 def make(
-    noise: Noise, store: Store, device: torch.device = HOST, dies_after: int | None = None
+    noise: Noise, store: Store, device: torch.device = HOST, *, whole: bool, dies_after: int | None = None
 ) -> tuple[Any, Tensor, Tensor]:
-    """Make a noise in a few steps; returns it, and the images and labels it was given.
+    """Make a noise in its first and last steps, or in the whole of them; returns it, and its images and labels.
 
     Raises `Interrupted` where it takes more than `dies_after` steps; what it kept until then is in the store.
     """
     data = untested(Sample().load(Path()))
     job = plan.protect(Sample(), "", noise, Recipe(steps=3), seed=0)
-    journal = ShortJournal(store, "check", 0, lambda step, count, loss: None, every=0)
-    journal.dies_after = dies_after
+    journal = TrialJournal(store, "check", 0, lambda step, count, loss: None, every=0)
+    journal.whole, journal.dies_after = whole, dies_after
     images, labels = Pixels(data.train.images.to(device, copy=True), device), data.train.labels.to(device, copy=True)
     given: Any = images if noise.streams else images[:]
     sow(0)
