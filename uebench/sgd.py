@@ -57,7 +57,8 @@ class Training:
         epoch, place = divmod(step, self.count // self.size)
         if self._order[0] != epoch:
             device = next(iter(self.parameters.values())).device
-            self._order = epoch, permutation(self.count, derive(self.seed, "order", epoch)).to(device)
+            order = permutation(self.count, derive(self.seed, "order", epoch))
+            self._order = epoch, order.to(device, non_blocking=True)
         return self._order[1][place * self.size : (place + 1) * self.size]
 
     def step(self, step: int, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,8 +20,8 @@ class Mixing(Breaker):
 
     def shares(self, images: Tensor) -> Tensor:
         """Return what each image (b, c, h, w) keeps of itself, float32 (b,) in [0, 1]."""
-        alpha = torch.tensor(self.alpha, device=images.device)
-        return Beta(alpha, alpha).sample((len(images),))
+        alpha = torch.full((), self.alpha, device=images.device)
+        return Beta(alpha, alpha, validate_args=False).sample((len(images),))  # to validate is to wait for the device
 
 
 class Mixup(Mixing):

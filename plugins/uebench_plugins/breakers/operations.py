@@ -28,8 +28,8 @@ def apply(images: Tensor, choice: Tensor, strength: Tensor) -> Tensor:
         raise UserError(f"images must have 1 or 3 channels to be augmented by operations, not {images.shape[1]}")
     order = choice.argsort()
     counts = torch.bincount(choice, minlength=len(OPERATIONS)).tolist()
-    place = order.to(images.device)
-    parts = torch.split(images[place], counts), torch.split(strength[order].to(images).view(-1, 1, 1, 1), counts)
+    place, strength = (one.to(images.device, non_blocking=True) for one in (order, strength[order].to(images.dtype)))
+    parts = torch.split(images[place], counts), torch.split(strength.view(-1, 1, 1, 1), counts)
     done = [operation(*part) for operation, *part in zip(OPERATIONS.values(), *parts, strict=True) if len(part[0])]
     return torch.empty_like(images).index_copy_(0, place, torch.cat(done))
 
