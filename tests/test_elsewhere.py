@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uebench import elsewhere
+from tests.conftest import TINY
+from uebench import elsewhere, suite, work
+from uebench import plan as planning
+from uebench.place import Place
+from uebench.registry import registry
+from uebench.result import Result
+from uebench.selection import Selection, select
+from uebench.store import Store
+from uebench_plugins.breakers.none import NoBreaker
+from uebench_plugins.noises.none import NoNoise
 
 Program = Callable[[Tensor], object]
 INDEX, VALUES = torch.tensor([0, 2]), torch.arange(12.0).view(4, 3) / 7
@@ -49,6 +61,7 @@ ALLOWED: dict[str, Program] = {
     "numbers there": lambda x: x + torch.tensor([1.0, 2.0, 3.0], device=x.device),
     "numbers there, as_tensor": lambda x: x * torch.as_tensor([2.0], device=x.device),
     "an array there": lambda x: x * torch.as_tensor(np.full(3, 2.0, np.float32), device=x.device),
+    "a tensor of a tensor": lambda x: x + torch.as_tensor(x) + torch.asarray(x),
     "like it": lambda x: torch.zeros_like(x) + x.new_ones(3) + x.new_tensor([1.0, 2.0, 3.0]),
     "moved": lambda x: x + torch.from_numpy(np.ones((4, 3), np.float32)).to(x.device),
     "a scalar from the host": lambda x: x * torch.tensor(2.0),
@@ -56,6 +69,11 @@ ALLOWED: dict[str, Program] = {
     "an index there": lambda x: x[INDEX.to(x.device)],
     "a mask from the host": lambda x: x[torch.tensor([True, False, True, False])],
     "a mask there": lambda x: x[x > 0.5],
+    "a list for an index": lambda x: x[[2, 0]] + x[1:3][:, [2, 0, 1]],
+    "an array for an index": lambda x: x[np.array([[2, 0], [1, 3]])],
+    "a list for a mask": lambda x: x[[True, False, True, False]],
+    "no index": lambda x: x[[]] if len(x[()]) else x,
+    "assigned by a list": lambda x: assign(x, [1, 3], x[:2]),
     "assigned, a scalar": lambda x: assign(x, INDEX, 5.0),
     "assigned, a slice of the host": lambda x: assign(x, slice(0, 2), torch.ones(2, 3)),
     "a view written through": lambda x: assign(x.clone(), slice(1, 3), 0.0)[1:3].add_(2),
@@ -130,3 +148,32 @@ def test_nothing_of_it_stays_behind() -> None:
     with pytest.raises(RuntimeError):
         torch.autocast("meta", enabled=False)
     assert type(torch.tensor([1.0], device="meta")) is Tensor
+
+
+def outcome(selections: Sequence[Selection], place: Place) -> dict[str, Any]:
+    """Return the pixels that every noise releases, and the accuracy of every cell, by key."""
+    found: dict[str, Any] = {}
+    plan = planning.of(cell for one in selections for cell in planning.plan(one, NoNoise(), (NoBreaker(),), [""]).cells)
+    for job in plan.jobs:
+        done = work.perform(job, place, lambda step, count, loss: None)
+        if isinstance(done, Result):
+            found[job.key] = done.test_accuracy
+        elif isinstance(job, planning.Protect):
+            files = place.store.find(job.key)
+            assert files
+            found[job.key] = safetensors.torch.load_file(files["released.safetensors"])["images"].tolist()
+    return found
+
+
+def test_a_whole_run_there_gives_the_numbers_of_the_host(tmp_path: Path) -> None:
+    noises = [name for name in registry().entries["noise"] if name not in ("file", "sc", "sc-linf")]
+    tiny, recipe = suite.read(str(TINY)), "paper:steps=6,batch=32,evaluations=2"
+    every = ["none", "adv-linf", "lowpass-median+adv-l1", "jpeg+mixup", "ueraser", "best-of:of=none/jpeg"]
+    selections = [
+        *select(tiny, noises=[*noises, "sc:patch=2", "sc-linf:patch=2"], breakers=["none"], recipe=recipe),
+        *select(tiny, noises=["none"], breakers=every, recipe=recipe),
+    ]
+    expected = outcome(selections, Place(Store(tmp_path / "here"), torch.device("cpu")))
+    assert len(expected) == 2 * (len(noises) + 2) + len(every) - 1
+    with elsewhere.device() as device:
+        assert outcome(selections, Place(Store(tmp_path / "there"), device)) == expected

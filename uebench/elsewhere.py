@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 DEVICE = torch.device("meta")
 """What the device calls itself: one that torch knows and has no memory for, so nothing takes place there unseen."""
@@ -29,6 +30,7 @@ _INDEXES = {
 """What takes an index from the host; all else wants its tensors in one place."""
 
 _FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, Tensor.new_tensor)
+_BY_INDEX = (Tensor.__getitem__, Tensor.__setitem__)
 
 
 class _Away(Tensor):
@@ -70,9 +72,12 @@ class _Numbers(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function in _BY_INDEX:
+            index = tree_map(lambda one: torch.as_tensor(one) if _numbers(one) else one, args[1], is_leaf=_numbers)
+            return function(args[0], index, *args[2:])
         if function not in _FROM_NUMBERS:
             return function(*args, **kwargs)
-        like = args[0].device if function is Tensor.new_tensor else None
+        like = args[0].device if args and isinstance(args[0], Tensor) else None
         wanted = kwargs.pop("device", None) or like
         made = function(*_here(args), **kwargs)
         return made if wanted is None else made.to(wanted)
@@ -88,6 +93,13 @@ def _perform(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
         return found
     wrapped = tree_map_only(Tensor, _Away, found)
     return return_and_correct_aliasing(operation, args, kwargs, wrapped)  # type: ignore[no-untyped-call]
+
+
+def _numbers(index: Any) -> bool:
+    """Tell whether an index is of numbers that are to be moved."""
+    if isinstance(index, list):
+        return bool(index) and all(isinstance(one, int) for one in index)
+    return isinstance(index, np.ndarray)
 
 
 def _here(values: Any) -> Any:
