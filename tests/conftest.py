@@ -18,6 +18,8 @@ from torchvision import models
 from uebench.place import Place
 from uebench.store import Store
 
+os.environ["UEBENCH_DEVICE"] = "cpu"
+"""Where there is a GPU, too, commands run on the processor, which gives the same bytes each time; see `test_gpu.py`."""
 TINY = Path(__file__).parent / "suites" / "tiny.toml"
 ROOT = Path(__file__).parent.parent
 

@@ -78,8 +78,8 @@ def nodes() -> Iterator[Any]:
 
 
 def _started() -> Iterator[Any]:
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    made.add_node(num_cpus=2, node_name="first")
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0, "include_dashboard": False})
+    made.add_node(num_cpus=2, num_gpus=0, node_name="first")
     ray.init(address=made.address, log_to_driver=False)
     yield made
     ray.shutdown()
@@ -100,7 +100,7 @@ def numbers(queue: Queue) -> dict[str, dict[str, Any]]:
 
 
 def test_a_lost_node_costs_its_running_jobs_only_and_changes_no_number(nodes: Any, tmp_path: Path) -> None:
-    second, log = nodes.add_node(num_cpus=2, node_name="second"), tmp_path / "log"
+    second, log = nodes.add_node(num_cpus=2, num_gpus=0, node_name="second"), tmp_path / "log"
     breakers: list[Breaker] = [registry().build("breaker", "adv-linf:steps=1")]  # type: ignore[list-item]
     (doomed,) = (node["NodeID"] for node in ray.nodes() if node["NodeName"] == "second")
     plan = planned([Slow(radius=radius, log=str(log), doomed=doomed) for radius in RADII], breakers)

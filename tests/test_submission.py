@@ -946,7 +946,7 @@ def test_a_badge_is_raised_when_the_same_bundle_is_accepted_again(
     judged = judging.Judged(
         found, SUITE, entry.handed_in(found, SUITE), "re-run", {"cells": 1, "seed": 2, "deviations": 0.5}
     )
-    machine = Machine(tmp_path / "store", None, 1, 1, 60)
+    machine = Machine(tmp_path / "store", "cpu", 1, 1, 60)
     deciding.accept(judged, judging.Desk(tmp_path / "leaderboards", machine))
     assert row(folder, "em")["ruling"] == "re-run"
     assert [one["badge"] for one in history.read(folder)] == ["valid", "re-run"]

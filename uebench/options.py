@@ -90,7 +90,12 @@ plugin_option = click.option(
 )
 machine_options = options(
     click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads a process."),
-    click.option("--device", help="Devices, as cuda:0,cuda:1 or cpu; default every GPU, else the CPU."),
+    click.option(
+        "--device",
+        envvar="UEBENCH_DEVICE",
+        show_envvar=True,
+        help="Devices, as cuda:0,cuda:1 or cpu; default every GPU, else the CPU.",
+    ),
     store_option,
     click.option(
         "--keep-every", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds between states."
