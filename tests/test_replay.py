@@ -58,6 +58,19 @@ class Forgetful(Target):
         return nn.Sequential(*convolutions, nn.Flatten(), nn.Dropout(0.5), nn.Linear(8 * shape[1] * shape[2], classes))
 
 
+class Waiting(Target):
+    """Has its network wait for the device, which no graph can hold."""
+
+    name = "waiting"
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        class Scale(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                return images * (1 + images.mean()).cpu().to(images.device)
+
+        return nn.Sequential(Scale(), Forgetful().build(shape, classes))
+
+
 TARGETS = pytest.mark.parametrize("target", [ResNet8(), Forgetful()], ids=lambda one: one.name)
 
 
@@ -203,6 +216,13 @@ def test_on_a_gpu_replays_give_the_numbers_of_calls(target: Target, monkeypatch:
     called = trained(8, target, device)
     for name, one in replayed.items():
         assert torch.allclose(one.float(), called[name].float(), rtol=1e-2, atol=1e-3), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that records")
+def test_on_a_gpu_work_that_waits_is_called() -> None:
+    with pytest.warns(RuntimeWarning, match="synchroniz"):
+        found = trained(8, Waiting(), torch.device("cuda:0"))
+    assert all(bool(one.isfinite().all()) for one in found.values())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that records")

@@ -10,7 +10,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -154,11 +154,14 @@ def _pool() -> Any:
 
 
 def record(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> Recording:
-    """Record a call as a CUDA graph; raises `RuntimeError` where the work waits for the device, or takes no graph."""
+    """Record a call as a CUDA graph; raises `RuntimeError` where the work waits for the device, or takes no graph.
+
+    What waits is found beforehand: a recording that breaks off can leave allocator and random generators unusable.
+    """
     held = tuple(one.detach().clone() for one in inputs)
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+    with _waiting_refused(), torch.cuda.stream(aside):
         for _ in range(WARM_UP):
             work(network, *held)
     torch.cuda.current_stream().wait_stream(aside)
@@ -166,3 +169,16 @@ def record(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> Recording
     with torch.cuda.graph(graph, pool=_pool()):
         results = work(network, *held)
     return Recording(held, results, graph.replay)
+
+
+@contextmanager
+def _waiting_refused() -> Iterator[None]:
+    """Have whatever makes the host wait for the device raise `RuntimeError`, as far as torch knows of it."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*prototype feature")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
