@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import TINY
 from tests.test_datasets import offline, tiny_imagenet
-from uebench import Source, Target, check, suite, trial
+from uebench import Recipe, Source, Target, check, suite, trial
 from uebench.data import fingerprint, load
 from uebench.plan import Cell, Protect
 from uebench.registry import registry
@@ -110,7 +110,7 @@ def test_a_folder_on_another_path_is_the_same_cell(tmp_path: Path) -> None:
         )
         assert isinstance(source, Source)
         protect = Protect(source, fingerprint(source, Store(tmp_path)), noise, "fp32", 0)  # type: ignore[arg-type]
-        keys.append(Cell(protect, (breaker,), target, suite.Recipe()).key)  # type: ignore[arg-type]
+        keys.append(Cell(protect, (breaker,), target, Recipe()).key)  # type: ignore[arg-type]
     assert keys[0] == keys[1]
 
 

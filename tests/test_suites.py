@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from uebench import Noise, UserError, compare, naming, plan, spec, suite
+from uebench import Noise, Recipe, UserError, compare, naming, plan, spec, suite
 from uebench.grouping import required
 from uebench.plan import Cell
 from uebench.registry import registry
@@ -58,7 +58,7 @@ def test_the_planned_cells_are_the_published_ones(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_papers_recipe_is_used_as_it_is(name: str) -> None:
     recipes = {cell.recipe for _, cell in cells(name)}
-    assert recipes == {suite.Recipe()}
+    assert recipes == {Recipe()}
     (recipe,) = recipes
     assert (recipe.steps, recipe.batch, recipe.lr, recipe.schedule, recipe.precision) == (
         40_000,
@@ -114,11 +114,11 @@ def test_a_recipe_is_a_family_and_what_differs_from_it(tmp_path: Path) -> None:
     lists = 'title = "t"\ndatasets = ["digits"]\nnoises = ["none"]\nbreakers = ["none"]\ntargets = ["smallcnn"]\n'
     path = tmp_path / "mine.toml"
 
-    def recipes(text: str, **given: Any) -> list[suite.Recipe]:
+    def recipes(text: str, **given: Any) -> list[Recipe]:
         path.write_text(lists + text)
         return [one.recipe for one in select(suite.read(str(path)), **given)]
 
-    paper, fast = suite.Recipe(), suite.Recipe(steps=4000, schedule="one-cycle", precision="bf16")
+    paper, fast = Recipe(), Recipe(steps=4000, schedule="one-cycle", precision="bf16")
     assert recipes("") == [paper]
     assert recipes('[recipe]\nfamily = "fast"') == [fast]
     assert recipes('[recipe]\nfamily = "fast"\nsteps = 10') == [replace(fast, steps=10)]

@@ -25,7 +25,7 @@ def seeds(context: click.Context, option: click.Parameter, values: Sequence[str]
 
 def shares(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[float]:
     """Read `0.2,0.4`, given once or more."""
-    from uebench.suite import share
+    from uebench.suite_file import share
 
     return [share(part) for value in values for part in value.split(",")]
 

@@ -13,7 +13,7 @@ from uebench import spec
 from uebench.api import Breaker, Noise, Recipe, Source, Target
 from uebench.selection import Selection
 from uebench.spec import alternatives
-from uebench.suite import Kind
+from uebench.suite_file import Kind
 
 NUMBERS = 1
 """Raised when a change of the engine gives other numbers for the same components."""

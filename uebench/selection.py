@@ -9,7 +9,8 @@ from typing import Any, cast
 from uebench import registry as plugins
 from uebench import spec
 from uebench.api import Breaker, Noise, Recipe, Source, Target, UserError
-from uebench.suite import RECIPES, Kind, Suite, name_of
+from uebench.suite import RECIPES, Suite, name_of
+from uebench.suite_file import Kind
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from uebench import registry as plugins
 from uebench import spec
-from uebench.api import Recipe, UserError
+from uebench.api import UserError
+from uebench.suite_file import GRID, LISTS, Kind, SuiteFile, defaults_over, recipe_over
 
 DEFAULT = "demo"
-LISTS = ("datasets", "noises", "breakers", "targets")
-GRID = (*LISTS, "protected", "kind", "recipe", "defaults")
-"""What one cross product of a suite may say of itself."""
-Kind = Literal["mixed", "clean-only"]
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "paper": {},  # the defaults of `Recipe`
     "fast": {"steps": 4000, "schedule": "one-cycle", "precision": "bf16"},
@@ -118,7 +115,7 @@ def _table(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
         raise UserError(f"cannot read suite {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"suite {path} is no TOML: {error}") from None
-    file = _File(path)
+    file = SuiteFile(path)
     merged = {key: file.section(key, table.get(key, {})) for key in ("required", "recipe")}
     merged["defaults"] = file.defaults(table)
     like = table.pop("like", None)
@@ -133,14 +130,14 @@ def _table(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
         **usual,
         **table,
         "required": {**usual["required"], **merged["required"]},
-        "recipe": _recipe(usual["recipe"], merged["recipe"]),
-        "defaults": _over(usual["defaults"], merged["defaults"]),
+        "recipe": recipe_over(usual["recipe"], merged["recipe"]),
+        "defaults": defaults_over(usual["defaults"], merged["defaults"]),
     }
 
 
 def _check(path: Path, table: dict[str, Any]) -> Suite:
     """Return the suite that a file describes; raises `UserError` for anything in it that has no meaning."""
-    file = _File(path)
+    file = SuiteFile(path)
     file.take("the suite", table, ("title", "seeds", "required", "floor", "references", "claims", "grid", *GRID))
     grids = file.tables("grid", table)
     for one in grids:
@@ -174,100 +171,15 @@ def _check(path: Path, table: dict[str, Any]) -> Suite:
     parts = []
     for one in grids:
         merged = {**{key: table[key] for key in GRID if key in table}, **one}
-        merged["recipe"] = _recipe(table.get("recipe", {}), file.section("recipe", one.get("recipe", {})))
-        merged["defaults"] = _over(table.get("defaults", {}), one.get("defaults", {}))
+        merged["recipe"] = recipe_over(table.get("recipe", {}), file.section("recipe", one.get("recipe", {})))
+        merged["defaults"] = defaults_over(table.get("defaults", {}), one.get("defaults", {}))
         for key in LISTS:
             if key not in merged:
                 raise file.refuse(f"a grid has no {key}")
         parts.append(build(merged))
-    return replace(build(table), grids=tuple(parts), claims=[file.claim(one) for one in file.tables("claims", table)])
-
-
-@dataclass(frozen=True)
-class _File:
-    """Takes the tables of a suite's file apart, and names what is wrong with them."""
-
-    path: Path
-
-    def refuse(self, reason: str) -> UserError:
-        return UserError(f"suite {self.path}: {reason}")
-
-    def take(self, place: str, table: Mapping[str, Any], allowed: Sequence[str]) -> None:
-        for key in table:
-            if key not in allowed:
-                raise self.refuse(f"{place} has no key {key!r}{spec.nearest(key, allowed)}")
-
-    def texts(self, place: str, value: Any) -> list[str]:
-        if not (isinstance(value, list) and value and all(isinstance(one, str) and one for one in value)):
-            raise self.refuse(f"{place} must be a list of names, not {value!r}")
-        return value
-
-    def section(self, place: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.refuse(f"{place} must be a table, not {value!r}")
-        return value
-
-    def tables(self, key: str, table: Mapping[str, Any]) -> list[dict[str, Any]]:
-        found = table.get(key, [])
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise self.refuse(f"{key} must be written [[{key}]], not {found!r}")
-        return found
-
-    def claim(self, table: Mapping[str, Any]) -> Claim:
-        """Return a claim."""
-        self.take("a claim", table, ("says", "lower", "higher", "breakers"))
-        lists = {key: self.texts(key, table.get(key)) for key in ("lower", "higher")}
-        breakers = self.texts("breakers", table["breakers"]) if "breakers" in table else ()
-        return Claim(says=str(table.get("says", "")), breakers=breakers, **lists)
-
-    def defaults(self, table: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what bare names mean."""
-        found = self.section("defaults", table.get("defaults", {}))
-        self.take("defaults", found, list(plugins.KINDS))
-        for kind, components in found.items():
-            for component, values in self.section(f"defaults.{kind}", components).items():
-                self.section(f"defaults.{kind}.{component}", values)
-        return found
-
-    def lists(self, table: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a cross product is made of."""
-        found: dict[str, Any] = {key: self.texts(key, table[key]) for key in LISTS if key in table}
-        found["recipe"] = self.section("recipe", table.get("recipe", {}))
-        self.take("recipe", found["recipe"], ["family", *spec.kinds(Recipe)])
-        found["defaults"] = self.defaults(table)
-        found["protected"] = table.get("protected", [1.0])
-        if not isinstance(found["protected"], list) or not found["protected"]:
-            raise self.refuse(f"protected must be a list of shares, not {found['protected']!r}")
-        found["protected"] = [share(one) for one in found["protected"]]
-        found["kind"] = table.get("kind", "mixed")
-        if found["kind"] not in get_args(Kind):
-            raise self.refuse(f"kind cannot be {found['kind']!r}{spec.nearest(str(found['kind']), get_args(Kind))}")
-        return found
-
-
-def _recipe(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one recipe over another; one that names its family starts from that alone."""
-    return dict(own) if "family" in own else {**common, **own}
-
-
-def _over(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay one table of defaults over another."""
-    kinds = {*common, *own}
-    return {
-        kind: {
-            name: {**common.get(kind, {}).get(name, {}), **own.get(kind, {}).get(name, {})}
-            for name in {**common.get(kind, {}), **own.get(kind, {})}
-        }
-        for kind in kinds
-    }
-
-
-def share(value: Any) -> float:
-    """Return a share of protected images; raises `UserError` outside (0, 1]."""
-    number: float = spec.convert("protected", "share", float, value)
-    if not 0 < number <= 1:
-        raise UserError(f"a protected share must lie in (0, 1], not {value}")
-    return number
+    return replace(
+        build(table), grids=tuple(parts), claims=[Claim(**file.claim(one)) for one in file.tables("claims", table)]
+    )
 
 
 def name_of(text: str) -> str:
