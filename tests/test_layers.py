@@ -34,13 +34,13 @@ LAYERS = [
     {"processes", "display", "tables", "figures", "curves", "entry", "contract"},
     {"executors", "pages", "remote", "survey", "catalogue", "check", "preview", "plots"},
     {"cluster"},
-    {"machine"},
+    {"machine", "board"},
     {"commands", "submission", "web"},
     {"rerun"},
     {"submitting"},
     {"judging"},
     {"deciding"},
-    {"desk"},
+    {"desk", "showing", "authoring"},
     {"cli"},
 ]
 ENGINE, BUILT_INS = ROOT / "uebench", ROOT / "plugins" / "uebench_plugins"

@@ -1,16 +1,14 @@
-"""The command line: reads what the user wants and calls the engine; loads torch only where a command needs it."""
+"""The command line: every command, and those that do work; loads torch only where a command needs it."""
 
 from __future__ import annotations
 
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from uebench import desk
+from uebench import authoring, desk, showing
 from uebench.api import UserError
 from uebench.options import boards_option, crew_options, machine_options, place, plugin_option, seed_option, shares
 
@@ -36,7 +34,7 @@ def main() -> None:
     """Pit noises that make images unlearnable against breakers that learn from them all the same."""
 
 
-for command in (desk.submit, desk.verify, desk.accept, desk.withdraw):
+for command in (*authoring.COMMANDS, *showing.COMMANDS, *desk.COMMANDS):
     main.add_command(command)
 
 
@@ -158,113 +156,6 @@ def bench(
 
     machine = Machine(store, device, workers, threads, keep_every)
     commands.bench(suites or ("demo",), lists, machine, seconds, into)
-
-
-@main.command()
-@click.argument("suite", default="demo")
-@click.option("--into", type=place, help="Also replace this suite's table in a document.")
-@boards_option
-@plugin_option
-def rank(suite: str, into: Path | None, boards: Path) -> None:
-    """Rebuild the files of SUITE's board from its results.jsonl alone."""
-    from uebench import commands
-
-    commands.rank(suite, into, boards)
-
-
-@main.command()
-@click.argument("suite", default="demo")
-@click.option("--into", type=place, help="Folder for the figures; default plots/ in the board's folder.")
-@boards_option
-def plot(suite: str, into: Path | None, boards: Path) -> None:
-    """Draw SUITE's results.jsonl as SVG: accuracy against a breaker's parameter, training steps, protected share."""
-    from uebench import commands
-
-    commands.plot(suite, boards, into)
-
-
-@main.command()
-@click.argument("suites", nargs=-1)
-@click.option("--into", type=place, help="Folder for the pages; default site/ in the folder of boards.")
-@boards_option
-def site(suites: Sequence[str], into: Path | None, boards: Path) -> None:
-    """Build a static site of SUITES (names or paths of TOML files), by default of every board.
-
-    It has the tables, figures and a page for each noise, and opens from disk, without a server or a network.
-    """
-    from uebench import web
-
-    click.echo(f"Site: {web.write(boards, into or boards / 'site', suites)}")
-
-
-@main.command()
-@click.argument("suite")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "markdown", "latex"]),
-    default="table",
-    show_default=True,
-    help="How to print it.",
-)
-@boards_option
-def compare(suite: str, form: str, boards: Path) -> None:
-    """Put SUITE's results beside the published numbers, and say which of the paper's claims they bear out."""
-    from uebench import commands
-
-    commands.compare(suite, form, boards)
-
-
-@main.command()
-@click.argument("name", required=False)
-@plugin_option
-def plugins(name: str | None) -> None:
-    """List every component and what was left out and why, or all about the components called NAME."""
-    from uebench import catalogue, display
-
-    console = display.console()
-    if name:
-        catalogue.describe(console, name)
-    else:
-        catalogue.overview(console)
-
-
-@main.command()
-@click.argument("name")
-@click.option("--suite", default="demo", show_default=True, help="The suite whose defaults the check uses.")
-@plugin_option
-def check(name: str, suite: str) -> None:
-    """Check that the components called NAME (or NAME:key=value) keep the contract; exit status 1 where one does not."""
-    from uebench import check as checking
-    from uebench import display
-    from uebench.suite import read
-
-    broken = False
-    for kind, component in checking.find(name, read(suite)):
-        findings = checking.check(kind, component)
-        checking.show(display.console(), kind, component, findings)
-        broken = broken or not all(finding.kept for finding in findings)
-    sys.exit(int(broken))
-
-
-@main.command()
-@click.argument("kind", type=click.Choice(["noise", "breaker", "target", "dataset"]))
-@click.argument("name")
-@click.option("--into", type=place, default=Path(), help="Folder to write into; default the current one.")
-def new(kind: str, name: str, into: Path) -> None:
-    """Write a plug-in of your own, a package in the folder NAME that works as it is.
-
-    \b
-    uebench new noise mine
-    """
-    from uebench import scaffold
-
-    folder = scaffold.create(kind, name, into)
-    click.echo(
-        f"{folder} has a {kind} that works; README.md there says what to edit. Next:\n\n"
-        f'cd {shlex.quote(str(folder))}\npip install -e ".[test]"\npytest\n'
-        f"uebench check {name}\nuebench run demo --{kind} {name}"
-    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the commands that do work do: run a suite, export a protected set, rebuild or draw a board."""
+"""What the commands that do work do: run a suite, export a protected set, measure a device."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,17 +13,16 @@ import torch
 from rich.console import Console
 
 from uebench import bench as benching
-from uebench import compare as comparing
-from uebench import display, forecast, history, leaderboard, naming, pages, preview, ranking, schedule, tables
+from uebench import display, forecast, leaderboard, naming, pages, preview, schedule, tables
 from uebench import export as exporting
 from uebench import plan as planning
 from uebench.api import Breaker, Noise, Source, UserError
+from uebench.board import rebuild
 from uebench.data import fingerprint, load, names
 from uebench.machine import Machine
 from uebench.place import Place, made_with, now
 from uebench.plan import Plan
 from uebench.registry import registry
-from uebench.result import Result
 from uebench.selection import Selection, select
 from uebench.store import Store, sweep, write_whole
 from uebench.suite import Suite, read
@@ -131,77 +130,6 @@ def bench(suites: Sequence[str], lists: dict[str, Any], machine: Machine, second
         console.print(f"Suite {name}. {preview.total(plan, {job.key for job in plan.jobs}, store, used * workers)}")
     if into:
         write_whole(into, (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode())
-
-
-def rank(suite: str, into: Path | None, boards: Path) -> None:
-    """Rebuild the files of a board, and its table in a document."""
-    chosen, folder, results = _recorded(suite, boards)
-    made = rebuild(folder, chosen, {one.key: one for one in results})
-    if into:
-        pages.insert(into, chosen, made)
-    for board in made:
-        display.show(display.console(), board.title, *tables.noises(board, brief=True), numbers=True)
-
-
-def plot(suite: str, boards: Path, into: Path | None) -> None:
-    """Draw the figures that a board's record has the data for, and say which it has not."""
-    from uebench import curves, plots  # no other command waits for matplotlib
-
-    _, folder, results = _recorded(suite, boards)
-    drawn, lacking = curves.of(results)
-    looks, place = plots.styles(drawn), into or folder / "plots"
-    for one in drawn:
-        path = place / f"{one.name}.svg"
-        write_whole(path, plots.svg(one, looks))
-        click.echo(f"{path}: {one.title}; {one.setting}")
-    for line in lacking:
-        click.echo(f"not drawn: {line}")
-
-
-def on_record(boards: Path, suite: Suite) -> tuple[dict[str, Result], history.Rulings]:
-    """Return the results of a board by key, and what was decided about it."""
-    folder = boards / suite.name
-    return leaderboard.read(folder / "results.jsonl"), history.rulings(history.read(folder))
-
-
-def rebuild(folder: Path, suite: Suite, results: Mapping[str, Result]) -> list[ranking.Board]:
-    """Rank a board's results under the decisions in its history, and write every generated file; returns the boards."""
-    boards = ranking.rank(suite, results.values(), history.rulings(history.read(folder)))
-    pages.publish(folder, suite, boards)
-    pages.index(folder.parent)
-    return boards
-
-
-def compare(suite: str, form: str, boards: Path) -> None:
-    """Print a board's numbers beside the published ones, and what both say of the paper's claims."""
-    chosen = read(suite)
-    theirs = comparing.published(chosen)
-    own = comparing.ours(chosen, leaderboard.read(boards / chosen.name / "results.jsonl").values())
-    cells = own if theirs is None else comparing.beside(theirs, own)
-    if form == "csv":
-        click.echo(tables.csv(cells, 2), nl=False)
-        return
-    head, rows = comparing.table(cells)
-    verdicts = comparing.verdicts(chosen, theirs, own)
-    judged = [list(one.values()) for one in verdicts]
-    if form == "table":
-        display.show(display.console(), f"{chosen.title}: published and ours, in percent", head, rows)
-        display.show(display.console(), "claims", list(verdicts[0]) if verdicts else ["claim"], judged)
-    else:
-        write = tables.markdown if form == "markdown" else tables.latex
-        click.echo(write(head, rows))
-        if verdicts:
-            click.echo(write(list(verdicts[0]), judged), nl=False)
-
-
-def _recorded(suite: str, boards: Path) -> tuple[Suite, Path, list[Result]]:
-    """Return a suite, the folder of its board and the results there; raises `UserError` where there are none."""
-    chosen = read(suite)
-    folder = boards / chosen.name
-    results = leaderboard.read(folder / "results.jsonl")
-    if not results:
-        raise UserError(f"{folder / 'results.jsonl'} holds no results; run `uebench run {suite}` first")
-    return chosen, folder, list(results.values())
 
 
 def _broken(survey: Survey, plan: Plan) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from uebench import history, leaderboard, ranking, spec, submission
 from uebench.api import UserError
-from uebench.commands import on_record, rebuild
+from uebench.board import on_record, rebuild
 from uebench.display import say
 from uebench.history import Rulings
 from uebench.judging import Desk, Judged

@@ -90,3 +90,6 @@ def withdraw(suite: str, noise: str, reason: str, store: Path, boards: Path) -> 
     from uebench.store import Store
 
     deciding.withdraw(suite, noise, reason, Store(store), boards)
+
+
+COMMANDS = (submit, verify, accept, withdraw)

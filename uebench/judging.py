@@ -10,8 +10,8 @@ from typing import Any
 
 from uebench import bundle, display, naming, rerun, schedule, spec, submission
 from uebench.api import Component, UserError
+from uebench.board import on_record
 from uebench.bundle import Bundle
-from uebench.commands import on_record
 from uebench.display import say
 from uebench.entry import Entry, handed_in
 from uebench.history import Badge
