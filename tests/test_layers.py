@@ -20,7 +20,7 @@ LAYERS = [
     {"spec", "seeds", "replay", "precision", "elsewhere", "reports"},
     {"folding"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},
-    {"result", "log", "container"},
+    {"result", "log", "container", "kinds"},
     {"journal", "kit", "registry", "audit", "gallery", "bundle", "history"},
     {"suite_file", "train", "place", "restore", "scaffold"},
     {"suite"},

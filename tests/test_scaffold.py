@@ -22,7 +22,8 @@ from click.testing import CliRunner
 from tests.conftest import ROOT, TINY, environment, install
 from uebench import UserError, check, history, leaderboard, plugin_file, scaffold
 from uebench.cli import main
-from uebench.registry import KINDS, Registry
+from uebench.kinds import KINDS
+from uebench.registry import Registry
 
 GUIDE = (ROOT / "plugins" / "README.md").read_text()
 NAMES = {"noise": "my-noise", "breaker": "my-breaker", "target": "my-target", "dataset": "my-dataset"}

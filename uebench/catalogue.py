@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from uebench import display, spec
-from uebench.registry import Entry, component_kind, registry
+from uebench.kinds import component_kind
+from uebench.registry import Entry, registry
 
 
 def overview(console: Console) -> None:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 import pluggy
 
 from uebench import hookspecs, spec
-from uebench.api import Breaker, Component, Noise, Source, Target, UserError
+from uebench.api import Component, UserError
+from uebench.kinds import HOOKS, KINDS, advice, component_kind, flaw
 from uebench.plugin_file import PluginFile
 
 GROUP = "uebench"
-KINDS: dict[str, type[Component]] = {"noise": Noise, "breaker": Breaker, "target": Target, "dataset": Source}
-HOOKS = {"register_noises": "noise", "register_breakers": "breaker", "register_targets": "target"}
-HOOKS["register_datasets"] = "dataset"
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ class Registry:
             for hook in unknown:
                 refuse(f"there is no hook {hook}{spec.nearest(hook, HOOKS)}")
             if not implemented and not unknown:
-                refuse(f"it implements no hook{_advice(module)}")
+                refuse(f"it implements no hook{advice(module)}")
             found = [
                 (HOOKS[hook], cls) for hook in HOOKS for classes in getattr(manager.hook, hook)() for cls in classes
             ]
@@ -186,41 +183,6 @@ class Registry:
                 if entry.cls is type(component):
                     return entry.distribution, entry.release
         return "unregistered", "?"
-
-
-@cache
-def component_kind(annotation: Any) -> str | None:
-    """Return the kind of component that a parameter of this type holds, one or several; None for a plain value."""
-    if get_origin(annotation) is tuple and get_args(annotation)[1:] == (...,):
-        annotation = get_args(annotation)[0]
-    if inspect.isclass(annotation):
-        for kind, basis in KINDS.items():
-            if issubclass(annotation, basis):
-                return kind
-    return None
-
-
-def flaw(cls: Any, kind: str) -> str:
-    """Return what disqualifies a class from being registered as this kind, or an empty text."""
-    basis = KINDS[kind]
-    if not (inspect.isclass(cls) and issubclass(cls, basis) and cls is not basis):
-        return f"{cls!r} is no subclass of uebench.{basis.__name__}"
-    if not spec.NAME.fullmatch(str(getattr(cls, "name", ""))):
-        return f"{cls.__name__} needs a name of lower-case letters, digits and hyphens"
-    try:
-        spec.kinds(cls)
-    except (NameError, TypeError) as error:
-        return f"{cls.__name__} has a parameter whose type cannot be read: {error}"
-    return ""
-
-
-def _advice(module: object) -> str:
-    """Return what a plug-in without hooks is to do about the components it defines."""
-    for hook, kind in HOOKS.items():
-        for cls in vars(module).values():
-            if getattr(cls, "__module__", "") == getattr(module, "__name__", None) and not flaw(cls, kind):
-                return f" for {cls.__name__}: let {hook}, marked with @uebench.hookimpl, return [{cls.__name__}]"
-    return f": mark one of {', '.join(HOOKS)} with @uebench.hookimpl"
 
 
 def points() -> list[importlib.metadata.EntryPoint]:

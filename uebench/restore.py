@@ -9,7 +9,8 @@ from typing import cast, get_origin
 
 from uebench import spec
 from uebench.api import Breaker, Component, UserError
-from uebench.registry import component_kind, registry
+from uebench.kinds import component_kind
+from uebench.registry import registry
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:=,()/+@-]*")
 """What a canonical text and a label are made of: nothing that a table, a page or a terminal takes for more."""

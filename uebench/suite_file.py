@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from uebench import spec
 from uebench.api import Recipe, UserError
-from uebench.registry import KINDS
+from uebench.kinds import KINDS
 
 LISTS = ("datasets", "noises", "breakers", "targets")
 GRID = (*LISTS, "protected", "kind", "recipe", "defaults")
