@@ -84,6 +84,16 @@ class Greedy(Breaker):
         torch.empty(10**15)
 
 
+class Poisons(Breaker):
+    "Leave its process unusable, as what goes wrong on a GPU does; comes first, being the longest."
+    name = "poisons"
+    def passes(self):
+        return 100
+    def ail(self):
+        torch.set_default_device("meta")
+        raise RuntimeError("device-side assert triggered")
+
+
 class Sleeps(Breaker):
     "Hang."
     name = "sleeps"
@@ -98,7 +108,7 @@ def register_datasets():
 
 @uebench.hookimpl
 def register_breakers():
-    return [Dies, Greedy, Sleeps]
+    return [Dies, Greedy, Poisons, Sleeps]
 """
 
 
@@ -107,26 +117,27 @@ def test_the_rest_is_done_the_summary_says_what_failed_and_the_same_command_does
 ) -> None:
     (tmp_path / "ill.py").write_text(PLUGIN)
     datasets = [word for name in ("fine", "broken", "lost", "stuck") for word in ("--dataset", name)]
-    breakers = [word for name in ("dies", "greedy", "sleeps", "grayscale") for word in ("--breaker", name)]
+    breakers = [word for name in ("dies", "greedy", "poisons", "sleeps", "grayscale") for word in ("--breaker", name)]
     words = ["run", str(TINY), "--plugin", "ill.py", "--noise", "none", *datasets, *breakers]
     words += ["--workers", "1", "--patience", "12"]
     ill = run(*words)
     assert ill.returncode == 1, ill.stdout + ill.stderr
     failed = re.findall(r"^failed: (.*)$", ill.stderr, re.MULTILINE)
     silent = "nothing was heard of it for 12 s (--patience), so its process was ended"
-    costs = "cannot be used, and so 5 cells cannot be run"
+    costs = "cannot be used, and so 6 cells cannot be run"
     memory = "out of memory on cpu; fewer --workers leave each more, or a smaller batch in the recipe ("
     expected = {
         f"data set broken {costs}: OSError: the disk is gone",
         f"data set lost {costs}: no such place",
         f"data set stuck {costs}: {silent}",
         "none / dies on smallcnn, seed 0, fine: its process died (exit code -9); out of memory?",
+        "none / poisons on smallcnn, seed 0, fine: RuntimeError: device-side assert triggered",
         f"none / sleeps on smallcnn, seed 0, fine: {silent}",
     }
     assert expected < set(failed)
     (other,) = set(failed) - expected
     assert other.startswith(f"none / greedy on smallcnn, seed 0, fine: {memory}")
-    assert "18 of 20 cells are missing. The same command tries them again." in ill.stderr
+    assert "22 of 24 cells are missing. The same command tries them again." in ill.stderr
     assert "OSError: the disk is gone" in ill.stderr
     done = set(re.findall(r"done   (none / .*?):", ill.stdout))
     assert done == {"none / none on smallcnn, seed 0, fine", "none / grayscale on smallcnn, seed 0, fine"}
@@ -136,7 +147,7 @@ def test_the_rest_is_done_the_summary_says_what_failed_and_the_same_command_does
     begun = re.findall(r"start  (.*)", well.stdout)
     assert begun.count("making none for fine, seed 0") == 0
     assert sum(line.startswith("making") for line in begun) == 3
-    assert len(begun) == 3 + 18
+    assert len(begun) == 3 + 22
 
 
 class Greedy(Breaker):

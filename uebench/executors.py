@@ -67,7 +67,7 @@ def execute(
     store, device = Store(root, queue.listener.said), torch.device(devices[0])
     torch.set_num_threads(threads)
     queue.fill(ordered(lacking(plan, queue, store), store, device))
-    if queue.jobs and len(devices) * workers == 1 and not patience:
+    if queue.jobs and workers == 1 and list(devices) == ["cpu"] and not patience:
         here(queue, Place(store, device, every))
     elif queue.jobs:
         spread(queue, devices, workers, Terms(root, threads, every, patience, registry().files))

@@ -121,17 +121,19 @@ class _Worker:
             queue.listener.said(*content)
         elif kind == "step":
             queue.listener.stepped(self.job, *content)
+        elif kind == "failed" and any(content[1:]):  # an error that nobody expected can leave a GPU unusable
+            self.replace(queue, *content)
         elif kind != "begun":
             job, self.job = self.job, None
             queue.close(job, kind, *content)
 
-    def replace(self, queue: Queue, reason: str) -> None:
+    def replace(self, queue: Queue, reason: str, trace: str = "") -> None:
         """Fail the job and go on with a fresh process."""
         assert self.job
         self.process.kill()
         job, self.job = self.job, None
         self.spawn()
-        queue.close(job, "failed", reason, "")
+        queue.close(job, "failed", reason, trace)
 
 
 def spread(queue: Queue, devices: Sequence[str], workers: int, terms: Terms) -> None:
