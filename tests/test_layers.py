@@ -16,7 +16,8 @@ from tests.conftest import ROOT
 from uebench.registry import registry
 
 LAYERS = [
-    {"api"},
+    {"component"},
+    {"api", "recipe"},
     {"spec", "seeds", "replay", "precision", "elsewhere", "reports"},
     {"folding"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},

@@ -1,22 +1,9 @@
 """Noises that make images unlearnable, breakers that learn from them all the same, and a board that ranks both."""
 
-from uebench.api import (
-    Breaker,
-    Budget,
-    Choice,
-    Component,
-    Context,
-    Dataset,
-    Images,
-    Noise,
-    Recipe,
-    Source,
-    Split,
-    Target,
-    UserError,
-    parameter,
-)
+from uebench.api import Breaker, Budget, Choice, Context, Dataset, Images, Noise, Source, Split, Target
+from uebench.component import Component, UserError, parameter
 from uebench.hookspecs import hookimpl
+from uebench.recipe import Recipe
 
 __version__ = "0.1.0"
 

@@ -1,90 +1,19 @@
-"""What a plug-in author writes against: components and their parameters, data sets, recipes, and the lent context."""
+"""What a plug-in author writes against: the four kinds of components, data sets, and the lent context."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from uebench.component import Component, parameter
 
 if TYPE_CHECKING:  # so that `uebench --help` loads no torch
     import torch
     from torch import Tensor
     from torch.nn import Module
-
-
-class UserError(Exception):
-    """A mistake of the person at the keyboard; shown as one line, never with a traceback."""
-
-    status = 2
-    """The exit status of the command line."""
-
-
-def parameter(
-    *,
-    default: Any = MISSING,
-    doc: str = "",
-    unit: str = "",
-    low: float | None = None,
-    above: float | None = None,
-    high: float | None = None,
-    neutral: float | None = None,
-    identity: bool = True,
-    later: bool = False,
-) -> Any:
-    """Declare a parameter of a component: its default, what it means, its unit and its allowed range.
-
-    `low` and `high` are inclusive, `above` is exclusive. `neutral` is the value with which a breaker does nothing: a
-    curve over the parameter has the result without that breaker there. `identity=False` says that the value changes
-    no number (a path, a title) and so stays out of the content key. `later=True` says that the parameter was added
-    after results were published: at its default it stays out too, so that their keys hold. A field annotated with a
-    component class holds a component of that kind, one annotated `tuple[Class, ...]` several, written with slashes
-    between them; the default may be given as text, which the registry resolves.
-    """
-    meaning = {"doc": doc, "unit": unit, "neutral": neutral, "identity": identity, "later": later}
-    return field(default=default, metadata={**meaning, "low": low, "above": above, "high": high})
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, parameter))
-class Component:
-    """A noise, breaker, target or data source; its annotated fields make it a frozen, keyword-only dataclass.
-
-    Field types are `int`, `float`, `bool`, `str`, `Literal[...]` of strings, a component class, or a tuple of one.
-    """
-
-    name: ClassVar[str]
-    """What the command line calls it: lower-case letters, digits and hyphens."""
-    version: ClassVar[int] = 1
-    """Raised when the same parameters would give other numbers."""
-    paper: ClassVar[str] = ""
-    """Where the method is published: authors, title, venue, section."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        text = cls.__doc__ or ""
-        dataclass(frozen=True, kw_only=True)(cls)
-        cls.__doc__ = text  # where there is none, dataclass() put a signature
-
-    def __post_init__(self) -> None:
-        """Refuse a value outside its declared range; raises `UserError`."""
-        for one in fields(self):  # type: ignore[arg-type]
-            value, meta = getattr(self, one.name), one.metadata
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                continue
-            if not math.isfinite(value):
-                raise UserError(f"{self.name}: {one.name} must be a finite number, not {value}")
-            low, above, high = meta.get("low"), meta.get("above"), meta.get("high")
-            if low is not None and value < low:
-                raise UserError(f"{self.name}: {one.name} must be at least {low:g}, not {value:g}")
-            if above is not None and value <= above:
-                raise UserError(f"{self.name}: {one.name} must be above {above:g}, not {value:g}")
-            if high is not None and value > high:
-                raise UserError(f"{self.name}: {one.name} must be at most {high:g}, not {value:g}")
-
-    def alias(self) -> str:
-        """Return the name that labels show; a data source that wraps many sets says which one it holds."""
-        return self.name
 
 
 @dataclass(frozen=True)
@@ -236,37 +165,6 @@ class Source(Component):
     def augment(self, images: Tensor) -> Tensor:
         """Apply the data set's training augmentation to (b, c, h, w): random per image, differentiable."""
         return images
-
-
-class Recipe(Component):
-    """How a network is trained: gradient descent counted in steps (batches), as the papers count.
-
-    The defaults are the protocol of REM (Fu et al., ICLR 2022, section 5.1): 40 000 steps, learning rate divided by
-    ten after 40 % and 80 % of them. Transformers are usually trained by `adamw` (Loshchilov and Hutter, ICLR 2019), at
-    a lower rate.
-    """
-
-    name = "sgd"
-
-    steps: int = parameter(default=40_000, doc="training steps", unit="batches", low=1)
-    batch: int = parameter(default=128, doc="batch size", unit="images", low=1)
-    lr: float = parameter(default=0.1, doc="highest learning rate", above=0)
-    momentum: float = parameter(default=0.9, doc="momentum", low=0, high=1)
-    weight_decay: float = parameter(default=5e-4, doc="weight decay on all parameters", low=0)
-    schedule: Literal["step", "one-cycle", "constant"] = parameter(default="step", doc="learning-rate schedule")
-    precision: Literal["fp32", "tf32", "bf16"] = parameter(
-        default="fp32", doc="tf32 for products on a GPU, bf16 by autocast, each where the device has it"
-    )
-    evaluations: int = parameter(default=10, doc="points of the accuracy curve", low=1)
-    optimiser: Literal["sgd", "adamw"] = parameter(
-        default="sgd", doc="adamw has the momentum for its first beta, and 0.999 for its second", later=True
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse a momentum that AdamW cannot divide by; raises `UserError`."""
-        super().__post_init__()
-        if self.optimiser == "adamw" and self.momentum == 1:
-            raise UserError(f"{self.name}: momentum must be below 1 with adamw, not 1")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from uebench.api import Budget, Noise, UserError
+from uebench.api import Budget, Noise
+from uebench.component import UserError
 from uebench.pixels import to_float, to_steps
 
 TOLERANCE = 1e-6

@@ -10,8 +10,9 @@ from statistics import median
 import torch
 
 from uebench import attacks, spec
-from uebench.api import Recipe, Target
+from uebench.api import Target
 from uebench.precision import Classifier, has_bf16
+from uebench.recipe import Recipe
 from uebench.sgd import Training
 from uebench.train import build
 

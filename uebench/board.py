@@ -9,7 +9,7 @@ import click
 
 from uebench import compare as comparing
 from uebench import display, history, leaderboard, pages, ranking, tables
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.result import Result
 from uebench.store import write_whole
 from uebench.suite import Suite, read

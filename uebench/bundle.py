@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from uebench import container, log, result
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.container import LARGEST, LIMITS, MANIFEST, MEMBERS, RESULTS
 from uebench.result import Result
 from uebench.store import LOG, pack, writing

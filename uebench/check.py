@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from uebench import contract, display, elsewhere, spec
-from uebench.api import Component
+from uebench.component import Component
 from uebench.contract import Finding
 from uebench.registry import registry
 from uebench.suite import DEFAULT, Suite, read

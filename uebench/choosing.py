@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from uebench import spec
-from uebench.api import Breaker, Split, UserError
+from uebench.api import Breaker, Split
+from uebench.component import UserError
 from uebench.plan import Cell
 from uebench.result import Result
 from uebench.seeds import derive, permutation

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from uebench import authoring, desk, showing
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.options import boards_option, crew_options, machine_options, place, plugin_option, seed_option, shares
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.executors import cores
 from uebench.plan import Job, Plan
 from uebench.processes import Terms, hung

@@ -16,8 +16,9 @@ from uebench import bench as benching
 from uebench import display, forecast, leaderboard, naming, pages, preview, schedule, tables
 from uebench import export as exporting
 from uebench import plan as planning
-from uebench.api import Breaker, Noise, Source, UserError
+from uebench.api import Breaker, Noise, Source
 from uebench.board import rebuild
+from uebench.component import UserError
 from uebench.data import fingerprint, load, names
 from uebench.machine import Machine
 from uebench.place import Place, made_with, now

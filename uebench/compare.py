@@ -11,7 +11,7 @@ import pandas as pd
 
 from uebench import registry as plugins
 from uebench import spec
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.result import Result
 from uebench.selection import recipe_of
 from uebench.suite import Claim, Suite

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from uebench import audit, spec
-from uebench.api import Breaker, Component, Dataset, Noise, Source, Target, UserError
+from uebench.api import Breaker, Dataset, Noise, Source, Target
+from uebench.component import Component, UserError
 from uebench.data import validate
 from uebench.pixels import to_float
 from uebench.seeds import sow

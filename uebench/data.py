@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from uebench import spec
-from uebench.api import Dataset, Source, Split, UserError
+from uebench.api import Dataset, Source, Split
 from uebench.audit import ContractError
+from uebench.component import UserError
 from uebench.pixels import to_float
 from uebench.store import Store, pack
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from uebench import history, leaderboard, ranking, spec, submission
-from uebench.api import UserError
 from uebench.board import on_record, rebuild
+from uebench.component import UserError
 from uebench.display import say
 from uebench.history import Rulings
 from uebench.judging import Desk, Judged

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from uebench import spec
-from uebench.api import UserError
 from uebench.bundle import Bundle
+from uebench.component import UserError
 from uebench.grouping import required
 from uebench.plan import NUMBERS
 from uebench.registry import registry

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from uebench import spec
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.place import Place
 from uebench.plan import Plan
 from uebench.processes import Terms, spread

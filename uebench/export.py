@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from uebench import __version__, spec
-from uebench.api import Budget, Dataset, Noise, UserError
+from uebench.api import Budget, Dataset, Noise
 from uebench.audit import TOLERANCE, ContractError, excess
+from uebench.component import UserError
 from uebench.data import load, names
 from uebench.pixels import to_steps
 from uebench.plan import Protect

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from uebench import spec
-from uebench.api import Recipe, Target
+from uebench.api import Target
 from uebench.place import device_name
 from uebench.plan import Cell, Job, Protect, Trial, Victim
+from uebench.recipe import Recipe
 from uebench.spec import alternatives
 from uebench.store import Store, pack, writing
 

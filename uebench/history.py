@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.store import write_whole
 from uebench.untrusted import conform, read_json
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from uebench import bundle, display, naming, rerun, schedule, spec, submission
-from uebench.api import Component, UserError
 from uebench.board import on_record
 from uebench.bundle import Bundle
+from uebench.component import Component, UserError
 from uebench.display import say
 from uebench.entry import Entry, handed_in
 from uebench.history import Badge

@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any, get_args, get_origin
 
 from uebench import spec
-from uebench.api import Breaker, Component, Noise, Source, Target
+from uebench.api import Breaker, Noise, Source, Target
+from uebench.component import Component
 
 KINDS: dict[str, type[Component]] = {"noise": Noise, "breaker": Breaker, "target": Target, "dataset": Source}
 HOOKS = {"register_noises": "noise", "register_breakers": "breaker", "register_targets": "target"}

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from uebench.api import Context, Images, Recipe
+from uebench.api import Context, Images
 from uebench.attacks import Attack, Norm, adversary, apgd, attack_passes, frozen, pgd, project, slope
 from uebench.pixels import Pixels, blank, crop_and_flip, quantise, to_bytes, to_float, to_steps
+from uebench.recipe import Recipe
 from uebench.sgd import Training
 
 __all__ = [

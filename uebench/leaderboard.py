@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from uebench import result
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.result import Result
 from uebench.store import write_whole
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.store import LOG, Store
 from uebench.untrusted import conform, read_json
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from uebench import tables
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.ranking import Board
 from uebench.store import write_whole
 from uebench.suite import Suite

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import uebench
-from uebench.api import Component, Split
+from uebench.api import Split
+from uebench.component import Component
 from uebench.precision import CPUINFO, has_bf16
 from uebench.registry import registry
 from uebench.store import Store

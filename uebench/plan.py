@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from uebench import spec
-from uebench.api import Breaker, Noise, Recipe, Source, Target
+from uebench.api import Breaker, Noise, Source, Target
+from uebench.recipe import Recipe
 from uebench.selection import Selection
 from uebench.spec import alternatives
 from uebench.suite_file import Kind

@@ -7,8 +7,9 @@ import re
 from datetime import datetime
 
 from uebench import spec
-from uebench.api import Recipe, UserError
+from uebench.component import UserError
 from uebench.plan import cell_identity, content_key
+from uebench.recipe import Recipe
 from uebench.registry import registry
 from uebench.restore import PLAIN, parse
 from uebench.result import Result

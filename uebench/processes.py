@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.place import Place
 from uebench.plan import Job
 from uebench.plugin_file import PluginFile

@@ -13,7 +13,7 @@ from typing import Any, get_origin
 import pluggy
 
 from uebench import hookspecs, spec
-from uebench.api import Component, UserError
+from uebench.component import Component, UserError
 from uebench.kinds import HOOKS, KINDS, advice, component_kind, flaw
 from uebench.plugin_file import PluginFile
 

@@ -8,8 +8,9 @@ from typing import cast
 
 from uebench import plan as planning
 from uebench.agreement import Agreement, counts, spread
-from uebench.api import Component, Noise, Source, Target, UserError
+from uebench.api import Noise, Source, Target
 from uebench.bundle import Bundle
+from uebench.component import Component, UserError
 from uebench.data import complete, fingerprint, load
 from uebench.entry import Entry
 from uebench.plan import Cell, Plan

@@ -8,7 +8,8 @@ from dataclasses import MISSING, fields
 from typing import cast, get_origin
 
 from uebench import spec
-from uebench.api import Breaker, Component, UserError
+from uebench.api import Breaker
+from uebench.component import Component, UserError
 from uebench.kinds import component_kind
 from uebench.registry import registry
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, NoReturn, get_type_hints
 
 from uebench import spec
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.untrusted import conform
 
 SCHEMA = 1

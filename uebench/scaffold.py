@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.registry import registry
 from uebench.store import writing
 

@@ -8,7 +8,9 @@ from typing import Any, cast
 
 from uebench import registry as plugins
 from uebench import spec
-from uebench.api import Breaker, Noise, Recipe, Source, Target, UserError
+from uebench.api import Breaker, Noise, Source, Target
+from uebench.component import UserError
+from uebench.recipe import Recipe
 from uebench.suite import RECIPES, Suite, name_of
 from uebench.suite_file import Kind
 

@@ -12,7 +12,7 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from uebench import replay
-from uebench.api import Recipe
+from uebench.recipe import Recipe
 from uebench.seeds import derive, permutation
 
 

@@ -11,7 +11,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from uebench.api import Breaker, Component, UserError
+from uebench.api import Breaker
+from uebench.component import Component, UserError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _SPECIAL = re.compile(r"[,:+=()\s]")

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from uebench.api import UserError
+from uebench.component import UserError
 
 MANIFEST, LOG = "manifest.json", "log.jsonl"
 

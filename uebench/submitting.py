@@ -9,9 +9,9 @@ from typing import Any
 
 from uebench import bundle, log, naming, provenance, spec, submission
 from uebench import plan as planning
-from uebench.api import UserError
 from uebench.board import on_record
 from uebench.bundle import Bundle
+from uebench.component import UserError
 from uebench.data import fingerprint
 from uebench.display import say
 from uebench.entry import Entry, follows, terms

@@ -10,7 +10,7 @@ from typing import Any
 
 from uebench import registry as plugins
 from uebench import spec
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.suite_file import GRID, LISTS, Kind, SuiteFile, defaults_over, recipe_over
 
 DEFAULT = "demo"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from uebench import spec
-from uebench.api import Recipe, UserError
+from uebench.component import UserError
 from uebench.kinds import KINDS
+from uebench.recipe import Recipe
 
 LISTS = ("datasets", "noises", "breakers", "targets")
 GRID = (*LISTS, "protected", "kind", "recipe", "defaults")

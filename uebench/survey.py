@@ -13,7 +13,8 @@ import torch
 
 from uebench import plan as planning
 from uebench import spec
-from uebench.api import Source, UserError
+from uebench.api import Source
+from uebench.component import UserError
 from uebench.data import complete, fingerprint, load
 from uebench.plan import Plan
 from uebench.processes import Aside

@@ -12,10 +12,11 @@ from torch.nn import Module
 from torch.nn import functional as F
 
 from uebench import folding, replay
-from uebench.api import Breaker, Recipe, Split, Target
+from uebench.api import Breaker, Split, Target
 from uebench.attacks import frozen
 from uebench.pixels import Pixels, to_float
 from uebench.precision import Classifier, settle
+from uebench.recipe import Recipe
 from uebench.seeds import sow
 from uebench.sgd import Training
 

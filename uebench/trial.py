@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from uebench import plan
-from uebench.api import Dataset, Noise, Recipe, Source, Split, Target
+from uebench.api import Dataset, Noise, Source, Split, Target
 from uebench.data import untested
 from uebench.journal import StoredJournal
 from uebench.pixels import Pixels
 from uebench.place import Place
+from uebench.recipe import Recipe
 from uebench.seeds import sow
 from uebench.store import Store
 from uebench.work import LentContext

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from uebench import spec
-from uebench.api import UserError
+from uebench.component import UserError
 
 DIGITS = 16
 """Of a whole number: more are no count of anything here."""

@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from uebench import again, figures, grouping, history, leaderboard, pages, ranking, spec, tables
-from uebench.api import UserError
+from uebench.component import UserError
 from uebench.result import Result
 from uebench.store import write_whole
 from uebench.suite import Suite, read

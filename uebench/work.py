@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from uebench import audit, cells, forecast, log, result
-from uebench.api import Dataset, Target, UserError
+from uebench.api import Dataset, Target
+from uebench.component import UserError
 from uebench.data import load, names, untested
 from uebench.gallery import sheet
 from uebench.journal import Report, StoredJournal
