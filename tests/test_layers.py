@@ -17,7 +17,7 @@ from uebench.registry import registry
 
 LAYERS = [
     {"component"},
-    {"api", "recipe"},
+    {"api", "recipe", "files", "grammar", "norms"},
     {"spec", "seeds", "replay", "precision", "elsewhere", "reports"},
     {"folding"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},
@@ -36,8 +36,8 @@ LAYERS = [
     {"executors", "pages", "remote", "survey", "catalogue", "check", "preview", "plots"},
     {"cluster"},
     {"machine", "board"},
-    {"commands", "submission", "web"},
-    {"rerun"},
+    {"commands", "submission", "sections"},
+    {"rerun", "web"},
     {"submitting"},
     {"judging"},
     {"deciding"},

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tests.laboratory import data, surrogate
 from uebench import kit
-from uebench.attacks import direction, project
+from uebench.norms import direction, project
 from uebench_plugins.breakers.adv_l1 import AdvL1
 from uebench_plugins.breakers.adv_l2 import AdvL2
 

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from tests.conftest import ROOT
 from tests.test_leaderboard import DEMO, full, made, text
-from uebench import UserError, cells, figures, grouping, history, leaderboard, ranking, suite, train, web
+from uebench import UserError, cells, figures, grouping, history, leaderboard, ranking, sections, suite, train, web
 from uebench.cli import main
 from uebench.result import Result
 
@@ -184,7 +184,7 @@ def test_names_of_pages_are_safe_and_differ_where_the_noise_does() -> None:
         ("", "f"),
         ("a" * 999, "g"),
     ]
-    found = [web.place(*one) for one in names]
+    found = [sections.place(*one) for one in names]
     assert len({name.lower() for name in found}) == len(found)
     for name in found:
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uebench import Breaker, Component, Recipe, Target, UserError, parameter, spec
+from uebench import Breaker, Component, Recipe, Target, UserError, grammar, parameter, spec
 from uebench.registry import registry
 from uebench.restore import NotHere, restore
 
@@ -96,15 +96,15 @@ def test_a_component_in_a_parameter_is_resolved_and_part_of_the_identity() -> No
 @given(st.text(alphabet="ab():=,+", max_size=12))
 def test_any_text_parses_or_is_refused(text: str) -> None:
     try:
-        name, parameters = spec.parse(text)
+        name, parameters = grammar.parse(text)
     except UserError:
         return
-    assert spec.NAME.fullmatch(name)
+    assert grammar.NAME.fullmatch(name)
     assert all((*parameters, *parameters.values()))
 
 
 def test_parentheses_protect_separators() -> None:
-    assert spec.parse("folder:path=(/a,b:c+d),size=8") == ("folder", {"path": "/a,b:c+d", "size": "8"})
+    assert grammar.parse("folder:path=(/a,b:c+d),size=8") == ("folder", {"path": "/a,b:c+d", "size": "8"})
 
 
 def test_several_components_in_a_parameter_stand_between_slashes() -> None:
@@ -125,9 +125,9 @@ def test_several_components_in_a_parameter_stand_between_slashes() -> None:
 
 
 def test_the_outer_parentheses_go_only_where_they_belong_together() -> None:
-    assert spec.parse("x:a=(b:c=1)/(d:e=2)") == ("x", {"a": "(b:c=1)/(d:e=2)"})
-    assert spec.several("x", "a", "(b:c=1)/(d:e=2)/f") == ["b:c=1", "d:e=2", "f"]
-    assert spec.several("x", "a", "b:c=1") == ["b:c=1"]
+    assert grammar.parse("x:a=(b:c=1)/(d:e=2)") == ("x", {"a": "(b:c=1)/(d:e=2)"})
+    assert grammar.several("x", "a", "(b:c=1)/(d:e=2)/f") == ["b:c=1", "d:e=2", "f"]
+    assert grammar.several("x", "a", "b:c=1") == ["b:c=1"]
 
 
 @pytest.mark.parametrize("parts", [("jpeg",), ("jpeg:quality=9",), ("jpeg:quality=9", "none"), ("none", "jpeg")])
@@ -139,8 +139,8 @@ def test_a_series_of_any_length_survives_its_texts(parts: tuple[str, ...]) -> No
         held: tuple[Breaker, ...] = parameter(default="")
 
     breakers = tuple(registry().build("breaker", part) for part in parts)
-    _, values = spec.parse(spec.label(Holder(held=breakers)))
-    again = spec.several("holder", "held", values["held"])
+    _, values = grammar.parse(spec.label(Holder(held=breakers)))
+    again = grammar.several("holder", "held", values["held"])
     assert tuple(registry().build("breaker", part) for part in again) == breakers
 
 
@@ -221,4 +221,4 @@ def test_components_are_values() -> None:
 def test_canonical_text_and_labels_come_apart_as_they_were_written(
     text: str, head: str, parameters: dict[str, str]
 ) -> None:
-    assert spec.apart(text) == (head, parameters)
+    assert grammar.apart(text) == (head, parameters)

@@ -14,14 +14,10 @@ from torch.nn import functional as F
 
 from uebench import replay
 from uebench.folding import folded
+from uebench.norms import Norm, direction, project
 
 Attack = Literal["pgd", "fgsm", "rs-fgsm", "apgd"]
 """The inner attacks, for the type of a parameter."""
-Norm = Literal["linf", "l2", "l1", "l1-exact"]
-"""The norms of a ball. `l1` is the released code of REM, `l1-exact` what L1 stands for; see `pgd`."""
-ORDER = {"l2": 2.0, "l1": 1.0}
-TINY = 1e-10
-"""What the released code adds to a norm before it divides by it."""
 
 
 @contextmanager
@@ -109,34 +105,6 @@ def pgd(
             _, uphill = slope(network, found, targets)
             found = back(found.add(direction(uphill, norm), alpha=step if ascend else -step))
     return found
-
-
-def direction(uphill: Tensor, norm: Norm) -> Tensor:
-    """Return the step of unit size that an attack takes along gradients (b, c, h, w)."""
-    if norm == "linf":
-        return uphill.sign()
-    flat = uphill.flatten(1)
-    if norm == "l1-exact":
-        place = flat.abs().argmax(1, keepdim=True)
-        return torch.zeros_like(flat).scatter(1, place, flat.gather(1, place).sign()).view_as(uphill)
-    size: Tensor = flat.norm(p=ORDER[norm], dim=1, keepdim=True)
-    return (flat / (size + TINY)).view_as(uphill)
-
-
-def project(delta: Tensor, radius: float, norm: Norm) -> Tensor:
-    """Bring perturbations (b, c, h, w) into the ball: clamped, scaled, or for `l1-exact` to the nearest point."""
-    if norm == "linf":
-        return delta.clamp(-radius, radius)
-    flat = delta.flatten(1)
-    if norm != "l1-exact":
-        size: Tensor = flat.norm(p=ORDER[norm], dim=1, keepdim=True)
-        return (flat * (size.clamp(max=radius) / (size + TINY))).view_as(delta)
-    ordered = flat.abs().sort(dim=1, descending=True).values
-    ranks = torch.arange(1, flat.shape[1] + 1, device=flat.device)
-    levels = (ordered.cumsum(1) - radius) / ranks
-    count = (ordered > levels).sum(1, keepdim=True)
-    shrunk = flat.sign() * (flat.abs() - levels.gather(1, count - 1)).clamp(min=0)
-    return torch.where(flat.abs().sum(1, keepdim=True) <= radius, flat, shrunk).view_as(delta)
 
 
 def apgd(network: Module, images: Tensor, targets: Tensor, *, radius: float, steps: int) -> Tensor:

@@ -10,8 +10,8 @@ import click
 from uebench import compare as comparing
 from uebench import display, history, leaderboard, pages, ranking, tables
 from uebench.component import UserError
+from uebench.files import write_whole
 from uebench.result import Result
-from uebench.store import write_whole
 from uebench.suite import Suite, read
 
 

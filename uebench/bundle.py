@@ -17,8 +17,9 @@ from typing import IO, Any
 from uebench import container, log, result
 from uebench.component import UserError
 from uebench.container import LARGEST, LIMITS, MANIFEST, MEMBERS, RESULTS
+from uebench.files import pack, writing
 from uebench.result import Result
-from uebench.store import LOG, pack, writing
+from uebench.store import LOG
 from uebench.untrusted import conform, read_json
 
 SCHEMA = 1

@@ -13,13 +13,13 @@ import torch
 from uebench import choosing, forecast, result, spec
 from uebench.api import Split
 from uebench.data import complete, kept, load, split
+from uebench.files import pack
 from uebench.journal import Report, StoredJournal
 from uebench.place import Place, made_with, measure_from_here, now, peak
 from uebench.plan import Cell, Job, Trial
 from uebench.result import Result
 from uebench.seeds import derive
 from uebench.seen import filtered, trained_on
-from uebench.store import pack
 from uebench.train import Outcome, build, train
 
 Artefact = Callable[[Job], Mapping[str, Path]]

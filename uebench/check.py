@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from uebench import contract, display, elsewhere, spec
+from uebench import contract, display, elsewhere, grammar, spec
 from uebench.component import Component
 from uebench.contract import Finding
 from uebench.registry import registry
@@ -36,7 +36,7 @@ def assert_contract(text: str, suite: str = DEFAULT) -> None:
 
 def find(text: str, suite: Suite) -> list[tuple[str, Component]]:
     """Return every component that a specification names, of whatever kind; raises `UserError` where there is none."""
-    name, _ = spec.parse(text)
+    name, _ = grammar.parse(text)
     return [(one.kind, registry().build(one.kind, text, suite.defaults)) for one in registry().named(name)]
 
 

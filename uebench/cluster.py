@@ -17,11 +17,12 @@ import torch
 
 from uebench.component import UserError
 from uebench.executors import cores
+from uebench.files import write_whole
 from uebench.plan import Job, Plan
 from uebench.processes import Terms, hung
 from uebench.reports import Reports
 from uebench.schedule import PAUSE, Queue, lacking, ordered
-from uebench.store import Store, write_whole
+from uebench.store import Store
 
 AGAIN = 3
 """How often a job is done again whose process or node was lost."""

@@ -20,12 +20,13 @@ from uebench.api import Breaker, Noise, Source
 from uebench.board import rebuild
 from uebench.component import UserError
 from uebench.data import fingerprint, load, names
+from uebench.files import sweep, write_whole
 from uebench.machine import Machine
 from uebench.place import Place, made_with, now
 from uebench.plan import Plan
 from uebench.registry import registry
 from uebench.selection import Selection, select
-from uebench.store import Store, sweep, write_whole
+from uebench.store import Store
 from uebench.suite import Suite, read
 from uebench.survey import Survey
 from uebench.work import finished

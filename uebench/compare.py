@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from uebench import grammar, spec
 from uebench import registry as plugins
-from uebench import spec
 from uebench.component import UserError
 from uebench.result import Result
 from uebench.selection import recipe_of
@@ -33,7 +33,7 @@ def published(suite: Suite) -> pd.DataFrame | None:
     """
     path = available().get(suite.name)
     if path is None and not suite.claims:
-        raise UserError(f"suite {suite.name} has no published numbers{spec.nearest(suite.name, available())}")
+        raise UserError(f"suite {suite.name} has no published numbers{grammar.nearest(suite.name, available())}")
     if path is None:
         return None
     types = {column: float if column in ("percent", "protected") else str for column in COLUMNS}

@@ -16,8 +16,9 @@ from uebench import spec
 from uebench.api import Dataset, Source, Split
 from uebench.audit import ContractError
 from uebench.component import UserError
+from uebench.files import pack
 from uebench.pixels import to_float
-from uebench.store import Store, pack
+from uebench.store import Store
 
 
 def fingerprint(source: Source, store: Store) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uebench import history, leaderboard, ranking, spec, submission
+from uebench import grammar, history, leaderboard, ranking, submission
 from uebench.board import on_record, rebuild
 from uebench.component import UserError
 from uebench.display import say
@@ -73,7 +73,7 @@ def _listed(suite: Suite, board: Mapping[str, Result], rulings: Rulings, noise: 
     if called and not found:
         raise UserError(f"noise {names[called[0]]} is withdrawn already: {rulings.withdrawn[called[0]]}")
     if not found:
-        raise UserError(f"suite {suite.name} lists no noise {noise!r}{spec.nearest(noise, names.values())}")
+        raise UserError(f"suite {suite.name} lists no noise {noise!r}{grammar.nearest(noise, names.values())}")
     if len(found) > 1:
         raise UserError(f"{noise!r} is the name of several noises; say which: {'; '.join(sorted(found))}")
     return found[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from uebench import spec
+from uebench import grammar, spec
 from uebench.bundle import Bundle
 from uebench.component import UserError
 from uebench.grouping import required
@@ -102,7 +102,7 @@ def handed_in(found: Bundle, suite: Suite) -> Entry:
     name, _, _ = parse("dataset", says["dataset"])
     known = {name_of(text): text for part in suite.parts for text in part.datasets}
     if name not in known:
-        raise UserError(f"suite {suite.name} has no data set {name!r}{spec.nearest(name, known)}")
+        raise UserError(f"suite {suite.name} has no data set {name!r}{grammar.nearest(name, known)}")
     part = suite.part(name)
     usual = list(_usual(part, name))
     if usual and says["dataset"] not in usual:
@@ -117,7 +117,7 @@ def handed_in(found: Bundle, suite: Suite) -> Entry:
         parse("noise", text)
     if len(set(says["noises"])) != len(says["noises"]) or clean in says["noises"] or not says["noises"]:
         raise UserError("the bundle names no noise, one twice, or the clean set")
-    for text in spec.split(says["breaker"], "+") if says["breaker"] else ():
+    for text in grammar.split(says["breaker"], "+") if says["breaker"] else ():
         parse("breaker", text)
     if not says["breaker"] and len(says["noises"]) > 1:
         raise UserError(f"the bundle hands in {len(says['noises'])} noises at once; an entry is of one")

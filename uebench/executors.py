@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from uebench import spec
+from uebench import grammar
 from uebench.component import UserError
 from uebench.place import Place
 from uebench.plan import Plan
@@ -45,7 +45,7 @@ def devices(wanted: str | None = None) -> list[str]:
         return there
     for name in wanted.split(","):
         if name not in ("cpu", *there):
-            raise UserError(f"no device {name!r} here{spec.nearest(name, {'cpu', *there})}")
+            raise UserError(f"no device {name!r} here{grammar.nearest(name, {'cpu', *there})}")
     return wanted.split(",")
 
 

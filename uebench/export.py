@@ -25,9 +25,10 @@ from uebench.api import Budget, Dataset, Noise
 from uebench.audit import TOLERANCE, ContractError, excess
 from uebench.component import UserError
 from uebench.data import load, names
+from uebench.files import write_whole, writing
 from uebench.pixels import to_steps
 from uebench.plan import Protect
-from uebench.store import Store, write_whole, writing
+from uebench.store import Store
 
 Array = Literal["safetensors", "npy", "none"]
 SCHEMA = 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from uebench import spec
+from uebench import grammar
 from uebench.registry import none, registry
 
 
@@ -31,9 +31,9 @@ def families(chains: Mapping[str, str]) -> list[Family]:
     """Return the families of two chains or more among some chains, given by canonical text with their labels."""
     found: dict[tuple[Any, ...], dict[str, float]] = {}
     for chain in sorted(chains):
-        members = spec.split(chain, "+")
+        members = grammar.split(chain, "+")
         for place, member in enumerate(members):
-            head, parameters = spec.apart(member)
+            head, parameters = grammar.apart(member)
             others = (*members[:place], *members[place + 1 :])
             for key, value in parameters.items():
                 if (number := _number(value)) is not None:
@@ -48,8 +48,8 @@ def families(chains: Mapping[str, str]) -> list[Family]:
 
 def _family(breaker: str, key: str, place: int, others: Sequence[str], values: dict[str, float], label: str) -> Family:
     """Return a family with what its parameter's declaration says, where that plug-in is installed."""
-    labels = spec.split(label, "+")
-    head, shown = spec.apart(labels[place])
+    labels = grammar.split(label, "+")
+    head, shown = grammar.apart(labels[place])
     kept = ",".join(f"{name}={value}" for name, value in shown.items() if name != key)
     labels[place] = f"{head}:{kept}" if kept else head
     entry = registry().entries["breaker"].get(breaker)

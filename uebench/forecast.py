@@ -13,11 +13,12 @@ import torch
 
 from uebench import spec
 from uebench.api import Target
+from uebench.files import pack, writing
 from uebench.place import device_name
 from uebench.plan import Cell, Job, Protect, Trial, Victim
 from uebench.recipe import Recipe
 from uebench.spec import alternatives
-from uebench.store import Store, pack, writing
+from uebench.store import Store
 
 RATES = "rates.jsonl"
 """The file of measured times in a store, one job a line."""

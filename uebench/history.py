@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from uebench.component import UserError
-from uebench.store import write_whole
+from uebench.files import write_whole
 from uebench.untrusted import conform, read_json
 
 FILE = "history.jsonl"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uebench import bundle, display, naming, rerun, schedule, spec, submission
+from uebench import bundle, display, grammar, naming, rerun, schedule, spec, submission
 from uebench.board import on_record
 from uebench.bundle import Bundle
 from uebench.component import Component, UserError
@@ -63,7 +63,7 @@ def judge(path: Path, count: int, seed: int, desk: Desk) -> Judged:
     found = bundle.read(path)
     name = desk.suite or found.manifest["suite"]
     if not desk.suite and name not in available():  # a stranger's text never becomes a path
-        raise UserError(f"unknown suite {name!r}{spec.nearest(name, available())}; or give its file with --suite")
+        raise UserError(f"unknown suite {name!r}{grammar.nearest(name, available())}; or give its file with --suite")
     suite = read(name)
     board, rulings = on_record(desk.boards, suite)
     references = submission.check(found, suite, board, rulings, datetime.now(UTC))

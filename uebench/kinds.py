@@ -6,7 +6,7 @@ import inspect
 from functools import cache
 from typing import Any, get_args, get_origin
 
-from uebench import spec
+from uebench import grammar, spec
 from uebench.api import Breaker, Noise, Source, Target
 from uebench.component import Component
 
@@ -32,7 +32,7 @@ def flaw(cls: Any, kind: str) -> str:
     basis = KINDS[kind]
     if not (inspect.isclass(cls) and issubclass(cls, basis) and cls is not basis):
         return f"{cls!r} is no subclass of uebench.{basis.__name__}"
-    if not spec.NAME.fullmatch(str(getattr(cls, "name", ""))):
+    if not grammar.NAME.fullmatch(str(getattr(cls, "name", ""))):
         return f"{cls.__name__} needs a name of lower-case letters, digits and hyphens"
     try:
         spec.kinds(cls)

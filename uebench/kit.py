@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from uebench.api import Context, Images
-from uebench.attacks import Attack, Norm, adversary, apgd, attack_passes, frozen, pgd, project, slope
+from uebench.attacks import Attack, adversary, apgd, attack_passes, frozen, pgd, slope
+from uebench.norms import Norm, project
 from uebench.pixels import Pixels, blank, crop_and_flip, quantise, to_bytes, to_float, to_steps
 from uebench.recipe import Recipe
 from uebench.sgd import Training

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from uebench import result
 from uebench.component import UserError
+from uebench.files import write_whole
 from uebench.result import Result
-from uebench.store import write_whole
 
 
 def read(path: Path) -> dict[str, Result]:

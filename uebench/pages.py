@@ -11,8 +11,8 @@ import pandas as pd
 
 from uebench import tables
 from uebench.component import UserError
+from uebench.files import write_whole
 from uebench.ranking import Board
-from uebench.store import write_whole
 from uebench.suite import Suite
 
 READING = """\

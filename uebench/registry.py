@@ -12,7 +12,7 @@ from typing import Any, get_origin
 
 import pluggy
 
-from uebench import hookspecs, spec
+from uebench import grammar, hookspecs, spec
 from uebench.component import Component, UserError
 from uebench.kinds import HOOKS, KINDS, advice, component_kind, flaw
 from uebench.plugin_file import PluginFile
@@ -82,7 +82,7 @@ class Registry:
             implemented = {name for name in HOOKS if getattr(manager.hook, name).get_hookimpls()}
             unknown = [name for name in vars(manager.hook) if not name.startswith("_") and name not in HOOKS]
             for hook in unknown:
-                refuse(f"there is no hook {hook}{spec.nearest(hook, HOOKS)}")
+                refuse(f"there is no hook {hook}{grammar.nearest(hook, HOOKS)}")
             if not implemented and not unknown:
                 refuse(f"it implements no hook{advice(module)}")
             found = [
@@ -107,7 +107,7 @@ class Registry:
     def find(self, kind: str, name: str) -> Entry:
         """Return the entry of a name; raises `UserError` with the nearest match and what was left out."""
         if name not in self.entries[kind]:
-            raise UserError(f"unknown {kind} {name!r}{spec.nearest(name, self.entries[kind])}{self._left_out()}")
+            raise UserError(f"unknown {kind} {name!r}{grammar.nearest(name, self.entries[kind])}{self._left_out()}")
         return self.entries[kind][name]
 
     def named(self, name: str) -> list[Entry]:
@@ -115,7 +115,7 @@ class Registry:
         found = [entries[name] for entries in self.entries.values() if name in entries]
         if not found:
             known = {name for entries in self.entries.values() for name in entries}
-            raise UserError(f"no component is called {name!r}{spec.nearest(name, known)}{self._left_out()}")
+            raise UserError(f"no component is called {name!r}{grammar.nearest(name, known)}{self._left_out()}")
         return found
 
     def _left_out(self) -> str:
@@ -128,12 +128,12 @@ class Registry:
 
         `usual` gives other defaults than the class's, as `{kind: {name or "*": {parameter: value}}}`.
         """
-        name, given = spec.parse(text)
+        name, given = grammar.parse(text)
         cls = self.find(kind, name).cls
         types = spec.kinds(cls)
         for key in given:
             if key not in types:
-                raise UserError(f"{kind} {name} has no parameter {key!r}{spec.nearest(key, types)}")
+                raise UserError(f"{kind} {name} has no parameter {key!r}{grammar.nearest(key, types)}")
         values = {**self.usual(kind, name, usual), **given}
         made: dict[str, Any] = {}
         for one in fields(cls):  # type: ignore[arg-type]
@@ -160,7 +160,7 @@ class Registry:
         if not isinstance(value, str):
             return value
         if get_origin(annotation) is tuple:
-            return tuple(self.build(inner, part, usual) for part in spec.several(owner, key, value))
+            return tuple(self.build(inner, part, usual) for part in grammar.several(owner, key, value))
         return self.build(inner, value, usual)
 
     def usual(
@@ -173,7 +173,7 @@ class Registry:
         values = {**common, **tables.get(name, {})}
         for key in values:
             if key not in types:
-                raise UserError(f"{kind} {name} has no parameter {key!r}{spec.nearest(key, types)}")
+                raise UserError(f"{kind} {name} has no parameter {key!r}{grammar.nearest(key, types)}")
         return {key: self._value(f"{kind} {name}", key, types[key], value, usual) for key, value in values.items()}
 
     def origin(self, component: Component) -> tuple[str, str]:

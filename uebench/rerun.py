@@ -13,11 +13,12 @@ from uebench.bundle import Bundle
 from uebench.component import Component, UserError
 from uebench.data import complete, fingerprint, load
 from uebench.entry import Entry
+from uebench.files import digest
 from uebench.plan import Cell, Plan
 from uebench.restore import NotHere, restore, restore_chain
 from uebench.result import Result
 from uebench.selection import Selection, recipe_of
-from uebench.store import Store, digest
+from uebench.store import Store
 from uebench.submission import twin
 
 

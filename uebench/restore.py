@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import cast, get_origin
 
-from uebench import spec
+from uebench import grammar, spec
 from uebench.api import Breaker
 from uebench.component import Component, UserError
 from uebench.kinds import component_kind
@@ -25,9 +25,9 @@ class NotHere(UserError):
 def parse(kind: str, text: str) -> tuple[str, int, dict[str, str]]:
     """Return name, version and parameters of a canonical text, as text; raises `UserError` for any other text."""
     version = VERSION.search(text)
-    if not PLAIN.fullmatch(text) or not version or text[: version.start()] != spec.NAME.match(text)[0]:  # type: ignore[index]
+    if not PLAIN.fullmatch(text) or not version or text[: version.start()] != grammar.NAME.match(text)[0]:  # type: ignore[index]
         raise UserError(f"{text!r} is no canonical text of a {kind}")
-    return text[: version.start()], int(version[1]), spec.parse(text[: version.start()] + text[version.end() :])[1]
+    return text[: version.start()], int(version[1]), grammar.parse(text[: version.start()] + text[version.end() :])[1]
 
 
 def restore(kind: str, text: str, given: Mapping[str, Component] | None = None) -> Component:
@@ -47,7 +47,7 @@ def restore(kind: str, text: str, given: Mapping[str, Component] | None = None) 
 
 def restore_chain(text: str, given: Mapping[str, Component] | None = None) -> tuple[Breaker, ...]:
     """Return the chain of breakers that has this canonical text; raises as `restore` does."""
-    parts = [cast(Breaker, restore("breaker", part, given)) for part in spec.split(text, "+")]
+    parts = [cast(Breaker, restore("breaker", part, given)) for part in grammar.split(text, "+")]
     chain = spec.chain(parts)
     if list(chain) != parts:
         raise UserError(f"chain {text!r} holds members that do nothing")
@@ -74,10 +74,10 @@ def _vet(kind: str, text: str) -> None:
             raise UserError(f"{kind} {name} lacks {one.name} in {text!r}")
         elif inner:
             many = get_origin(types[one.name]) is tuple
-            for part in spec.several(f"{kind} {name}", one.name, value) if many else [value]:
+            for part in grammar.several(f"{kind} {name}", one.name, value) if many else [value]:
                 _vet(inner, part)
         elif types[one.name] is float and not re.fullmatch(r"-?[0-9.]{1,30}(e-?[0-9]{1,3})?", value):
             raise UserError(f"{kind} {name}: {one.name} must be a decimal number, not {value!r}")
     for key in values:
         if key not in types:
-            raise UserError(f"{kind} {name} has no parameter {key!r}{spec.nearest(key, types)}")
+            raise UserError(f"{kind} {name} has no parameter {key!r}{grammar.nearest(key, types)}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Any, NoReturn, get_type_hints
 
-from uebench import spec
+from uebench import grammar
 from uebench.component import UserError
 from uebench.untrusted import conform
 
@@ -154,7 +154,7 @@ def parse(text: str, place: str = "result") -> Result:
 
 @lru_cache(maxsize=1024)
 def _apart(text: str) -> int:
-    return len([spec.apart(member) for member in spec.split(text, "+")])
+    return len([grammar.apart(member) for member in grammar.split(text, "+")])
 
 
 def _members(text: str, place: str) -> int:

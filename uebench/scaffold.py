@@ -12,8 +12,8 @@ from pathlib import Path
 import jinja2
 
 from uebench.component import UserError
+from uebench.files import writing
 from uebench.registry import registry
-from uebench.store import writing
 
 TEMPLATES = Path(__file__).parent / "templates" / "new"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

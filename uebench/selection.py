@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from uebench import grammar, spec
 from uebench import registry as plugins
-from uebench import spec
 from uebench.api import Breaker, Noise, Source, Target
 from uebench.component import UserError
 from uebench.recipe import Recipe
@@ -37,20 +37,20 @@ def recipe_of(suite: Suite, text: str | None = None) -> Recipe:
         family = given.pop("family", "paper")
     else:
         where = "recipe"
-        family, given = spec.parse(text)
+        family, given = grammar.parse(text)
     if family not in RECIPES:
-        raise UserError(f"{where}: unknown family {family!r}{spec.nearest(str(family), RECIPES)}")
+        raise UserError(f"{where}: unknown family {family!r}{grammar.nearest(str(family), RECIPES)}")
     types = spec.kinds(Recipe)
     for key in given:
         if key not in types:
-            raise UserError(f"{where} has no parameter {key!r}{spec.nearest(key, types)}")
+            raise UserError(f"{where} has no parameter {key!r}{grammar.nearest(key, types)}")
     whole = {**RECIPES[family], **given}
     return Recipe(**{key: spec.convert(where, key, types[key], value) for key, value in whole.items()})
 
 
 def chain(suite: Suite, text: str) -> tuple[Breaker, ...]:
     """Turn `breaker+breaker` into a chain, with the suite's defaults; raises `UserError`."""
-    made = [plugins.registry().build("breaker", part, suite.defaults) for part in spec.split(text, "+")]
+    made = [plugins.registry().build("breaker", part, suite.defaults) for part in grammar.split(text, "+")]
     return spec.chain(cast(list[Breaker], made))
 
 

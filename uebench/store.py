@@ -9,62 +9,19 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import filelock
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from uebench.component import UserError
+from uebench.files import digest, pack, sweep, write_whole, writing
 
 MANIFEST, LOG = "manifest.json", "log.jsonl"
 
 
 class Busy(Exception):
     """Another process is at work on this key."""
-
-
-class StoreError(UserError):
-    """The store or the board cannot be written."""
-
-    status = 1
-
-
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turn a failed write (full disk, no permission) into one clear line; raises `StoreError`."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"cannot write {place}: {error.strerror or error}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part; raises `StoreError`."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(scratch, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-        finally:
-            scratch.unlink(missing_ok=True)
-
-
-def sweep(path: Path) -> None:
-    """Remove what killed processes left of their writes to a file; for the holder of a lock on it."""
-    with writing(path):
-        for scratch in path.parent.glob(f".{path.name}.*"):
-            scratch.unlink(missing_ok=True)
-
-
-def digest(content: bytes) -> str:
-    """Return the SHA-256 of some bytes in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _digest_file(path: Path) -> str:
@@ -79,11 +36,6 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise OSError(str(error)) from error
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-
-
-def pack(value: Any) -> bytes:
-    """Return the one JSON text of a value: sorted keys, no spare space."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _silent(line: str) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from uebench import grammar
 from uebench import registry as plugins
-from uebench import spec
 from uebench.component import UserError
 from uebench.suite_file import GRID, LISTS, Kind, SuiteFile, defaults_over, recipe_over
 
@@ -103,7 +103,7 @@ def read(name: str) -> Suite:
 def _find(name: str) -> Path:
     path = Path(name) if name.endswith(".toml") else available().get(name)
     if path is None:
-        raise UserError(f"unknown suite {name!r}{spec.nearest(name, available())}; or give the path of a .toml file")
+        raise UserError(f"unknown suite {name!r}{grammar.nearest(name, available())}; or give the path of a .toml file")
     return path
 
 
@@ -184,4 +184,4 @@ def _check(path: Path, table: dict[str, Any]) -> Suite:
 
 def name_of(text: str) -> str:
     """Return the names in a specification or a chain, without parameters."""
-    return "+".join(spec.parse(part)[0] for part in spec.split(text, "+"))
+    return "+".join(grammar.parse(part)[0] for part in grammar.split(text, "+"))

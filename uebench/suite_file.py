@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from uebench import spec
+from uebench import grammar, spec
 from uebench.component import UserError
 from uebench.kinds import KINDS
 from uebench.recipe import Recipe
@@ -32,7 +32,7 @@ class SuiteFile:
         """Raise `UserError` for a key without a meaning here; those below do so for values of a wrong type."""
         for key in table:
             if key not in allowed:
-                raise self.refuse(f"{place} has no key {key!r}{spec.nearest(key, allowed)}")
+                raise self.refuse(f"{place} has no key {key!r}{grammar.nearest(key, allowed)}")
 
     def texts(self, place: str, value: Any) -> list[str]:
         """Return a list of names."""
@@ -81,7 +81,7 @@ class SuiteFile:
         found["protected"] = [share(one) for one in found["protected"]]
         found["kind"] = table.get("kind", "mixed")
         if found["kind"] not in get_args(Kind):
-            raise self.refuse(f"kind cannot be {found['kind']!r}{spec.nearest(str(found['kind']), get_args(Kind))}")
+            raise self.refuse(f"kind cannot be {found['kind']!r}{grammar.nearest(str(found['kind']), get_args(Kind))}")
         return found
 
 

@@ -16,9 +16,10 @@ from uebench import spec
 from uebench.api import Source
 from uebench.component import UserError
 from uebench.data import complete, fingerprint, load
+from uebench.files import StoreError
 from uebench.plan import Plan
 from uebench.processes import Aside
-from uebench.store import Store, StoreError
+from uebench.store import Store
 
 Value = TypeVar("Value")
 

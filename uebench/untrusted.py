@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from uebench import spec
+from uebench import grammar
 from uebench.component import UserError
 
 DIGITS = 16
@@ -100,7 +100,7 @@ def conform(value: Any, shape: Any, place: str) -> None:
         if value.keys() != shapes.keys():
             for name in value:
                 if name not in shapes:
-                    raise UserError(f"{place} has no field {_brief(name)}{spec.nearest(name, shape)}")
+                    raise UserError(f"{place} has no field {_brief(name)}{grammar.nearest(name, shape)}")
             missing = next(name for name in shapes if name not in value)
             raise UserError(f"{place} lacks the field {missing!r}")
         for name, inner in shapes.items():

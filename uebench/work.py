@@ -18,6 +18,7 @@ from uebench import audit, cells, forecast, log, result
 from uebench.api import Dataset, Target
 from uebench.component import UserError
 from uebench.data import load, names, untested
+from uebench.files import StoreError, pack
 from uebench.gallery import sheet
 from uebench.journal import Report, StoredJournal
 from uebench.pixels import Pixels
@@ -26,7 +27,7 @@ from uebench.plan import Cell, Job, Protect, Trial, Victim
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.seeds import derive, sow
-from uebench.store import Store, StoreError, pack
+from uebench.store import Store
 from uebench.train import build, train
 
 
