@@ -143,6 +143,23 @@ def test_adamw_refuses_a_momentum_of_one() -> None:
     Recipe(momentum=1)
 
 
+def test_a_bounded_gradient_keeps_its_way_and_one_below_the_bound_its_bits() -> None:
+    images, labels = torch.rand(6, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
+
+    def step(clip: float) -> Tensor:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+        before = nn.utils.parameters_to_vector(net.parameters()).detach()
+        recipe = Recipe(lr=0.5, momentum=0, weight_decay=0, schedule="constant", clip=clip)
+        Training(net, recipe, 6, seed=0).step(0, images, labels)
+        return (nn.utils.parameters_to_vector(net.parameters()).detach() - before) / 0.5
+
+    free = step(0)
+    assert torch.equal(step(2 * float(free.norm())), free)
+    bound = float(free.norm()) / 10
+    assert torch.allclose(step(bound), free / 10, atol=1e-6), "weights and biases together"
+
+
 def test_an_attack_is_told_how_far_training_is_also_after_an_interruption(store: Store) -> None:
     class Clock(Breaker):
         name = "clock"

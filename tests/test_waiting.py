@@ -7,6 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -125,10 +126,14 @@ class Counting(StoredJournal):
             self.found[step] = self.waits.places[before:]
 
 
-def trained(lend: Lend, folder: Path, augment: Callable[[Tensor], Tensor], *chain: Breaker) -> dict[int, list[str]]:
+RECIPE = Recipe(steps=12, batch=4, evaluations=1)
+
+
+def trained(
+    lend: Lend, folder: Path, augment: Callable[[Tensor], Tensor], *chain: Breaker, recipe: Recipe = RECIPE
+) -> dict[int, list[str]]:
     """Return what each of twelve steps, two epochs, waited for."""
     drawn = torch.randint(0, 256, (24, *trial.SHAPE), dtype=torch.uint8)
-    recipe = Recipe(steps=12, batch=4, evaluations=1)
     with lend() as (device, waits):
         data = Split(drawn.to(device), (torch.arange(24) % trial.CLASSES).to(device))
         network = build(trial.Probe(), trial.SHAPE, trial.CLASSES, "fp32", device, 0)
@@ -175,6 +180,14 @@ def test_no_step_of_training_waits(text: str, lend: Lend, tmp_path: Path) -> Non
     assert found.pop(11), "the network is tested at the last step"
     assert not any(found.values()), found
     assert len(found) == 11
+
+
+@BOTH
+@pytest.mark.parametrize("other", [{"clip": 0.1}, {"optimiser": "adamw"}], ids=str)
+def test_no_recipe_waits(other: dict[str, Any], lend: Lend, tmp_path: Path) -> None:
+    found = trained(lend, tmp_path, lambda images: images, recipe=replace(RECIPE, **other))
+    found.pop(11)
+    assert not any(found.values()), found
 
 
 @BOTH

@@ -30,6 +30,9 @@ class Recipe(Component):
     optimiser: Literal["sgd", "adamw"] = parameter(
         default="sgd", doc="adamw has the momentum for its first beta, and 0.999 for its second", later=True
     )
+    clip: float = parameter(
+        default=0, doc="most that the gradient of all weights may measure, in L2; 0 for no bound", low=0, later=True
+    )
 
     def __post_init__(self) -> None:
         """Refuse a momentum that AdamW cannot divide by; raises `UserError`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,13 +34,10 @@ KEPT = {"momentum": "momentum_buffer", "first": "exp_avg", "second": "exp_avg_sq
 
 
 class Training:
-    """Stochastic gradient descent on a network by a recipe, over `count` images in an order drawn from `seed`.
+    """Stochastic gradient descent on a network by a recipe, over `count` images in an order drawn from `seed`."""
 
-    `clip` bounds the L2 norm of the whole gradient.
-    """
-
-    def __init__(self, network: Module, recipe: Recipe, count: int, seed: int, clip: float = math.inf) -> None:
-        self.network, self.recipe, self.count, self.seed, self.clip = network, recipe, count, seed, clip
+    def __init__(self, network: Module, recipe: Recipe, count: int, seed: int) -> None:
+        self.network, self.recipe, self.count, self.seed = network, recipe, count, seed
         self.size = min(recipe.batch, count)
         self.parameters = {name: one for name, one in network.named_parameters() if one.requires_grad}
         usual: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
@@ -70,8 +66,8 @@ class Training:
         assert logits is not None
         for one, slope in zip(self.parameters.values(), slopes, strict=True):
             one.grad = slope
-        if self.clip < math.inf:
-            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.clip)
+        if self.recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.clip)
         self.optimiser.step()
         return loss, logits
 

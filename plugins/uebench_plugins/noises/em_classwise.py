@@ -42,8 +42,8 @@ class EMClasswise(Noise):
         network = context.network(self.surrogate)
         part = self.choose(labels, context)
         sweep = torch.split(part, self.batch)
-        recipe = Recipe(steps=self.rounds * self.learn, batch=self.batch, lr=self.lr, schedule="constant")
-        training = kit.Training(network, recipe, len(part), context.seed, clip=5.0)
+        recipe = Recipe(steps=self.rounds * self.learn, batch=self.batch, lr=self.lr, schedule="constant", clip=5)
+        training = kit.Training(network, recipe, len(part), context.seed)
         patterns = torch.zeros(context.classes, *images.shape[1:], device=labels.device)
         if kept := context.kept():
             training.resume(kept)
