@@ -23,8 +23,8 @@ def show(console: Console, title: str, plan: Plan, called: Mapping[str, str], st
     for job, seconds in zip(plan.jobs, times, strict=True):
         passes = sum(forecast.passes(job).values())
         state = span(seconds) if job.key in left else "done"
-        rows.append([called[job.key], job.key, amount(passes) if passes else "–", state])
-    display.show(console, title, ["job", "key", "passes", "time"], rows)
+        rows.append([job.key, called[job.key], amount(passes) if passes else "–", state])
+    display.show(console, title, ["key", "job", "passes", "time"], rows)
     trials = f", {len(plan.trials)} trials" if plan.trials else ""
     console.print(
         f"{len(plan.protects)} noises{trials} and {len(plan.cells)} cells; {len(left)} of {len(plan.jobs)} jobs to do"
