@@ -27,7 +27,7 @@ LAYERS = [
     {"suite"},
     {"data", "selection", "intervals", "options"},
     {"plan", "grouping"},
-    {"forecast", "bench", "choosing", "seen"},
+    {"forecast", "bench", "choosing", "seen", "standing"},
     {"cells"},
     {"work", "plausibility"},
     {"schedule", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},

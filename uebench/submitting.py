@@ -15,9 +15,9 @@ from uebench.component import UserError
 from uebench.data import fingerprint
 from uebench.display import say
 from uebench.entry import Entry, follows, terms
-from uebench.ranking import SEEDS
 from uebench.result import Result
 from uebench.selection import Selection, recipe_of, select
+from uebench.standing import SEEDS
 from uebench.store import Store
 from uebench.suite import Suite, read
 
