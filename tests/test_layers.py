@@ -31,7 +31,7 @@ LAYERS = [
     {"cells"},
     {"work", "plausibility"},
     {"schedule", "leaderboard", "ranking", "naming", "again", "export", "compare", "families", "trial"},
-    {"concordance"},
+    {"concordance", "breaker_contract"},
     {"processes", "display", "tables", "figures", "curves", "entry", "contract"},
     {"executors", "pages", "remote", "survey", "catalogue", "check", "preview", "plots"},
     {"cluster"},

@@ -13,9 +13,9 @@ from rich.console import Console
 
 from uebench import contract, display, elsewhere, grammar, spec
 from uebench.component import Component
-from uebench.contract import Finding
 from uebench.registry import registry
 from uebench.suite import DEFAULT, Suite, read
+from uebench.trial import Finding
 
 
 def assert_contract(text: str, suite: str = DEFAULT) -> None:

@@ -7,7 +7,6 @@ import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from uebench import audit, spec
-from uebench.api import Breaker, Dataset, Noise, Source, Target
+from uebench import audit, breaker_contract
+from uebench.api import Dataset, Noise, Source, Target
 from uebench.component import Component, UserError
 from uebench.data import validate
 from uebench.pixels import to_float
 from uebench.seeds import sow
-from uebench.seen import filtered
 from uebench.store import Store
 from uebench.train import build
-from uebench.trial import CLASSES, HOST, LARGE, SHAPE, Interrupted, Probe, Sample, make
-
-DRAW = "draw from torch's default generator only"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Whether a rule is kept, and what to do where it is not."""
-
-    rule: str
-    kept: bool
-    advice: str = ""
+from uebench.trial import CLASSES, DRAW, HOST, LARGE, SHAPE, Finding, Interrupted, Sample, make
 
 
 def anything(component: Component) -> Iterator[Finding]:
@@ -101,87 +88,6 @@ def _noise_in_on(noise: Noise, whole: bool, device: torch.device) -> None:
             make(noise, store, device, whole=whole)  # from a state that comes back on the host
 
 
-def _within(images: Any, like: Tensor) -> bool:
-    return (
-        isinstance(images, Tensor)
-        and images.shape == like.shape
-        and images.dtype == torch.float32
-        and bool(((images >= 0) & (images <= 1)).all())
-    )
-
-
-def _breaker(breaker: Breaker) -> Iterator[Finding]:
-    data = Sample().load(Path())
-    images, labels = to_float(data.train.images), data.train.labels
-    given, shown, soft = images.clone(), labels.clone(), F.one_hot(labels, CLASSES).float()
-    softer = soft.clone()
-    try:
-        once, again = (filtered((breaker,), data.train.images, labels, 0) for _ in range(2))
-        yield Finding("same seed, same filter", torch.equal(once, again), DRAW)
-        reason = ""
-    except audit.ContractError as error:
-        reason = str(error)
-    yield Finding("filter keeps shape and type", not reason, reason)
-    sow(0)
-    seen, targets = breaker.augment(given, softer)
-    yield Finding("augment keeps shape, type and range", _within(seen, images), "return float32 images in [0, 1]")
-    fits = targets.shape == (len(labels), CLASSES) and bool((targets >= 0).all())
-    fits = fits and torch.allclose(targets.sum(1), torch.ones(len(labels)))
-    yield Finding("augment returns soft targets", fits, "return float32 (b, classes), each row summing to 1")
-    network = build(Probe(), SHAPE, CLASSES, "fp32", HOST, 0)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    attacked = breaker.attack(network, given, shown, 0.0).detach()
-    yield Finding("attack keeps shape, type and range", _within(attacked, images), "return float32 images in [0, 1]")
-    same = all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    restored = all(module.training for module in network.modules()) and all(
-        weight.requires_grad and weight.grad is None for weight in network.parameters()
-    )
-    yield Finding(
-        "attack leaves the model alone", same and restored, "attack inside `with kit.frozen(model)`, or with kit.pgd"
-    )
-    untouched = torch.equal(given, images) and torch.equal(shown, labels) and torch.equal(softer, soft)
-    yield Finding("leaves its inputs alone", untouched, "work on a copy")
-    (seen, targets), (again, others) = _batch(breaker, HOST), _batch(breaker, HOST)
-    yield Finding("same seed, same batch", torch.equal(seen, again) and torch.equal(targets, others), DRAW)
-    if choice := breaker.choice():
-        own = [
-            part for part in ("filter", "augment", "attack") if getattr(type(breaker), part) != getattr(Breaker, part)
-        ]
-        yield Finding(
-            "does nothing but choose", not own, "leave filter, augment and attack to the chains to choose from"
-        )
-        try:
-            reason = "" if len(spec.alternatives((breaker,))) > 1 else "return two chains or more"
-        except UserError as error:
-            reason = str(error)
-        yield Finding("chooses among chains", not reason, reason)
-        some = 0 < choice.held_out < 1
-        yield Finding("holds out some images", some, f"hold out a share in (0, 1), not {choice.held_out:g}")
-    for one in fields(breaker):
-        if (neutral := one.metadata.get("neutral")) is not None:
-            idle = replace(breaker, **{one.name: neutral})
-            shown, seen = idle.augment(to_float(filtered((idle,), data.train.images, labels, 0)), soft)
-            same = torch.equal(seen, soft) and torch.equal(idle.attack(network, shown, labels, 0.0), images)
-            advice = "return the images, or declare no `neutral`"
-            yield Finding(f"does nothing with {one.name}={neutral:g}", same, advice)
-
-
-def _batch(breaker: Breaker, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return a batch, augmented and attacked, and its targets."""
-    data = Sample().load(Path()).train
-    network = build(Probe(), SHAPE, CLASSES, "fp32", device, 0)
-    labels = data.labels.to(device)
-    images, targets = breaker.augment(to_float(data.images).to(device), F.one_hot(labels, CLASSES).float())
-    return breaker.attack(network, images, labels, 0.0).detach(), targets
-
-
-def _breaker_on(breaker: Breaker, device: torch.device) -> None:
-    train = Sample().load(Path()).train
-    filtered((breaker,), train.images.to(device), train.labels.to(device), 0)
-    images, targets = _batch(breaker, device)
-    F.cross_entropy(build(Probe(), SHAPE, CLASSES, "fp32", device, 0)(images), targets)
-
-
 def _target(target: Target) -> Iterator[Finding]:
     network = build(target, LARGE, CLASSES, "fp32", HOST, 0)
     images = torch.rand(4, *LARGE, requires_grad=True)
@@ -244,7 +150,7 @@ def _equal(one: Dataset, other: Dataset) -> bool:
 
 RULES: dict[str, tuple[Callable[[Any], Iterator[Finding]], Callable[[Any, torch.device], object]]] = {
     "noise": (_noise, _noise_on),
-    "breaker": (_breaker, _breaker_on),
+    "breaker": (breaker_contract.rules, breaker_contract.on),
     "target": (_target, _target_on),
     "dataset": (_dataset, _dataset_on),
 }

@@ -1,8 +1,9 @@
-"""What components are tried on: a tiny set of images, a small network, and a noise made in few steps that may die."""
+"""What components are tried on: a tiny set of images, a small network, a noise made in few steps that may die."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ LARGE = (3, 32, 32)
 """What networks are tried on; some take nothing smaller."""
 
 HOST = torch.device("cpu")
+DRAW = "draw from torch's default generator only"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether a rule is kept, and what to do where it is not."""
+
+    rule: str
+    kept: bool
+    advice: str = ""
 
 
 class Sample(Source):
