@@ -118,7 +118,7 @@ def test_a_recipe_is_a_family_and_what_differs_from_it(tmp_path: Path) -> None:
         path.write_text(lists + text)
         return [one.recipe for one in select(suite.read(str(path)), **given)]
 
-    paper, fast = Recipe(), Recipe(steps=4000, lr=0.6, schedule="one-cycle", precision="bf16", clip=5)
+    paper, fast = Recipe(), Recipe(steps=4000, lr=0.6, schedule="one-cycle", precision="bf16", clip=5, hidden_lr=0.1)
     assert recipes("") == [paper]
     assert recipes('[recipe]\nfamily = "fast"') == [fast]
     assert recipes('[recipe]\nfamily = "fast"\nsteps = 10') == [replace(fast, steps=10)]

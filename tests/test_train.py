@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -158,6 +159,25 @@ def test_a_bounded_gradient_keeps_its_way_and_one_below_the_bound_its_bits() -> 
     assert torch.equal(step(2 * float(free.norm())), free)
     bound = float(free.norm()) / 10
     assert torch.allclose(step(bound), free / 10, atol=1e-6), "weights and biases together"
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_hidden_linear_layers_take_their_share_of_the_rate(optimiser: Literal["sgd", "adamw"]) -> None:
+    images, labels = torch.rand(6, 3, 2, 2, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
+
+    def way(share: float) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        conv = nn.Conv2d(3, 5, 1, bias=False)
+        net = nn.Sequential(conv, nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 4))
+        before = {name: one.detach().clone() for name, one in net.named_parameters()}
+        recipe = Recipe(lr=0.5, schedule="constant", optimiser=optimiser, hidden_lr=share)
+        Training(net, recipe, 6, seed=0).step(0, images, labels)
+        return {name: one.detach() - before[name] for name, one in net.named_parameters()}
+
+    whole, tenth = way(1), way(0.1)
+    assert all(one.any() for one in whole.values())
+    for name, one in whole.items():
+        assert torch.allclose(tenth[name], one / 10 if name.startswith("3.") else one, atol=1e-6), name
 
 
 def test_an_attack_is_told_how_far_training_is_also_after_an_interruption(store: Store) -> None:

@@ -183,7 +183,7 @@ def test_no_step_of_training_waits(text: str, lend: Lend, tmp_path: Path) -> Non
 
 
 @BOTH
-@pytest.mark.parametrize("other", [{"clip": 0.1}, {"optimiser": "adamw"}], ids=str)
+@pytest.mark.parametrize("other", [{"clip": 0.1}, {"optimiser": "adamw"}, {"hidden_lr": 0.1}], ids=str)
 def test_no_recipe_waits(other: dict[str, Any], lend: Lend, tmp_path: Path) -> None:
     found = trained(lend, tmp_path, lambda images: images, recipe=replace(RECIPE, **other))
     found.pop(11)

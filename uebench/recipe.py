@@ -33,6 +33,9 @@ class Recipe(Component):
     clip: float = parameter(
         default=0, doc="most that the gradient of all weights may measure, in L2; 0 for no bound", low=0, later=True
     )
+    hidden_lr: float = parameter(
+        default=1, doc="rate of linear layers but the last, as a share of all others'", above=0, later=True
+    )
 
     def __post_init__(self) -> None:
         """Refuse a momentum that AdamW cannot divide by; raises `UserError`."""

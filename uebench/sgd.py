@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Linear, Module
 from torch.nn import functional as F
 
 from uebench import replay
@@ -43,10 +43,20 @@ class Training:
         usual: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
         self.optimiser: torch.optim.Optimizer
         if recipe.optimiser == "adamw":
-            self.optimiser = torch.optim.AdamW(self.parameters.values(), betas=(recipe.momentum, 0.999), **usual)
+            self.optimiser = torch.optim.AdamW(self._groups(), betas=(recipe.momentum, 0.999), **usual)
         else:
-            self.optimiser = torch.optim.SGD(self.parameters.values(), momentum=recipe.momentum, **usual)
+            self.optimiser = torch.optim.SGD(self._groups(), momentum=recipe.momentum, **usual)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Return what learns, by its share of the learning rate: hidden linear layers have their own."""
+        linear = [layer for layer in self.network.modules() if isinstance(layer, Linear)]
+        hidden = {one for layer in linear[:-1] for one in layer.parameters()}
+        shares = {one: self.recipe.hidden_lr if one in hidden else 1 for one in self.parameters.values()}
+        return [
+            {"params": [one for one, own in shares.items() if own == share], "share": share}
+            for share in dict.fromkeys(shares.values())
+        ]
 
     def batch(self, step: int) -> Tensor:
         """Return the image indices (b,) of a step: a fresh shuffle per epoch, its incomplete last batch dropped."""
@@ -60,7 +70,7 @@ class Training:
     def step(self, step: int, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Update the weights once, on cross-entropy; return the loss and the logits (b, classes), both detached."""
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.recipe, step)
+            group["lr"] = group["share"] * learning_rate(self.recipe, step)
         loss, logits, *slopes = replay.run(_slopes, self.network, images, targets)
         assert loss is not None
         assert logits is not None

@@ -16,7 +16,7 @@ from uebench.suite_file import GRID, LISTS, Kind, SuiteFile, defaults_over, reci
 DEFAULT = "demo"
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "paper": {},  # the defaults of `Recipe`
-    "fast": {"steps": 4000, "lr": 0.6, "schedule": "one-cycle", "precision": "bf16", "clip": 5},
+    "fast": {"steps": 4000, "lr": 0.6, "schedule": "one-cycle", "precision": "bf16", "clip": 5, "hidden_lr": 0.1},
 }
 """Families of recipes. What else a suite or the user says of a recipe goes over its family's settings; a grid, or a
 suite like another, that names a family owes nothing to the other's recipe."""
