@@ -21,7 +21,20 @@ from click.testing import CliRunner
 
 from tests.conftest import ROOT
 from tests.test_leaderboard import DEMO, full, made, text
-from uebench import UserError, cells, figures, grouping, history, leaderboard, ranking, sections, suite, train, web
+from uebench import (
+    UserError,
+    cells,
+    figures,
+    grouping,
+    history,
+    leaderboard,
+    ranking,
+    sections,
+    standing,
+    suite,
+    train,
+    web,
+)
 from uebench.cli import main
 from uebench.result import Result
 
@@ -299,7 +312,7 @@ def test_data_for_programs_are_the_boards_numbers(tmp_path: Path) -> None:
 
 def test_every_flag_is_explained(tmp_path: Path) -> None:
     """Flags are found where they are raised: in lines that speak of flags, and in the function that yields them."""
-    sources = [inspect.getsource(module) for module in (train, ranking)]
+    sources = [inspect.getsource(module) for module in (train, standing)]
     raised = {name for source in sources for name in re.findall(r'flags\b.*?"([a-z]+(?:-[a-z]+)*)"', source)}
     raised |= set(re.findall(r'yield "([a-z-]+)"', inspect.getsource(cells._flags)))
     assert {"diverged", "constant-class", "surrogate-equals-target", "clean-below-protected"} <= raised
