@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Sink:
     def tell(self, loss: Tensor) -> None:
         self.told = float(loss)
 
-    def keep(self, **state: Tensor) -> None:
+    def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
         pass
 
     def kept(self) -> Mapping[str, Tensor]:

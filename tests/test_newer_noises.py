@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -355,7 +355,7 @@ def test_an_interrupted_noise_goes_on_to_the_same_values(noise: Noise, monkeypat
         def steps(self, count: int) -> Iterator[int]:
             yield from (step for step in super().steps(count) if self.first <= step < self.last)
 
-        def keep(self, **state: Tensor) -> None:
+        def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
             self.state = {name: value.clone() for name, value in state.items()}
 
         def kept(self) -> Mapping[str, Tensor]:

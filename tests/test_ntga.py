@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, localcontext
 from itertools import pairwise
 from typing import Any
@@ -322,7 +322,7 @@ class Lent:
                 raise KeyboardInterrupt
             yield step
 
-    def keep(self, **state: Tensor) -> None:
+    def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
         self.state = {name: value.clone() for name, value in state.items()}
 
     def kept(self) -> Mapping[str, Tensor]:

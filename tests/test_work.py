@@ -565,6 +565,7 @@ def test_state_is_kept_no_more_often_than_asked_for(
     clock = Clock(monkeypatch, journal)
     diary = StoredJournal(store, "key", 0, silent, every=every)
     written: list[int] = []
+    gathered: list[int] = []
     keep = store.keep
 
     def note(key: str, state: Mapping[str, Tensor]) -> None:
@@ -574,11 +575,12 @@ def test_state_is_kept_no_more_often_than_asked_for(
     monkeypatch.setattr(store, "keep", note)
     for step in diary.steps(12):
         clock.now += 0.25
-        diary.keep(value=torch.tensor(step))
+        diary.keep(lambda: gathered.append(1) or {"more": torch.tensor(0)}, value=torch.tensor(step))  # type: ignore[func-returns-value]
     assert written == kept
+    assert len(gathered) == len(kept)
     resumed = StoredJournal(store, "key", 0, silent, every=every)
     assert list(resumed.steps(12)) == list(range(kept[-1] if kept else 0, 12))
-    assert resumed.kept().keys() == ({"value"} if kept else set())
+    assert resumed.kept().keys() == ({"value", "more"} if kept else set())
     assert resumed.seconds == pytest.approx(0.25 * kept[-1] if kept else 0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -228,8 +228,11 @@ class Context(Protocol):
     def tell(self, loss: Tensor) -> None:
         """Show a loss, a tensor of one value, beside the progress; read only when something is shown."""
 
-    def keep(self, **state: Tensor) -> None:
-        """Offer the state at the end of a step; the engine writes it every few minutes."""
+    def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
+        """Offer the state at the end of a step; the engine writes it every few minutes.
+
+        What takes time to gather may be given as functions, `Training.state` for one: called only for what is written.
+        """
 
     def kept(self) -> Mapping[str, Tensor]:
         """Return the state last kept by an interrupted run, or an empty mapping."""

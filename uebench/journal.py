@@ -70,14 +70,19 @@ class StoredJournal:
         """Note a loss for the next report; it is read only then, so that a device need not be waited for."""
         self._loss = loss
 
-    def keep(self, **state: Tensor) -> None:
-        """Write the state if the last write is long enough ago; call at the end of a step."""
+    def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
+        """Write the state if the last write is long enough ago; call at the end of a step.
+
+        Functions that gather more of it are called only then.
+        """
         if time.monotonic() - self._saved < self.every:
             return
         journal = {
             "journal.next": torch.tensor(self._next),
             "journal.seconds": torch.tensor(self.seconds, dtype=torch.float64),
         }
+        for gather in more:
+            state |= gather()
         self.store.keep(self.key, {**state, **journal})
         self._saved = time.monotonic()
 

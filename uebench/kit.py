@@ -103,5 +103,5 @@ def alternate(
             shown = fresh.to(x) / 255 if rounded else made
             loss, _ = training.step(step, view((x + shown).clamp(0, 1), y), y)
             context.tell(loss)
-        context.keep(delta=delta, **training.state())
+        context.keep(training.state, delta=delta)
     return delta

@@ -32,8 +32,8 @@ class Journal(Protocol):
     def tell(self, loss: Tensor) -> None:
         """Note a loss for whoever watches."""
 
-    def keep(self, **state: Tensor) -> None:
-        """Offer the state at the end of a step."""
+    def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
+        """Offer the state at the end of a step; `more` gather further state, where it is written."""
 
     def kept(self) -> Mapping[str, Tensor]:
         """Return the state last kept."""
@@ -101,7 +101,8 @@ def train(
     points = min(recipe.evaluations, recipe.steps)
     marks = [recipe.steps * (place + 1) // points - 1 for place in range(points)]
     curve = torch.zeros(points, 2, dtype=torch.float64)
-    tally = torch.zeros(3, dtype=torch.float64, device=train.labels.device)  # right and seen since the mark; not finite
+    tally = torch.zeros(3, dtype=torch.float64, device=train.labels.device)
+    right, seen, lost = tally  # images since the mark, and losses that were no number
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     pixels = Pixels(train.images, train.labels.device)
     softens = any(type(breaker).augment is not Breaker.augment for breaker in chain)
@@ -123,16 +124,16 @@ def train(
             images = breaker.attack(network, images, targets, step / recipe.steps)
         loss, logits = training.step(step, images, targets)
         journal.tell(loss)
-        tally[0] += (logits.argmax(1) == labels).sum()
-        tally[1] += len(labels)
-        tally[2] += ~loss.isfinite()
+        right += (logits.argmax(1) == labels).sum()
+        seen += len(labels)
+        lost += ~loss.isfinite()
         if step in marks:
             confusion = evaluate(network, test(), classes).cpu()
-            right = int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
-            curve[marks.index(step)] = torch.tensor([right, float(tally[0] / tally[1])], dtype=torch.float64)
+            tested = int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
+            curve[marks.index(step)] = torch.tensor([tested, float(right / seen)], dtype=torch.float64)
             tally[:2] = 0
-        journal.keep(curve=curve, tally=tally, confusion=confusion, **training.state())
-    flags = ["diverged"] if tally[2] else []
+        journal.keep(training.state, curve=curve, tally=tally, confusion=confusion)
+    flags = ["diverged"] if lost else []
     if int((confusion.sum(0) > 0).sum()) == 1:
         flags.append("constant-class")
     rows = [(mark + 1, float(row[0]), float(row[1])) for mark, row in zip(marks, curve, strict=True)]

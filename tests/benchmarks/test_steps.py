@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from tests.test_executors import planned
 from tests.test_fast_path import plain_pgd
-from uebench import Dataset, Recipe, Source, Split, attacks, kit, work
+from uebench import Breaker, Dataset, Recipe, Source, Split, attacks, kit, work
 from uebench.data import load
 from uebench.pixels import Pixels
 from uebench.place import Place
@@ -153,6 +154,30 @@ def test_several_seeds_together(benchmark: Any, batch: tuple[Tensor, Tensor]) ->
     benchmark.extra_info["one by one over together"] = alone / joint
 
 
+def beside(engine: Callable[[Callable[[], None]], object], bare: Iterator[object]) -> float:
+    """Return the seconds of an engine, which calls what it is given in each step, over those of a bare loop's steps.
+
+    They take turns step by step, as a machine's speed changes from second to second by more than the engine costs.
+    Turns in which it stalled, so that either took half again as long as usual, count for neither.
+    """
+    clock = [time.perf_counter()]  # engine, bare, engine, bare, ..., and what the engine has left to do
+
+    def turn() -> None:
+        clock.append(time.perf_counter())
+        next(bare)
+        clock.append(time.perf_counter())
+
+    engine(turn)
+    clock.append(time.perf_counter())
+    next(bare, None)
+    clock.append(time.perf_counter())
+    spans = [end - start for start, end in pairwise(clock)]
+    first, *turns, last = zip(spans[::2], spans[1::2], strict=True)
+    stalled = 1.5 * median(span for turn in turns for span in turn)
+    ours, theirs = zip(first, *(turn for turn in turns if max(turn) < stalled), last, strict=True)
+    return sum(ours) / sum(theirs)
+
+
 def test_the_engine_costs_less_than_two_percent_of_a_cell(benchmark: Any, tmp_path: Path) -> None:
     """A cell with everything around it, against a bare loop over the same batches with the same passes."""
     store = Store(tmp_path)
@@ -160,18 +185,26 @@ def test_the_engine_costs_less_than_two_percent_of_a_cell(benchmark: Any, tmp_pa
     attack = registry().build("breaker", "adv-linf:steps=10")
     (cell,) = (one for one in planned([], [attack]).cells if one.chain[0] == attack)  # type: ignore[list-item]
     recipe = Recipe(steps=150, batch=64, evaluations=1)
-    cell = Cell(cell.protect, cell.chain, ResNet8(), recipe)
     place = Place(store, HOST)
     work.do(cell.protect, place, lambda *step: None)
     data = load(cell.protect.source, "", store)
     shape, classes = data.test.images.shape[1:], len(data.classes)
     seed = derive(cell.protect.seed, "train")
 
-    def engine() -> None:
-        work.do(cell, place, lambda *step: None)
+    def engine(turn: Callable[[], None]) -> None:
+        class Turn(Breaker):
+            """Nothing but another's turn, ahead of the attack."""
 
-    def bare() -> None:
-        network = build(cell.target, shape, classes, "fp32", HOST, seed)
+            name = "turn"
+
+            def attack(self, network: Any, images: Tensor, targets: Tensor, progress: float) -> Tensor:
+                turn()
+                return images
+
+        work.do(Cell(cell.protect, (Turn(), *cell.chain), ResNet8(), recipe), place, lambda *step: None)
+
+    def bare() -> Iterator[None]:
+        network = build(ResNet8(), shape, classes, "fp32", HOST, seed)
         training = Training(network, recipe, len(data.train.labels), seed)
         pixels = Pixels(data.train.images, HOST)
         for step in range(recipe.steps):
@@ -179,9 +212,10 @@ def test_the_engine_costs_less_than_two_percent_of_a_cell(benchmark: Any, tmp_pa
             images = cell.protect.source.augment(pixels[index])
             images = cell.chain[0].attack(network, images, data.train.labels[index], step / recipe.steps)
             training.step(step, images, data.train.labels[index])
+            yield
         evaluate(network, data.test, classes)
 
-    apart(1, engine, bare)
-    whole, passes = benchmark.pedantic(lambda: apart(ROUNDS, engine, bare), rounds=1)
-    benchmark.extra_info["engine over bare"] = whole / passes
-    assert whole < passes * 1.02
+    beside(engine, bare())
+    shares = benchmark.pedantic(lambda: [beside(engine, bare()) for _ in range(ROUNDS)], rounds=1)
+    benchmark.extra_info["engine over bare, each round"] = shares
+    assert median(shares) < 1.02

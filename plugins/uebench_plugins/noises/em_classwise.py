@@ -62,7 +62,7 @@ class EMClasswise(Noise):
                 self.descend(network, images[index], labels[index], patterns)
             if place == length - 1 and self.error(network, images, labels, patterns, sweep) <= self.stop_error:
                 break
-            context.keep(patterns=patterns, **training.state())
+            context.keep(training.state, patterns=patterns)
         delta, steps = kit.blank(images, self.radius), kit.to_steps(patterns, self.radius)
         for index in torch.split(torch.arange(len(labels), device=labels.device), self.batch):
             delta[index.to(delta.device)] = steps[labels[index]].to(delta.device)
