@@ -49,8 +49,7 @@ class Registry:
 
     def load(self, point: importlib.metadata.EntryPoint) -> None:
         """Load one entry point; whatever is wrong with it becomes a problem and stops nothing else."""
-        name, release = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
-        self._admit(point.load, f"{point.name} = {point.value}", name, release)
+        self._admit(point.load, f"{point.name} = {point.value}", *_release(point.dist))
 
     def add(self, file: PluginFile) -> None:
         """Load a plug-in file that the user asks for; raises `UserError` for anything that is wrong with it."""
@@ -185,12 +184,18 @@ class Registry:
         return "unregistered", "?"
 
 
+@cache
+def _release(distribution: importlib.metadata.Distribution | None) -> tuple[str, str]:
+    """Return name and version of a distribution, which reads its metadata anew whenever it is asked."""
+    return (distribution.name, distribution.version) if distribution else ("?", "?")
+
+
 def points() -> list[importlib.metadata.EntryPoint]:
     """Return every entry point of the group, the engine's own distribution first, then by name."""
     found = importlib.metadata.entry_points(group=GROUP)
 
     def order(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
-        owner = point.dist.name if point.dist else ""
+        owner, _ = _release(point.dist)
         return owner != GROUP, owner, point.name
 
     return sorted(found, key=order)

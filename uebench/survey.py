@@ -94,7 +94,7 @@ class Survey:
         asked = set()
         for cell in plan.cells:
             pair = cell.target, cell.protect.source
-            if pair in asked or self.store.find(cell.key, thorough=False):
+            if pair in asked or self.store.holds(cell.key):
                 continue
             asked.add(pair)
             data = load(cell.protect.source, cell.protect.fingerprint, self.store)
