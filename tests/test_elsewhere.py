@@ -88,7 +88,7 @@ ALLOWED: dict[str, Program] = {
     "differentiated": gradient,
     "a network trained": trained,
     "a network copied": lambda x: copy.deepcopy(nn.Linear(3, 2, bias=False).to(x.device)).weight.new_ones(2),
-    "without autocast": lambda x: torch.autocast(x.device.type, enabled=False).__enter__() and x,
+    "without autocast": lambda x: torch.autocast(x.device.type, enabled=False)(torch.neg)(x),
 }
 REFUSED: dict[str, Program] = {
     "a new tensor here": lambda x: x + torch.ones(3),
@@ -107,7 +107,7 @@ REFUSED: dict[str, Program] = {
 def cuda() -> Iterator[torch.device]:
     if not torch.cuda.is_available():
         pytest.skip("no GPU here to compare with")
-    yield torch.device("cuda")
+    yield torch.device("cuda", 0)
 
 
 BOTH = pytest.mark.parametrize("lend", [elsewhere.device, cuda], ids=["played", "cuda"])

@@ -328,15 +328,20 @@ class Counting(nn.Module):
         return logits
 
 
+@pytest.mark.parametrize("parts", [[1, 1, 1, 1, 1], [3, 2]], ids=["one by one", "several in a pass"])
 @pytest.mark.parametrize("soft", [False, True])
-def test_the_hardest_of_the_views_is_taken_for_each_image(soft: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hardest_of_the_views_is_taken_for_each_image(
+    soft: bool, parts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Tensor] = []
 
     def recorded(images: Tensor) -> Tensor:
-        seen.append(view(images))
-        return seen[-1]
+        found = view(images)
+        seen.extend(found.split(30))
+        return found
 
     monkeypatch.setattr(ueraser, "view", recorded)
+    monkeypatch.setattr(kit, "parts", lambda draws, images: parts)
     network = build(SmallCNN(width=4), (3, 8, 8), 4, "fp32", torch.device("cpu"), 0)
     network(torch.rand(64, 3, 8, 8))  # batch statistics that tell the two modes apart
     images, labels = pictures(30, 3, 8, 8), torch.arange(30) % 4

@@ -198,6 +198,36 @@ def test_recordings_are_few_and_go_with_their_network(tape: Tape) -> None:
     assert gone() is None
 
 
+def test_a_network_is_gone_with_its_last_user_though_nobody_looks_for_garbage(tape: Tape) -> None:
+    """Else what a GPU holds for a finished job, weights and recordings, would stay for the next ones to find."""
+    gc.collect()
+    gc.disable()
+    try:
+        network = made()
+        training = Training(network, Recipe(steps=4, batch=8, clip=1.0), 8, 0)
+        for step in range(4):
+            images, labels = batch(step)
+            training.step(step, attacks.pgd(network, images, labels, radius=RADIUS, steps=2, step=RADIUS), labels)
+        assert tape.replays["_slopes"]
+        gone = (
+            weakref.ref(network),
+            weakref.ref(training.optimiser.state[next(network.parameters())]["momentum_buffer"]),
+        )
+        del network, training
+        assert [one() for one in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_what_is_nothing_but_rounding_need_not_agree() -> None:
+    large, rest = torch.full((100,), 2.0), torch.full((3,), 1e-7)
+    assert replay._agree((large, rest, None), (large, -rest, None))
+    assert not replay._agree((large, rest), (large * 1.01, rest))
+    assert not replay._agree((large, rest), (large, large[:3] * 0.01))
+    assert not replay._agree((large, rest), (large, rest * float("nan")))
+    assert not replay._agree((large, rest), (large, None))
+
+
 def test_nothing_is_recorded_on_a_processor_or_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
     network = made()
     assert not replay.records(network)
@@ -216,6 +246,15 @@ def test_on_a_gpu_replays_give_the_numbers_of_calls(target: Target, monkeypatch:
     called = trained(8, target, device)
     for name, one in replayed.items():
         assert torch.allclose(one.float(), called[name].float(), rtol=1e-2, atol=1e-3), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that records")
+@pytest.mark.filterwarnings("error:not recorded")
+def test_on_a_gpu_work_is_recorded_again_when_every_recording_is_gone() -> None:
+    for _ in range(3):
+        trained(4, Forgetful(), torch.device("cuda:0"))
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here that records")

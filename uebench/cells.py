@@ -17,6 +17,7 @@ from uebench.files import pack
 from uebench.journal import Report, StoredJournal
 from uebench.place import Place, made_with, measure_from_here, now, peak
 from uebench.plan import Cell, Job, Trial
+from uebench.precision import settle
 from uebench.result import Result
 from uebench.seeds import derive
 from uebench.seen import filtered, trained_on
@@ -46,6 +47,7 @@ def _broken(
     While breakers are at work, neither clean images nor test images are in memory, but for what a share leaves clean.
     With a share that is held out, the network is trained without it and tested on it, at the end only.
     """
+    settle(cell.recipe.precision, place.device)
     seen, shape, classes = _shown(cell, place, released)
     recipe = cell.recipe
     if held_out:

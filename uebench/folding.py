@@ -57,10 +57,13 @@ def prepare(network: Module, kind: torch.dtype | None = None) -> bool:
     `kind` is the arithmetic that convolutions run in, where that is not their weights'. Returns whether the network can
     be traced, and so does the same at every call; one that cannot, or was not prepared, runs as it is.
     """
+    tracer = fx.Tracer()
     try:
-        graph = fx.Tracer().trace(network)
+        graph = tracer.trace(network)
     except Exception:  # whatever a stranger's forward does with something that is no tensor
         return False
+    finally:
+        vars(tracer).pop("root", None)  # it lies in a cycle, and would keep the network until garbage is looked for
     layers = [node for node in graph.nodes if node.op == "call_module"]
     calls = Counter(node.target for node in layers)
     found = []

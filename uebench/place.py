@@ -78,5 +78,8 @@ def measure_from_here(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int | None:
-    """Return the most bytes that were taken on a GPU since, None on a processor."""
+    """Return the most bytes that tensors took on a GPU since, None on a processor.
+
+    What recorded work takes in between, memory that it keeps for itself, is not among them.
+    """
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -32,7 +32,7 @@ def settle(precision: str, device: torch.device) -> None:
 
     For `tf32` that is TF32, else fp32 itself; PyTorch's own default is TF32 in convolutions, which `fp32` must not be.
     """
-    if device.type == "cuda":
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = True

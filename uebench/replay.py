@@ -28,8 +28,11 @@ WARM_UP = 3
 MOST = 8
 """Recordings that a network keeps."""
 AGREE = 1e-3
-"""The relative difference in L2 up to which a recording agrees with the call that it is of: some kernels add in any
-order."""
+"""The difference in L2 up to which a recording agrees with the call that it is of, as a share of each result: some
+kernels add in any order."""
+SMALL = 1e-3
+"""The share of the largest result under which one counts as this: the gradient of a bias ahead of batch norm is nothing
+but rounding."""
 
 Results = tuple[Tensor | None, ...]
 Work = Callable[..., Results]
@@ -137,20 +140,31 @@ def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
             one.copy_(value)
 
 
-def _agree(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+def _agree(some: Results, others: Results) -> bool:
+    least = SMALL * max((float(one.double().norm()) for one in some if one is not None), default=0.0)
+
     def close(one: Tensor | None, other: Tensor | None) -> bool:
         if one is None or other is None:
             return one is other
-        difference = (one.double() - other.double()).norm()
-        return bool(difference <= AGREE * one.double().norm())  # not so where it is no number
+        difference = float((one.double() - other.double()).norm())
+        return difference <= AGREE * max(float(one.double().norm()), least)  # not so where it is no number
 
     return all(close(*both) for both in zip(some, others, strict=True))
 
 
 @lru_cache
-def _pool() -> Any:
-    """Return the memory that all recordings of this process share: what one reads or leaves is outside the others'."""
-    return torch.cuda.graph_pool_handle()
+def _shared(device: int) -> tuple[Any, torch.cuda.Stream, torch.cuda.CUDAGraph]:
+    """Return what all recordings of a device share: the memory, the stream of their warm-ups, and an empty graph.
+
+    What one recording reads or leaves is outside the others'. The graph is there to be kept: memory whose last graph is
+    gone cannot be recorded into again. One stream, as libraries keep memory for each that they have seen.
+    """
+    pool, graph = torch.cuda.graph_pool_handle(), torch.cuda.CUDAGraph()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is empty
+        with torch.cuda.graph(graph, pool=pool):
+            pass
+    return pool, torch.cuda.Stream(), graph  # type: ignore[no-untyped-call]
 
 
 def record(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> Recording:
@@ -159,14 +173,16 @@ def record(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> Recording
     What waits is found beforehand: a recording that breaks off can leave allocator and random generators unusable.
     """
     held = tuple(one.detach().clone() for one in inputs)
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    pool, aside, _ = _shared(torch.cuda.current_device())
     aside.wait_stream(torch.cuda.current_stream())
-    with _waiting_refused(), torch.cuda.stream(aside):
-        for _ in range(WARM_UP):
-            work(network, *held)
-    torch.cuda.current_stream().wait_stream(aside)
+    try:
+        with _waiting_refused(), torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                work(network, *held)
+    finally:
+        torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_pool()):
+    with torch.cuda.graph(graph, pool=pool):
         results = work(network, *held)
     return Recording(held, results, graph.replay)
 

@@ -24,6 +24,7 @@ from uebench.journal import Report, StoredJournal
 from uebench.pixels import Pixels
 from uebench.place import Place, made_with, measure_from_here, peak
 from uebench.plan import Cell, Job, Protect, Trial, Victim
+from uebench.precision import settle
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.seeds import derive, sow
@@ -91,6 +92,7 @@ def teach(job: Victim, place: Place, report: Report) -> None:
 
 def protect(job: Protect, place: Place, report: Report) -> None:
     """Make a noise, audit it, and store the released images, pictures of some, and what is known of them."""
+    settle(job.precision, place.device)
     measure_from_here(place.device)
     journal = StoredJournal(place.store, job.key, derive(job.seed, "noise"), report, place.every)
     data = untested(load(job.source, job.fingerprint, place.store))  # so that no noise finds a test image

@@ -44,12 +44,13 @@ class UEraser(Breaker):
             return view(images)
         hardest, highest = images, torch.full_like(images[:, 0, 0, 0], -torch.inf)
         with kit.frozen(model), torch.no_grad():
-            for _ in range(self.repeat):
-                seen = view(images)
-                losses = F.cross_entropy(model(seen), targets, reduction="none")
-                harder = losses > highest
-                hardest = torch.where(harder.view(-1, 1, 1, 1), seen, hardest)
-                highest = torch.where(harder, losses, highest)
+            for draws in kit.parts(self.repeat, images):
+                many = view(torch.cat([images] * draws))
+                losses = F.cross_entropy(model(many), torch.cat([targets] * draws), reduction="none")
+                for seen, loss in zip(many.chunk(draws), losses.chunk(draws), strict=True):
+                    harder = loss > highest
+                    hardest = torch.where(harder.view(-1, 1, 1, 1), seen, hardest)
+                    highest = torch.where(harder, loss, highest)
         return hardest
 
     def passes(self) -> float:
