@@ -117,6 +117,15 @@ def test_a_job_held_by_another_process_is_put_off_and_said(tmp_path: Path) -> No
     assert queue.take() is None, "not before a moment has passed"
 
 
+def test_a_job_is_put_off_whose_need_another_process_is_at(tmp_path: Path) -> None:
+    """It would be silent for as long as that takes, and be ended for it."""
+    (cell,) = planned([], []).cells
+    place = Place(Store(tmp_path), torch.device("cpu"))
+    with Store(tmp_path).lock(cell.protect.key):
+        assert attempt(cell, place, print) == ("busy",)
+    assert "failed" not in "".join(path.read_text() for path in (tmp_path / "half").glob("*.log"))
+
+
 def test_devices_are_those_that_are_there() -> None:
     assert executors.devices("cpu") == ["cpu"]
     assert executors.devices()

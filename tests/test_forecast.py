@@ -38,6 +38,12 @@ def cell(chain: tuple[Breaker, ...] = (AdvLinf(),), **changes: Any) -> Cell:
     return replace(made, **changes)
 
 
+def test_a_time_that_cannot_be_noted_fails_nothing(tmp_path: Path) -> None:
+    (tmp_path / forecast.RATES).mkdir()
+    forecast.note(cell(), Store(tmp_path), CPU, 1.0)
+    assert forecast.seconds([cell()], Store(tmp_path), CPU) == [None]
+
+
 BREAKERS = [
     AdvLinf(),
     AdvLinf(radius=0),

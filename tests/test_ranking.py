@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from tests.test_leaderboard import DEMO, board, full, made, row
-from uebench import spec, tables
+from uebench import ranking, spec, tables
 from uebench.intervals import bands, interval, means
 from uebench.registry import registry
 from uebench.result import Result
@@ -117,6 +117,9 @@ def test_more_entries_do_not_change_an_interval() -> None:
         ([(1, 9), (6, 7), (4, 5)], [1, 1, 1]),
         ([(8, 9), (None, None), (7, 8.5), (1, 2)], [1, None, 1, 2]),
         ([(None, None)], [None]),
+        ([(8, 9), (6, 7), (4, 8.5)], [1, 1, 1]),
+        ([(8, 9), (6, 7), (4, 6.5), (1, 2)], [1, 2, 2, 3]),
+        ([(8, 9), (6, 7), (None, None), (4, 8.5), (1, 2)], [1, 1, None, 1, 2]),
     ],
 )
 def test_overlapping_intervals_share_a_band(
@@ -130,6 +133,49 @@ def test_bands_are_on_the_board_and_by_budget_class() -> None:
     apart = [replace(one, noise_linf=8 / 255) for one in entry("tap", (0.88, 0.88, 0.88))]
     found = board([*CLEAN, *tight, *apart])
     assert [row(found, noise)["band"] for noise in ("em", "rem", "sem", "tap")] == [1, 1, 2, 1]
+
+
+def test_a_provisional_entry_has_the_place_it_would_have_and_moves_nobody() -> None:
+    ranked = [*entry("em", (0.50, 0.51, 0.50)), *entry("rem", (0.6, 0.61, 0.60)), *entry("sem", (0.7, 0.71, 0.70))]
+    alone, beside = board([*CLEAN, *ranked]), board([*CLEAN, *ranked, *entry("tap", (0.54, 0.58))])
+    for noise, place in (("em", 1), ("rem", 2), ("sem", 3)):
+        for found in (alone, beside):
+            assert (row(found, noise)["rank"], row(found, noise)["band"]) == (place, place)
+    assert (row(beside, "tap")["rank"], row(beside, "tap")["band"]) == (2, None)
+    few = board([*CLEAN, *entry("em", (0.5, 0.5)), *entry("tap", (0.54, 0.58))])
+    assert [row(few, noise)["rank"] for noise in ("em", "tap")] == [1, 2]
+
+
+def test_a_breaker_that_counts_with_a_single_seed_leaves_no_interval() -> None:
+    """Nothing tells how far that seed lies from the mean."""
+    stronger = [made(noise, "adv-linf:radius=8/255", 0, value) for noise, value in (("none", 0.8), ("em", 0.7))]
+    results = [*CLEAN, *entry("em", (0.5, 0.51, 0.49)), *stronger]
+    against = {stronger[1].parameters["noise"]: (stronger[1].parameters["breaker"],)}
+    (found,) = ranking.rank(DEMO, results, replace(ranking.NO_RULINGS, challenges=against))
+    one = row(found, "em")
+    assert one["residual_protection"] == pytest.approx(0.2)
+    assert (one["residual_low"], one["residual_high"], one["gap_low"], one["band"]) == (None, None, None, None)
+
+
+def raised(one: Result, part: str) -> Result:
+    """Return a record of an older version of a component, which bears the same label."""
+    texts = {**one.parameters, part: one.parameters[part].replace("@1", "@0")}
+    assert texts != one.parameters
+    return replace(one, key=one.key + "old", parameters=texts, test_accuracy=0.95)
+
+
+@pytest.mark.parametrize("part", ["noise", "breaker"])
+def test_an_older_version_is_told_from_the_new_one_of_the_same_label(part: str) -> None:
+    new = entry("em", (0.5, 0.5, 0.5))
+    old = [raised(one, part) for one in new if one.breaker != "none"]
+    found, alone = board([*CLEAN, *new, *old]), board([*CLEAN, *new])
+    rows = found.noises[found.noises["parameters"] == new[0].parameters["noise"]]
+    assert list(rows["accuracy adv-linf"]) == [pytest.approx(0.5)]
+    assert list(rows["residual_protection"]) == [row(alone, "em")["residual_protection"]]
+    for table, column in ((found.noises, "noise"), (found.breakers, "breaker")):
+        assert table[column].is_unique
+    assert tables.breakers(found)
+    assert tables.noises(found)
 
 
 def test_equal_entries_share_a_rank() -> None:

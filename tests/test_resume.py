@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -18,7 +19,9 @@ from uebench.result import VARYING
 COMMAND = [sys.executable, "-m", "uebench.cli", "run", str(TINY), "--keep-every", "0"]
 
 
-def start(folder: Path, *options: str, interrupt: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *options: str, interrupt: signal.Handlers = signal.SIG_DFL, session: bool = False
+) -> subprocess.Popen[str]:
     """Start a run; `interrupt` is what it inherits for SIGINT, which a shell's background jobs ignore."""
     folder.mkdir(exist_ok=True)
     return subprocess.Popen(
@@ -28,6 +31,7 @@ def start(folder: Path, *options: str, interrupt: signal.Handlers = signal.SIG_D
         stderr=subprocess.STDOUT,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
+        start_new_session=session,
     )
 
 
@@ -136,6 +140,21 @@ def test_a_background_job_is_stopped_by_sigterm(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
+
+
+@pytest.mark.parametrize("pause", [0.1, 0.8])
+def test_ctrl_c_goes_to_processes_that_are_still_loading_and_they_leave_it_to_the_run(
+    pause: float, tmp_path: Path
+) -> None:
+    """A terminal sends it to all at once."""
+    process = start(tmp_path, "--workers", "3", session=True)
+    wait_for(process, r"start ")
+    time.sleep(pause)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Stopped with" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

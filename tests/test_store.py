@@ -109,6 +109,18 @@ def test_every_single_byte_of_the_half_finished_state_is_covered(store: Store, s
     assert "starts over" in said[-1]
 
 
+def test_tensors_that_share_memory_are_kept_and_saved(store: Store) -> None:
+    """As the tied weights of a network do."""
+    whole = torch.arange(6.0).view(2, 3)
+    state = {"one": whole, "same": whole, "part": whole[1], "turned": whole.t(), "none": torch.empty(0)}
+    store.keep("ab12", state)
+    store.save("cd34", {"weights.safetensors": state})
+    found = store.find("cd34")
+    assert found
+    for kept in (store.kept("ab12"), safetensors.torch.load_file(found["weights.safetensors"])):
+        assert all(torch.equal(kept[name], value) for name, value in state.items())
+
+
 def test_finishing_removes_the_half_finished_state(store: Store) -> None:
     store.keep("ab12", {"step": torch.tensor(3)})
     store.save("ab12", FILES)

@@ -6,6 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from uebench import spec
 from uebench.api import Target
-from uebench.files import pack, writing
+from uebench.files import pack
 from uebench.place import device_name
 from uebench.plan import Cell, Job, Protect, Trial, Victim
 from uebench.recipe import Recipe
@@ -60,13 +61,12 @@ def _spent(job: Job, where: str) -> tuple[tuple[str, ...], float]:
 
 
 def note(job: Job, store: Store, device: torch.device, seconds: float) -> None:
-    """Add a job's time to those measured in a store."""
+    """Add a job's time to those measured in a store; where that fails, the job is done all the same."""
     what, amount = _spent(job, _where(device))
-    path = store.root / RATES
-    with writing(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), "wb") as file:
-        file.write(
-            pack({"what": what, "amount": amount, "seconds": seconds}) + b"\n"
-        )  # one write: nobody's comes between
+    line = pack({"what": what, "amount": amount, "seconds": seconds}) + b"\n"
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with suppress(OSError), os.fdopen(os.open(store.root / RATES, flags, 0o666), "wb") as file:
+        file.write(line)  # one write: nobody's comes between
 
 
 def _rates(store: Store) -> dict[tuple[str, ...], float]:

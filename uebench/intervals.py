@@ -51,15 +51,16 @@ def interval(drawn: Values) -> tuple[float | None, float | None]:
 
 
 def bands(lows: Iterable[float | None], highs: Iterable[float | None]) -> list[int | None]:
-    """Return the rank band of each entry, best first: a new one begins where no interval above reaches down to it."""
-    found, band, lowest = list[int | None](), 0, np.inf
-    for low, high in zip(lows, highs, strict=True):
-        if low is None or high is None or np.isnan(low):
-            found.append(None)
-            continue
-        if high < lowest:
-            band += 1
-            lowest = low
-        lowest = min(lowest, low)
-        found.append(band)
+    """Return the rank band of each entry, best first; None without an interval.
+
+    A new one begins where no interval of what is above overlaps one of what is left: not of the next entry alone.
+    """
+    pairs = list(zip(lows, highs, strict=True))
+    known = [place for place, (low, high) in enumerate(pairs) if not (low is None or high is None or np.isnan(low))]
+    bounds = np.array([pairs[place] for place in known], dtype=float).reshape(-1, 2)
+    above = np.minimum.accumulate(np.concatenate([[np.inf], bounds[:-1, 0]]))[: len(known)]
+    left = np.maximum.accumulate(bounds[::-1, 1])[::-1]
+    found: list[int | None] = [None] * len(pairs)
+    for place, band in zip(known, np.cumsum(left < above), strict=True):
+        found[place] = int(band)
     return found

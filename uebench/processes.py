@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +53,7 @@ class Terms:
 def _settle(files: Sequence[PluginFile]) -> None:
     """Make this a process that leaves Ctrl-C to its parent, dies with it, and knows its plug-in files."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def follow() -> None:
         parent = multiprocessing.parent_process()
@@ -62,6 +65,16 @@ def _settle(files: Sequence[PluginFile]) -> None:
     known = registry()
     for file in files:  # before a component of theirs arrives
         known.add(file)
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a process that leaves Ctrl-C to its parent from the first, not only once it has loaded what it needs."""
+    resource_tracker.ensure_running()  # which unblocks the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(connection: Connection, device: str, terms: Terms) -> None:
@@ -95,7 +108,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, *self.arguments), daemon=True)
-        self.process.start()
+        _start(self.process)
         theirs.close()
 
     def give(self, job: Job) -> None:
@@ -177,7 +190,7 @@ class Aside:
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self._running: tuple[multiprocessing.process.BaseProcess, Connection] | None = None
+        self._running: tuple[BaseProcess, Connection] | None = None
 
     def ask(self, ask: Callable[..., Value], *arguments: Any) -> Value:
         """Return what a call that raises nothing gives; raises `UserError` where it dies, or is out of patience."""
@@ -185,7 +198,7 @@ class Aside:
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
             started = context.Process(target=_answer, args=(theirs, registry().files), daemon=True)
-            started.start()
+            _start(started)
             theirs.close()
             self._running = started, ours
         process, connection = self._running

@@ -64,9 +64,12 @@ def _board(rows: Standings) -> Board:
     ways = {"first": True, "place": True, "residual_protection": False, "noise": True}
     noises = noises.assign(**order).sort_values(list(ways), ascending=list(ways.values())).drop(columns=list(order))
     placed = noises["status"].isin(["ranked", "provisional"])
-    for _, group in noises[placed].groupby("budget"):
-        residual = group["residual_protection"].astype(float).round(9)  # what differs by rounding only is equal
-        noises.loc[group.index, "rank"] = residual.rank(method="min", ascending=False).astype(int)
+    for _, whole in noises[placed].groupby("budget"):
+        established = whole[whole["status"] == "ranked"]
+        for group in (whole, established):  # what is provisional has the place that it would have, and moves nobody
+            residual = group["residual_protection"].astype(float).round(9)  # what differs by rounding only is equal
+            noises.loc[group.index, "rank"] = residual.rank(method="min", ascending=False).astype(int)
+        group = whole if established.empty else established
         noises.loc[group.index, "band"] = bands(group["residual_low"], group["residual_high"])
     ranked = list(noises[placed]["parameters"])
     breakers = pd.DataFrame([rows.breaker(chain, ranked) for chain in sorted([*rows.breakers, *rows.others])])

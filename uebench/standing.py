@@ -44,9 +44,17 @@ class Standings:
         self.names |= {**breakers, **targets}
         self.clean, self.plain = none("noise"), none("breaker")
         self.names |= {self.clean: "none", self.plain: "none"}
+        self._tell_apart()
         trained = sorted({target for *_, target in self.scores}, key=lambda text: self.names[text])
         self.trained = [*self.targets, *(one for one in trained if one not in self.targets)]
         self.others = sorted({chain for _, chain, _ in self.scores} - set(breakers), key=lambda text: self.names[text])
+
+    def _tell_apart(self) -> None:
+        """Put the canonical text in place of a label that several of a kind have, as two versions of one have."""
+        for place, kept in enumerate((set[str](), set(self.breakers), set(self.targets))):
+            texts = sorted({cell[place] for cell in self.scores} - kept)
+            shared = Counter(self.names[text] for text in [*texts, *kept])
+            self.names |= {text: text for text in texts if shared[self.names[text]] > 1}
 
     def noise(self, noise: str) -> dict[str, Any]:
         """Return a noise's row, by the seeds that all its required cells share."""
@@ -145,8 +153,9 @@ class Standings:
                 row[f"deviation {self.names[breaker]}"] = float(highest.std(ddof=1)) if len(own_seeds) > 1 else None
         recovered = {name[9:]: value for name, value in row.items() if name.startswith("accuracy ")}
         top = max(recovered, key=lambda name: recovered[name] or 0)
-        low, high = interval(residual)
-        gap_low, gap_high = interval(gap)
+        alone = any(len(there) < 2 for there in later.values())  # what is known of a single seed, nothing tells
+        low, high = (None, None) if alone else interval(residual)
+        gap_low, gap_high = (None, None) if alone else interval(gap)
         return {
             "status": "ranked" if len(seeds) >= SEEDS else "provisional",
             "residual_protection": float(residual[0]),

@@ -34,9 +34,20 @@ def _digest_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the host, none of which shares memory with another: tied weights are written twice."""
+    found, seen = dict[str, Tensor](), set[int]()
+    for name, value in tensors.items():
+        own = value.cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        found[name] = own.clone() if place in seen else own
+        seen.add(place)
+    return found
+
+
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
-        safetensors.torch.save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
+        safetensors.torch.save_file(_apart(tensors), path)
     except safetensors.SafetensorError as error:
         raise OSError(str(error)) from error
     with open(path, "rb") as file:
@@ -183,7 +194,7 @@ class Store:
 
     def keep(self, key: str, state: Mapping[str, Tensor]) -> None:
         """Write the half-finished state of a key, with a checksum."""
-        content = safetensors.torch.save({name: value.cpu().contiguous() for name, value in state.items()})
+        content = safetensors.torch.save(_apart(state))
         write_whole(self._half(key), digest(content).encode() + content)
 
     def kept(self, key: str) -> dict[str, Tensor]:

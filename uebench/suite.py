@@ -148,8 +148,8 @@ def _check(path: Path, table: dict[str, Any]) -> Suite:
     required = file.section("required", table.get("required", {}))
     file.take("required", required, ("breakers", "targets", "run"))
     seeds = table.get("seeds", [0])
-    if not (isinstance(seeds, list) and seeds and all(type(one) is int and one >= 0 for one in seeds)):
-        raise file.refuse(f"seeds must be a list of whole numbers, not {seeds!r}")
+    if not (isinstance(seeds, list) and seeds and all(type(one) is int and 0 <= one < 2**32 for one in seeds)):
+        raise file.refuse(f"seeds must be a list of whole numbers below 2^32, not {seeds!r}")
     floor = table.get("floor", 0.5)
     if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
         raise file.refuse(f"floor must be a number in [0, 1], not {floor!r}")

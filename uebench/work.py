@@ -28,7 +28,7 @@ from uebench.precision import settle
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.seeds import derive, sow
-from uebench.store import Store
+from uebench.store import Busy, Store
 from uebench.train import build, train
 
 
@@ -118,10 +118,13 @@ def protect(job: Protect, place: Place, report: Report) -> None:
 
 
 def _artefact(job: Job, place: Place, report: Report) -> dict[str, Path]:
-    """Return the files of a job that others need, doing it first where it is not done."""
+    """Return the files of a job that others need, doing it first where it is not done.
+
+    Raises `store.Busy` where another process is at it.
+    """
     files = place.store.find(job.key)
     if files is None:
-        with place.store.lock(job.key, wait=True):
+        with place.store.lock(job.key):
             files = place.store.find(job.key)
             if files is None:
                 do(job, place, report)
@@ -172,6 +175,8 @@ def do(job: Job, place: Place, report: Report) -> None:
             cells.choose(job, place, artefact)
         else:
             cells.run(job, place, report, artefact)
+    except Busy:  # what it needs; it is put off
+        raise
     except Exception as error:
         with suppress(StoreError):  # which may be what failed
             log.note(place.store, job.key, "failed", error=type(error).__name__)
