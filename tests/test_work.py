@@ -39,7 +39,7 @@ from uebench import plan as planning
 from uebench.audit import ContractError
 from uebench.executors import execute
 from uebench.journal import StoredJournal
-from uebench.place import Place
+from uebench.place import Place, code
 from uebench.plan import Cell, Job, Plan, Protect, Victim
 from uebench.registry import registry
 from uebench.result import Result
@@ -54,7 +54,9 @@ from uebench_plugins.noises.none import NoNoise
 from uebench_plugins.noises.ntga import NTGA
 from uebench_plugins.noises.rem import REM
 from uebench_plugins.noises.sc import SC
+from uebench_plugins.noises.sem import SEM
 from uebench_plugins.noises.tap import TAP
+from uebench_plugins.targets.resnet import ResNet8
 from uebench_plugins.targets.smallcnn import SmallCNN
 
 CPU = torch.device("cpu")
@@ -582,6 +584,26 @@ def test_state_is_kept_no_more_often_than_asked_for(
     assert list(resumed.steps(12)) == list(range(kept[-1] if kept else 0, 12))
     assert resumed.kept().keys() == ({"value", "more"} if kept else set())
     assert resumed.seconds == pytest.approx(0.25 * kept[-1] if kept else 0)
+
+
+def test_a_job_half_done_by_other_code_starts_over_and_says_so(store: Store) -> None:
+    lines: list[str] = []
+    store.say = lines.append
+
+    def begun(by: str) -> int:
+        diary = StoredJournal(store, "key", 0, silent, every=0, code=by)
+        step = next(diary.steps(9))
+        diary.keep(value=torch.tensor(step))
+        return step
+
+    assert [begun(by) for by in ("one", "one", "two", "two")] == [0, 1, 0, 1]
+    assert lines == ["job key was half done by other code than there is now; it starts over"]
+
+
+def test_the_code_of_a_job_is_that_of_its_components_their_parameters_and_what_they_extend() -> None:
+    noise = SEM(surrogate=SmallCNN())
+    assert code(noise) == code(SEM(surrogate=SmallCNN(width=3))) == code(noise, SmallCNN()), "parameters are in the key"
+    assert len({code(noise), code(SEM(surrogate=ResNet8())), code(REM(surrogate=SmallCNN())), code(noise, SC())}) == 4
 
 
 def told(monkeypatch: pytest.MonkeyPatch) -> tuple[Clock, display.Lines, Job, io.StringIO]:

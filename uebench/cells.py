@@ -15,7 +15,7 @@ from uebench.api import Split
 from uebench.data import complete, kept, load, split
 from uebench.files import pack
 from uebench.journal import Report, StoredJournal
-from uebench.place import Place, made_with, measure_from_here, now, peak
+from uebench.place import Place, code, made_with, measure_from_here, now, peak
 from uebench.plan import Cell, Job, Trial
 from uebench.precision import settle
 from uebench.result import Result
@@ -67,12 +67,17 @@ def _broken(
     )
 
 
+def _journal(cell: Cell, key: str, place: Place, report: Report) -> StoredJournal:
+    own = code(cell.protect.source, *cell.chain, cell.target)
+    return StoredJournal(place.store, key, derive(cell.protect.seed, "train"), report, place.every, own)
+
+
 def run(cell: Cell, place: Place, report: Report, artefact: Artefact) -> None:
     """Train one network on the released images and store its record."""
     measure_from_here(place.device)
     made = artefact(cell.protect)
     facts = json.loads(made["facts.json"].read_bytes())
-    journal = StoredJournal(place.store, cell.key, derive(cell.protect.seed, "train"), report, place.every)
+    journal = _journal(cell, cell.key, place, report)
     files = kept(cell.protect.source, cell.protect.fingerprint, place.store)
     outcome = _broken(cell, place, journal, made["released.safetensors"], lambda: split(files, "test"))
     record = Result(
@@ -107,7 +112,7 @@ def try_out(trial: Trial, place: Place, report: Report, artefact: Artefact) -> N
     measure_from_here(place.device)
     cell = trial.cell
     made = artefact(cell.protect)
-    journal = StoredJournal(place.store, trial.key, derive(cell.protect.seed, "train"), report, place.every)
+    journal = _journal(cell, trial.key, place, report)
     outcome = _broken(cell, place, journal, made["released.safetensors"], _untested, trial.held_out)
     facts = {
         "accuracy": outcome.curve[-1][1],

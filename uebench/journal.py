@@ -22,12 +22,17 @@ Report = Callable[[int, int, float | None], None]
 class StoredJournal:
     """Keeps the state of the job `key` in a store, at most every `every` seconds.
 
-    All random numbers of a step follow from `seed` and the step, so a resumed job draws what it would have drawn.
+    All random numbers of a step follow from `seed` and the step, so a resumed job draws what it would have drawn. State
+    that was kept by other code than `code` names is not taken up.
     """
 
-    def __init__(self, store: Store, key: str, seed: int, report: Report, every: float) -> None:
+    def __init__(self, store: Store, key: str, seed: int, report: Report, every: float, code: str = "") -> None:
         self.store, self.key, self.seed, self.report, self.every = store, key, seed, report, every
+        self._code = torch.frombuffer(bytearray(code.encode() or b"-"), dtype=torch.uint8)
         state = store.kept(key)
+        if state and not torch.equal(state.pop("journal.code", torch.empty(0)), self._code):
+            store.say(f"job {key[:8]} was half done by other code than there is now; it starts over")
+            state = {}
         self._next = int(state.pop("journal.next", torch.tensor(0)))
         self._before = float(state.pop("journal.seconds", torch.tensor(0.0)))
         self._state = state
@@ -78,6 +83,7 @@ class StoredJournal:
         if time.monotonic() - self._saved < self.every:
             return
         journal = {
+            "journal.code": self._code,
             "journal.next": torch.tensor(self._next),
             "journal.seconds": torch.tensor(self.seconds, dtype=torch.float64),
         }

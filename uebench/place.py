@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +18,7 @@ from torch import Tensor
 import uebench
 from uebench.api import Split
 from uebench.component import Component
+from uebench.files import digest
 from uebench.precision import CPUINFO, has_bf16
 from uebench.registry import registry
 from uebench.store import Store
@@ -52,6 +57,30 @@ def made_with(place: Place, *components: Component) -> dict[str, Any]:
         "threads": None if place.device.type == "cuda" else torch.get_num_threads(),
         "plugins": dict(sorted({registry().origin(component) for component in components})),
     }
+
+
+def code(*components: Component) -> str:
+    """Return a hash of the files that define components, those in their parameters and what their classes extend."""
+    modules = {cls.__module__ for one in components for part in _parts(one) for cls in type(part).__mro__}
+    return digest("".join(_source(module) for module in sorted(modules)).encode())
+
+
+def _parts(component: Component) -> Iterator[Component]:
+    yield component
+    for one in fields(component):  # type: ignore[arg-type]
+        value = getattr(component, one.name)
+        for inner in value if isinstance(value, tuple) else (value,):
+            if isinstance(inner, Component):
+                yield from _parts(inner)
+
+
+@cache
+def _source(module: str) -> str:
+    """Return a hash of a module's file, as it is when first asked for; of a plug-in file, as it was loaded."""
+    loaded = {file.module: file.content for file in registry().files}
+    path = getattr(sys.modules.get(module), "__file__", None)
+    content = loaded.get(module) or (Path(path).read_bytes() if path and Path(path).is_file() else b"")
+    return digest(content)
 
 
 def now() -> str:

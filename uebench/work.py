@@ -22,7 +22,7 @@ from uebench.files import StoreError, pack
 from uebench.gallery import sheet
 from uebench.journal import Report, StoredJournal
 from uebench.pixels import Pixels
-from uebench.place import Place, made_with, measure_from_here, peak
+from uebench.place import Place, code, made_with, measure_from_here, peak
 from uebench.plan import Cell, Job, Protect, Trial, Victim
 from uebench.precision import settle
 from uebench.registry import registry
@@ -67,7 +67,7 @@ def teach(job: Victim, place: Place, report: Report) -> None:
     """Train a victim on the clean set, and store its weights."""
     data = load(job.source, job.fingerprint, place.store)
     seed = derive(job.seed, "victim")
-    journal = StoredJournal(place.store, job.key, seed, report, place.every)
+    journal = StoredJournal(place.store, job.key, seed, report, place.every, code(job.source, job.target))
     network = build(job.target, data.test.images.shape[1:], len(data.classes), job.recipe.precision, place.device, seed)
     outcome = train(
         network,
@@ -94,7 +94,8 @@ def protect(job: Protect, place: Place, report: Report) -> None:
     """Make a noise, audit it, and store the released images, pictures of some, and what is known of them."""
     settle(job.precision, place.device)
     measure_from_here(place.device)
-    journal = StoredJournal(place.store, job.key, derive(job.seed, "noise"), report, place.every)
+    own = code(job.source, job.noise)
+    journal = StoredJournal(place.store, job.key, derive(job.seed, "noise"), report, place.every, own)
     data = untested(load(job.source, job.fingerprint, place.store))  # so that no noise finds a test image
     clean, labels = data.train.images, data.train.labels.to(place.device, copy=True)
     images = Pixels(clean.to(place.home(clean)), place.device)
