@@ -25,7 +25,10 @@ class Mixing(Breaker):
 
 
 class Mixup(Mixing):
-    """Train on weighted means of two images and of their targets."""
+    """Train on weighted means of two images and of their targets.
+
+    Every image is mixed once, as in the paper. EM and ISS mix up to twice, each time with probability 1/2.
+    """
 
     name = "mixup"
     paper = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"

@@ -62,7 +62,10 @@ class Imagenet100(Source):
         return len(self._files()[0])
 
     def augment(self, images: Tensor) -> Tensor:
-        """Crop a random box, resize it without antialiasing, and flip half of the images."""
+        """Crop a random box, resize it without antialiasing, and flip half of the images.
+
+        So the papers made their noise; the crops that their networks were trained on had antialiasing.
+        """
         seen = random_resized_crop(images, self.crop, scale=(0.08, 1), ratio=(3 / 4, 4 / 3))
         mirrored = torch.rand(len(seen), 1, 1, 1, device=seen.device) < 0.5
         return torch.where(mirrored, seen.flip(3), seen)

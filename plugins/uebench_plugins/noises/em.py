@@ -19,6 +19,7 @@ class EM(SurrogateNoise):
 
     The official code takes twenty steps of a tenth of the radius and starts from the image's last noise
     (`noise_steps=20,noise_step=0.1,warm_start=true`), and drops all negative noise when it adds it (`one_sided=true`).
+    Its surrogate learns from noise that is not yet rounded to 8 bits; here it learns from what will be released.
     """
 
     name = "em"

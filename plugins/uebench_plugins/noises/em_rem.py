@@ -12,7 +12,8 @@ from uebench_plugins.noises.surrogate import SurrogateNoise
 class EMREM(SurrogateNoise):
     """Minimise the surrogate's loss on a cropped and flipped view, and store that noise for the image as it is.
 
-    This is the generator behind the EM columns of the REM and SEM papers. Where the augmentation changes the size
+    This is the generator behind the EM columns of the REM and SEM papers, but that its surrogate learns from the noise
+    in 8 bits, as it is released, and theirs from half precision. Where the augmentation changes the size
     (ImageNet), the set must be stored in the size of the view, as the published noise was.
     """
 

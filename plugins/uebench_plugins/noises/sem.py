@@ -12,7 +12,8 @@ class SEM(REM):
 
     Each draw of the augmentation has a fresh perturbation. The paper's ablation is `noise_perturbation` in none,
     adversarial (REM) and random (SEM), times `surrogate_perturbation` in none and adversarial. Its first description
-    had Gaussian perturbations (`distribution=gaussian`), the released code uniform ones.
+    had Gaussian perturbations (`distribution=gaussian`, without the uniform one that its code then added as well), the
+    released code has uniform ones.
     """
 
     name = "sem"
