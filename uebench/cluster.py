@@ -175,6 +175,8 @@ def _follow(ray: Any, queue: Queue, refs: Mapping[str, Any], reports: Any, terms
             queue.listener.stepped(job, *content)
         elif kind == "said":
             queue.listener.said(*content)
+        elif kind == "busy":
+            queue.waits(job, *content)
         else:
             del waiting[refs[job.key]]
             ray.cancel(refs[job.key], force=True)

@@ -104,12 +104,9 @@ def task(site: Site, reports: Any, packed: bytes, key: str, *needs: tuple[Any, .
     tell("begun", ray.get_runtime_context().get_node_id())
     if terms.patience:
         threading.Thread(target=watch, args=(terms.patience,), daemon=True).start()
-    waiting = False
     try:
         while (ended := attempt(job, place, partial(tell, "step")))[0] == "busy":
-            if not waiting:
-                tell("said", "another process is at work on a job of this run; waiting for it")
-            waiting, heard[0] = True, time.monotonic()
+            tell(*ended)
             time.sleep(PAUSE)
     finally:
         over.set()

@@ -57,6 +57,8 @@ class Queue:
     failures: dict[str, str] = field(default_factory=dict)
     _later: dict[str, float] = field(default_factory=dict)
     _open: set[str] = field(default_factory=set)
+    _begun: set[str] = field(default_factory=set)
+    _told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.fill(self.jobs)
@@ -72,7 +74,8 @@ class Queue:
             if self._later.get(job.key, 0) > time.monotonic() or any(one.key in self._open for one in job.needs):
                 continue
             del self.jobs[place]
-            if job.key not in self._later:
+            if job.key not in self._begun:
+                self._begun.add(job.key)
                 self.listener.started(job)
             return job
         return None
@@ -80,13 +83,19 @@ class Queue:
     def begun(self, job: Job) -> None:
         """Take note that a job was started elsewhere."""
         self.jobs = [one for one in self.jobs if one.key != job.key]
+        self._begun.add(job.key)
         self.listener.started(job)
+
+    def waits(self, job: Job, held: str) -> None:
+        """Take note that a job waits for a key that is held; said once, and not where another job of the run has it."""
+        if (held == job.key or held not in self._begun) and job.key not in self._told:
+            self._told.add(job.key)
+            self.listener.said("another process is at work on a job of this run; waiting for it")
 
     def close(self, job: Job, kind: str, *content: Any) -> None:
         """Take note of how a job ended: `done`, `busy` or `failed`; those that need a failed job fail with it."""
         if kind == "busy":
-            if job.key not in self._later:
-                self.listener.said("another process is at work on a job of this run; waiting for it")
+            self.waits(job, *content)
             self._later[job.key] = time.monotonic() + PAUSE
             self.jobs.append(job)
             return
@@ -114,8 +123,8 @@ def attempt(job: Job, place: Place, report: Report) -> tuple[Any, ...]:
     """Do a job and return how it ended, as `Queue.close` takes it; short of memory, the process goes on usable."""
     try:
         return "done", perform(job, place, report)
-    except Busy:
-        return ("busy",)
+    except Busy as error:
+        return "busy", error.key
     except UserError as error:
         return "failed", str(error), ""
     except Exception as error:

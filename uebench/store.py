@@ -23,6 +23,10 @@ MANIFEST, LOG = "manifest.json", "log.jsonl"
 class Busy(Exception):
     """Another process is at work on this key."""
 
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
 
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:
