@@ -304,6 +304,16 @@ def test_the_suites_settings_are_the_published_ones(name: str, text: str, settin
         assert (noise.adv_radius, noise.batch, noise.lr) == pytest.approx((4 / 255, 128, 0.1))  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["demo", "cifar10-small"])
+def test_the_attack_in_rem_and_sem_of_a_shortened_suite_reaches_as_far_as_its_breaker(name: str) -> None:
+    defaults = read(name).defaults
+    breaker = registry().build("breaker", "adv-linf", defaults)
+    for text in ("rem", "sem"):
+        noise = registry().build("noise", text, defaults)
+        ours, theirs = noise.adv_steps * noise.adv_step, breaker.steps * breaker.step  # type: ignore[attr-defined]
+        assert ours == pytest.approx(theirs, rel=0.01), "in radii"
+
+
 @pytest.mark.parametrize("cls", [REM, SEM])
 def test_rem_and_sem_train_their_surrogate_on_attacked_images(cls: type[REM], monkeypatch: pytest.MonkeyPatch) -> None:
     attacked: list[Tensor] = []
