@@ -26,7 +26,8 @@ from uebench.plan import Protect
 from uebench.processes import Terms
 from uebench.registry import registry
 from uebench.result import VARYING
-from uebench.schedule import Queue
+from uebench.schedule import PAUSE, Queue
+from uebench.store import Store
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 from ray.cluster_utils import Cluster  # noqa: E402  (only where it is installed)
@@ -175,6 +176,29 @@ def test_only_a_node_that_is_there_can_be_unfit(
     else:
         with pytest.raises(UserError, match=expected):
             cluster._ask(fake, None, asked)
+
+
+def test_a_job_held_by_another_process_is_waited_for_and_said_once(nodes: Any, tmp_path: Path) -> None:
+    watcher, plan = Watcher(), planned([], [])
+    queue, (noise,), held = Queue(watcher), plan.protects, threading.Event()
+
+    def hold() -> None:
+        with Store(tmp_path).lock(noise.key):
+            held.set()
+            for _ in range(1500):
+                if watcher.lines:
+                    time.sleep(4 * PAUSE)
+                    return
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    cluster.execute(plan, queue, terms(tmp_path), None, None, None)
+    thread.join()
+    assert not queue.failures
+    assert len(queue.results) == len(plan.cells)
+    assert watcher.lines == ["another process is at work on a job of this run; waiting for it"]
 
 
 def test_failures_cost_their_own_cells(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
