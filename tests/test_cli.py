@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,3 +111,12 @@ def test_check_reports_rule_by_rule(call: Call) -> None:
     assert "noise none" in output
     assert "breaker none" in output
     assert re.search(r"pass │ same seed, same bytes", output)
+
+
+@pytest.mark.parametrize(("word", "status"), [("--version", 0), ("nonsense", 2)])
+def test_the_process_ends_at_once_but_what_was_to_be_done_at_its_end_is_done(word: str, status: int) -> None:
+    program = "import atexit; atexit.register(print, 'done'); from uebench.cli import script; script()"
+    ended = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True)
+    assert ended.returncode == status
+    assert ended.stdout.endswith("done\n")
+    assert bool(ended.stderr) == (status > 0)

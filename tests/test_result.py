@@ -126,19 +126,40 @@ def row(**fields: object) -> list[dict[str, object]]:
         ("parameters", {}, "there, parameters lacks the field 'content'"),
         ("made_with", {}, "there, made_with, device must be text, not None"),
         ("made_with", {"device": "x", "plugins": []}, "there, made_with, plugins must be a table, not []"),
-        ("noise", "\ud800", "there holds half a character"),
         ("protected", 0, "there: protected must be above 0"),
         ("flags", "diverged", "there, flags must be a list, not 'diverged'"),
-        ("psnr", float("inf"), "there is no JSON: Infinity is no number"),
     ],
 )
 def test_what_is_wrong_with_a_record_is_said(field: str, value: object, expected: str) -> None:
     assert refusal(json.dumps({**RECORD, field: value})) == expected
 
 
-def test_a_number_beyond_all_and_deep_nesting_are_refused() -> None:
-    assert refusal(LINES[0].replace('"seed": 0', '"seed": 1e999')) == "there is no JSON: 1e999 is beyond every number"
-    assert refusal("[" * 100_000) == "there is nested too deeply"
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(LINES[0].replace('"seed": 0', f'"seed": {value}') for value in ("1e999", "-1e999", "NaN", "-Infinity", "00")),
+        *(json.dumps({**RECORD, "noise": "\ud800"}, ensure_ascii=ascii) for ascii in (True, False)),
+        LINES[0].replace('"seed": 0', f'"seed": {"9" * 5000}'),
+        "[" * 100_000,
+    ],
+    ids=[
+        "beyond all",
+        "below all",
+        "NaN",
+        "infinity",
+        "two zeros",
+        "half a character",
+        "the same, bare",
+        "digits",
+        "[",
+    ],
+)
+def test_what_not_every_reader_takes_is_no_json(text: str) -> None:
+    assert refusal(text).startswith("there is no JSON: ")
+
+
+def test_a_number_larger_than_any_count_is_no_whole_one() -> None:
+    assert "seed must be a whole number" in refusal(LINES[0].replace('"seed": 0', f'"seed": {"9" * 50}'))
 
 
 def test_a_text_may_hold_what_some_take_for_the_end_of_a_line(tmp_path: Path) -> None:

@@ -85,11 +85,11 @@ def conform(value: Any, shape: Any, place: str) -> None:
     """Raise `UserError` where a JSON value has not the shape.
 
     A shape is a type, a list of one shape, a table of all fields and their shapes, a table `{str: shape}` of any
-    fields, or a tuple of which one must fit, by type.
+    fields, or a tuple: one of the types in it, else its first shape.
     """
     if isinstance(shape, tuple):
-        shape = next((one for one in shape if _kind(one) is type(value)), shape[0])
-    expected: Any = _kind(shape)
+        shape = type(value) if type(value) in shape else shape[0]
+    expected: Any = shape if isinstance(shape, type) else type(shape)
     if type(value) is not expected and not (expected is float and type(value) is int):
         raise UserError(f"{place} must be {WORDS[expected]}, not {_brief(value)}")
     if isinstance(shape, list):
@@ -117,10 +117,6 @@ WORDS = {
     bool: "true or false",
     type(None): "null",
 }
-
-
-def _kind(shape: Any) -> type:
-    return shape if isinstance(shape, type) else type(shape)
 
 
 def _brief(value: Any) -> str:

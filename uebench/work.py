@@ -145,7 +145,7 @@ def finished(job: Job, store: Store, recorded: Mapping[str, Result] | None = Non
     if content is None:
         return False
     old = (recorded or {}).get(job.key)
-    if old and old.told_by(content.decode()):
+    if old and old.told_by(content):
         return old
     return result.parse(content.decode(), place=f"stored result {job.key}")
 
