@@ -157,8 +157,7 @@ def test_ctrl_c_goes_to_processes_that_are_still_loading_and_they_leave_it_to_th
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("how", "workers"), [(signal.SIGINT, "1"), (signal.SIGINT, "2"), (signal.SIGTERM, "2")])
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     straight: Path, tmp_path: Path, how: signal.Signals, workers: str
 ) -> None:
