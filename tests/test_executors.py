@@ -123,6 +123,7 @@ def test_a_job_is_put_off_whose_need_another_process_is_at(tmp_path: Path) -> No
     place = Place(Store(tmp_path), torch.device("cpu"))
     with Store(tmp_path).lock(cell.protect.key):
         assert attempt(cell, place, print) == ("busy", cell.protect.key)
+    assert "failed" not in "".join(path.read_text() for path in (tmp_path / "half").glob("*.log"))
 
 
 def test_that_a_job_waits_for_another_of_the_same_run_is_not_said(tmp_path: Path) -> None:
@@ -133,7 +134,6 @@ def test_that_a_job_waits_for_another_of_the_same_run_is_not_said(tmp_path: Path
     with place.store.lock(cell.protect.key):
         queue.close(cell, *attempt(cell, place, print))
     assert not watcher.lines
-    assert "failed" not in "".join(path.read_text() for path in (tmp_path / "half").glob("*.log"))
 
 
 def test_devices_are_those_that_are_there() -> None:
