@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 from pathlib import Path
@@ -161,7 +162,11 @@ def bench(
 
 
 def script() -> None:
-    """Run the command as a process, which ends at once: to free object by object what torch loaded takes a second."""
+    """Run the command as a process, which looks for garbage less often than others and ends at once.
+
+    To look through what torch loads as it loads it takes half a second, and to free it object by object another.
+    """
+    gc.set_threshold(10_000)
     try:
         main()
     except SystemExit as end:
