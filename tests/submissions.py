@@ -15,7 +15,7 @@ from uebench import bundle, entry, leaderboard, naming, plan, spec, suite
 from uebench.bundle import Bundle
 from uebench.plan import Cell, cell_identity, content_key
 from uebench.registry import registry
-from uebench.result import Result
+from uebench.result import Point, Result
 from uebench.selection import Selection, select
 
 SUITE = suite.read(str(TINY))
@@ -29,7 +29,7 @@ SUBMITTER = {"name": "Ada Example", "contact": "ada@example.org", "paper": "http
 def record(selection: Selection, cell: Cell, right: int) -> Result:
     """Return a record of a cell with so many test images right, possible in every respect."""
     changed, accuracy = cell.protect.noise.name != "none", right / IMAGES
-    curve = [{"step": step, "test_accuracy": accuracy, "train_accuracy": 0.5} for step in (15, 30, 45, 60)]
+    curve = [Point(step, accuracy, 0.5) for step in (15, 30, 45, 60)]
     one = Result(
         key=cell.key,
         **dict.fromkeys(("suite", "dataset", "noise", "breaker", "target", "recipe"), ""),  # type: ignore[arg-type]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from tests.conftest import ROOT
 from tests.test_leaderboard import DEMO, full, made
@@ -27,7 +28,7 @@ def planned(chosen: suite.Suite, content: str, lists: dict[str, Any]) -> list[Re
         for cell in plan.plan(selection, nothing, (plain,), [content] * len(selection.sources)).cells:  # type: ignore[arg-type]
             names = asdict(naming.labels(selection, cell))
             one = made("none", "none", cell.protect.seed, 0.5)
-            found.append(replace(one, key=cell.key, parameters=cell.parameters, suite=chosen.name, **names))
+            found.append(structs.replace(one, key=cell.key, parameters=cell.parameters, suite=chosen.name, **names))
     return found
 
 
@@ -99,7 +100,7 @@ def test_a_suite_of_a_file_is_given_as_one(tmp_path: Path) -> None:
 def test_cells_that_no_command_plans_are_told() -> None:
     cells = [one for one in planned(DEMO, "", {"noises": ["em"]}) if one.noise == "em"]
     with pytest.raises(UserError, match="this version plans other cells than 0123"):
-        again.command(DEMO, [*cells, replace(cells[0], key="0123")])
+        again.command(DEMO, [*cells, structs.replace(cells[0], key="0123")])
     for text in ("--boards=/", "$(reboot)", "em --store /", "gone"):
         with pytest.raises(UserError):
-            again.command(DEMO, [replace(one, noise=text) for one in full()])
+            again.command(DEMO, [structs.replace(one, noise=text) for one in full()])

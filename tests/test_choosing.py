@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from msgspec import structs
 from torch import Tensor
 
 from tests.conftest import ROOT, TINY
@@ -275,15 +277,15 @@ def test_what_was_chosen_survives_its_line(done: Place) -> None:
         ({"chosen": "jpeg:quality=9"}, "which did not do best"),
         ({"chosen": "", "trials": {"none": 0.5}}, "chosen is '', which did not do best"),
         ({"trials": {}}, "did not do best of {}"),
-        ({"trials": {"none": 2}}, r"accuracy of the trial 'none' must lie in \[0, 1\], not 2"),
-        ({"trials": {"none": True}}, "trials, none must be a number, not True"),
-        ({"trials": [["none", 0.5]]}, "trials must be a table"),
-        ({"chosen": 3}, "chosen must be text, not 3"),
+        ({"trials": {"none": 2}}, "Expected `float` <= 1.0 - at `$.trials[...]`"),
+        ({"trials": {"none": True}}, "Expected `float`, got `bool` - at `$.trials[...]`"),
+        ({"trials": [["none", 0.5]]}, "Expected `object`, got `array` - at `$.trials`"),
+        ({"chosen": 3}, "Expected `str`, got `int` - at `$.chosen`"),
     ],
 )
 def test_a_record_that_contradicts_its_choice_is_refused(changes: dict[str, Any], message: str, done: Place) -> None:
     table = {**json.loads(record(CELL, done).line()), **changes}
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=re.escape(message)):
         result.parse(json.dumps(table))
 
 
@@ -292,6 +294,6 @@ def test_the_board_tells_what_was_chosen_by_the_suites_names(done: Place) -> Non
     found = naming.labelled(replace(selected((CHOOSER,)), suite=usual), CELL, record(CELL, done))
     assert set(found.trials) == {"none", "grayscale", "jpeg"}
     assert found.chosen in found.trials
-    (board,) = ranking.rank(usual, [found, replace(found, key="x", seed=1)])
+    (board,) = ranking.rank(usual, [found, structs.replace(found, key="x", seed=1)])
     table = tables.breakers(board)[1]
     assert any(f"chose {found.chosen} (2)" in row[-1] for row in table)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from tests.conftest import TINY
@@ -96,7 +97,7 @@ def released(root: Path) -> dict[str, bytes]:
 
 
 def numbers(queue: Queue) -> dict[str, dict[str, Any]]:
-    results = {key: vars(one).items() for key, one in queue.results.items()}
+    results = {key: structs.asdict(one).items() for key, one in queue.results.items()}
     return {key: {name: value for name, value in one if name not in VARYING} for key, one in results.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from tests.test_leaderboard import made
 from uebench import UserError, compare, leaderboard, spec, suite
@@ -27,7 +28,7 @@ def result(noise: str, breaker: str, seed: int, percent: float, **other: Any) ->
     labels = {"dataset": "cifar10", "target": "resnet18", "recipe": RECIPE, "suite": "rem-table4"}
     one = made("rem", "none", seed, percent / 100, **other)
     key = f"{noise}/{breaker}/{seed}/{other}"
-    return replace(one, **{**labels, "key": key, "noise": noise, "breaker": breaker, **other})
+    return structs.replace(one, **{**labels, "key": key, "noise": noise, "breaker": breaker, **other})
 
 
 def beside(results: list[Result]) -> pd.DataFrame:

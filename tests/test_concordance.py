@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.test_leaderboard import DEMO, made
 from uebench import UserError, pages, ranking, tables, web
@@ -28,7 +29,7 @@ def results(accuracies: dict[str, tuple[float, float]], steps: int, seconds: flo
         for breaker, accuracy in zip(("none", "adv-linf"), pair, strict=True)
         for seed in range(3)
     ]
-    return [replace(one, recipe=f"sgd:steps={steps}") for one in found]
+    return [structs.replace(one, recipe=f"sgd:steps={steps}") for one in found]
 
 
 def counted(left: list[float], right: list[float]) -> float:
@@ -75,7 +76,7 @@ def test_orders_that_are_the_same_reversed_or_none() -> None:
 def test_a_recipe_is_held_against_itself_seed_by_seed() -> None:
     by_seed = [[0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.3, 0.4], [0.4, 0.3, 0.2, 0.2]]
     records = [
-        replace(made(noise, "none", seed, accuracy, recipe="sgd@1:steps=40"), recipe="sgd:steps=40")
+        structs.replace(made(noise, "none", seed, accuracy, recipe="sgd@1:steps=40"), recipe="sgd:steps=40")
         for seed, accuracies in enumerate(by_seed)
         for noise, accuracy in zip(("none", "em", "rem", "sem", "tap"), [0.9, *accuracies], strict=True)
     ]
@@ -91,7 +92,9 @@ def test_only_boards_that_differ_in_their_recipe_alone_are_compared() -> None:
     one = results(ONE, 400, 1.0)
     assert not found(one)
     assert not found([*one, *results(ONE, 40, 1.0, kind="clean-only", protected=0.5)])
-    assert not found([*one, *(replace(r, recipe="sgd:steps=400") for r in results(ONE, 40, 1.0))]), "other content"
+    assert not found([*one, *(structs.replace(r, recipe="sgd:steps=400") for r in results(ONE, 40, 1.0))]), (
+        "other content"
+    )
     alone = replace(DEMO, required_breakers=["none"])
     plain = [r for r in [*one, *results(OTHER, 40, 1.0)] if r.breaker == "none"]
     assert [r.order for r in concordances(ranking.rank(alone, plain))] == ["none"] * 3, "either recipe with itself, too"

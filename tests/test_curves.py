@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from msgspec import structs
 
 from tests.test_leaderboard import DEMO, made, text
 from uebench import curves, spec
 from uebench.curves import Curves
-from uebench.result import Result
+from uebench.result import Point, Result
 from uebench.selection import chain, describe_chain
 
 ATTACKS = {1 / 255: "adv-linf:radius=1/255", 2 / 255: "adv-linf:radius=2/255"}
@@ -24,11 +25,9 @@ def cell(noise: str, breaker: str, accuracy: float, seed: int = 0, recipe: str =
     built, one = chain(DEMO, breaker), made(noise, "none", seed, accuracy, recipe=recipe)
     texts = {"breaker": "+".join(map(spec.canonical, built)), "recipe": recipe}
     texts |= {"target": text("target", other["target"])} if "target" in other else {}
-    marks = [
-        {"step": step, "test_accuracy": test, "train_accuracy": train} for step, test, train in other.pop("curve", ())
-    ]
+    marks = [Point(*point) for point in other.pop("curve", ())]
     names = {"key": f"{noise} {breaker} {seed} {recipe} {other}", "breaker": describe_chain(DEMO, built)}
-    return replace(one, parameters={**one.parameters, **texts}, curve=marks, **names, **other)
+    return structs.replace(one, parameters={**one.parameters, **texts}, curve=marks, **names, **other)
 
 
 def drawn(results: Sequence[Result], start: str) -> list[Curves]:
@@ -99,7 +98,9 @@ def test_a_chain_starts_from_the_chain_without_the_attack() -> None:
 )
 def test_what_cannot_be_compared_shares_no_figure(other: dict[str, Any], named: str) -> None:
     far = [
-        replace(one, test_accuracy=0.01) for one in attacked(**other) if one.noise != "none" or "protected" not in other
+        structs.replace(one, test_accuracy=0.01)
+        for one in attacked(**other)
+        if one.noise != "none" or "protected" not in other
     ]
     found = drawn([*attacked(), *far], "radius")
     assert {one.setting for one in found} == {"smallcnn on digits, recipe sgd", named}
@@ -111,7 +112,9 @@ def test_what_cannot_be_compared_shares_no_figure(other: dict[str, Any], named: 
 
 
 def test_other_data_share_no_figure_even_under_the_same_name() -> None:
-    other = [replace(one, key=f"b {one.key}", parameters={**one.parameters, "content": "b"}) for one in attacked()]
+    other = [
+        structs.replace(one, key=f"b {one.key}", parameters={**one.parameters, "content": "b"}) for one in attacked()
+    ]
     found = drawn([*attacked(), *other], "radius")
     assert [one.name for one in found] == ["radius_adv-linf_digits_smallcnn", "radius_adv-linf_digits_smallcnn-2"]
     assert all(set(one.points["seeds"]) == {1, 2} for one in found)
@@ -171,7 +174,7 @@ def test_what_is_not_drawn_is_said_with_the_reason() -> None:
 
 
 def test_a_noise_that_was_once_called_otherwise_is_one_curve() -> None:
-    old = [replace(one, noise="em:steps=100") if one.noise == "em" and one.seed else one for one in attacked()]
+    old = [structs.replace(one, noise="em:steps=100") if one.noise == "em" and one.seed else one for one in attacked()]
     (one,) = drawn(old, "radius")
     assert list(one.points[~one.points["reference"]]["seeds"]) == [2, 2, 1]
 

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from msgspec import structs
 
 from tests.test_curves import attacked, cell, shared
 from uebench import curves, leaderboard, plots
@@ -153,7 +154,7 @@ def test_labels_of_values_that_lie_close_do_not_overlap() -> None:
 
 def test_long_names_are_folded_at_their_joints_and_nothing_of_them_is_lost() -> None:
     long = "rem:noise_perturbation=random,surrogate_perturbation=none"
-    results = [replace(one, noise=long if one.noise == "em" else one.noise) for one in attacked()]
+    results = [structs.replace(one, noise=long if one.noise == "em" else one.noise) for one in attacked()]
     folded = next(name for name in lines(drawn(first(results)).axes[0]) if name != "clean set")
     assert folded.split("\n") == ["rem:noise_perturbation=", "random,surrogate_", "perturbation=none"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec import structs
 
 from tests.conftest import TINY
 from uebench import UserError, leaderboard, plugin_file
@@ -51,7 +52,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
 
 def numbers(path: Path) -> dict[str, dict[str, object]]:
     """Return the records of a board by key, without what may differ between two equal runs."""
-    found = {key: vars(one) for key, one in leaderboard.read(path).items()}
+    found = {key: structs.asdict(one) for key, one in leaderboard.read(path).items()}
     return {key: {name: one[name] for name in one if name not in records.VARYING} for key, one in found.items()}
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 from scipy import stats
 
 from tests.test_leaderboard import DEMO, board, full, made, row
@@ -130,7 +131,7 @@ def test_overlapping_intervals_share_a_band(
 
 def test_bands_are_on_the_board_and_by_budget_class() -> None:
     tight = [*entry("em", (0.50, 0.51, 0.50)), *entry("rem", (0.505, 0.51, 0.50)), *entry("sem", (0.7, 0.71, 0.70))]
-    apart = [replace(one, noise_linf=8 / 255) for one in entry("tap", (0.88, 0.88, 0.88))]
+    apart = [structs.replace(one, noise_linf=8 / 255) for one in entry("tap", (0.88, 0.88, 0.88))]
     found = board([*CLEAN, *tight, *apart])
     assert [row(found, noise)["band"] for noise in ("em", "rem", "sem", "tap")] == [1, 1, 2, 1]
 
@@ -161,7 +162,7 @@ def raised(one: Result, part: str) -> Result:
     """Return a record of an older version of a component, which bears the same label."""
     texts = {**one.parameters, part: one.parameters[part].replace("@1", "@0")}
     assert texts != one.parameters
-    return replace(one, key=one.key + "old", parameters=texts, test_accuracy=0.95)
+    return structs.replace(one, key=one.key + "old", parameters=texts, test_accuracy=0.95)
 
 
 @pytest.mark.parametrize("part", ["noise", "breaker"])
@@ -216,7 +217,7 @@ def test_without_a_breaker_above_the_floor_there_is_no_gap_but_a_rank() -> None:
 def on_wide(one: Result, accuracy: float) -> Result:
     """Return a record of a wider network."""
     texts = {**one.parameters, "target": spec.canonical(registry().build("target", "smallcnn:width=8"))}
-    return replace(one, key=one.key + "w", target="smallcnn:width=8", parameters=texts, test_accuracy=accuracy)
+    return structs.replace(one, key=one.key + "w", target="smallcnn:width=8", parameters=texts, test_accuracy=accuracy)
 
 
 def test_every_target_counts_and_the_worst_of_them_decides() -> None:
@@ -241,7 +242,7 @@ def test_a_breaker_has_an_interval_over_the_ranked_noises() -> None:
 
 def test_what_a_noise_and_a_breaker_of_one_name_cost_is_kept_apart() -> None:
     results = [*CLEAN, *entry("em", (0.5, 0.5, 0.5))]
-    found = board([replace(one, noise_seconds=float(one.noise == "em"), flags=[one.noise]) for one in results])
+    found = board([structs.replace(one, noise_seconds=float(one.noise == "em"), flags=[one.noise]) for one in results])
     assert row(found, "none")["noise_seconds"] == 0
     assert row(found, "none")["flags"] == "none"
 
@@ -254,7 +255,7 @@ def test_a_breaker_that_changes_nothing_is_flagged() -> None:
     table = board([*results, *idle]).breakers.set_index("breaker")
     assert table.loc["lowpass-mean:size=1", "flags"] == "identity-breaker"
     assert table.loc["adv-linf", "flags"] == ""
-    nearly = [*idle[:-1], replace(idle[-1], test_accuracy=0.101)]
+    nearly = [*idle[:-1], structs.replace(idle[-1], test_accuracy=0.101)]
     assert not any(board([*results, *nearly]).breakers["flags"])
 
 

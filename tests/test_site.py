@@ -10,7 +10,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -18,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from msgspec import structs
 
 from tests.conftest import ROOT
 from tests.test_leaderboard import DEMO, full, made, text
@@ -36,7 +36,7 @@ from uebench import (
     web,
 )
 from uebench.cli import main
-from uebench.result import Result
+from uebench.result import Point, Result
 
 VOID = {"meta", "link", "img", "input", "br", "wbr"}
 HOSTILE = """x"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}&amp;\N{RIGHT-TO-LEFT OVERRIDE}"""
@@ -94,8 +94,8 @@ def boards(folder: Path, results: list[Result], suite: str = "demo") -> Path:
 
 def varied() -> list[Result]:
     """Return results with everything that pages tell apart: three budgets, two boards, few seeds, missing cells."""
-    curve = [{"step": step, "test_accuracy": step / 20, "train_accuracy": 1 - step / 20} for step in (5, 10, 20)]
-    results = [replace(one, curve=curve) for one in full()]
+    curve = [Point(step, step / 20, 1 - step / 20) for step in (5, 10, 20)]
+    results = [structs.replace(one, curve=curve) for one in full()]
     results += [made("sc", breaker, seed, 0.9, noise_norm="l2") for breaker in ("none", "adv-linf") for seed in (0, 1)]
     results += [made(noise, "adv-linf:radius=8/255", s, 0.7 + s / 50) for noise in ("none", "em") for s in range(3)]
     results += [made("tap", "none", 0, 0.3, flags=["diverged"], peak_bytes=3 * 2**20)]
@@ -105,11 +105,11 @@ def varied() -> list[Result]:
 def spoilt() -> list[Result]:
     """Return results in which every text that people may choose is hostile."""
     texts = {"noise": HOSTILE, "breaker": f"b{HOSTILE}", "target": f"t{HOSTILE}", "key": f"k{HOSTILE}"}
-    device = {"device": HOSTILE, "plugins": {HOSTILE: HOSTILE}, HOSTILE: [HOSTILE]}
+    device = {"device": HOSTILE, "plugins": {HOSTILE: HOSTILE}, HOSTILE: {HOSTILE: HOSTILE}}
     extra = made("sem", "adv-linf:radius=8/255", 0, 0.5, flags=[HOSTILE], made_with=device, finished=HOSTILE)
-    others = [replace(one, noise="javascript:alert(1)") if one.noise == "rem" else one for one in full()]
-    others = [replace(one, noise=HOSTILE) if one.noise == "sem" else one for one in others]
-    return [replace(one, dataset=HOSTILE) for one in [replace(extra, **texts), *others]]
+    others = [structs.replace(one, noise="javascript:alert(1)") if one.noise == "rem" else one for one in full()]
+    others = [structs.replace(one, noise=HOSTILE) if one.noise == "sem" else one for one in others]
+    return [structs.replace(one, dataset=HOSTILE) for one in [structs.replace(extra, **texts), *others]]
 
 
 @pytest.fixture(params=["varied", "spoilt"])
@@ -465,7 +465,7 @@ def test_a_wheel_holds_the_templates(tmp_path: Path) -> None:
 
 def test_a_noise_that_two_boards_call_differently_has_one_page(tmp_path: Path) -> None:
     other = [made(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in full()]
-    renamed = [replace(one, noise="rem:other") if one.noise == "rem" else one for one in other]
+    renamed = [structs.replace(one, noise="rem:other") if one.noise == "rem" else one for one in other]
     site = web.build(boards(tmp_path, full() + renamed))
     found = [
         row["page"] for board in json.loads(site["data.json"])["suites"]["demo"]["boards"] for row in board["noises"]

@@ -167,10 +167,10 @@ def test_classes_that_differ_are_named(refuse: Callable[..., None], tmp_path: Pa
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("{", "results.jsonl line 1 is no JSON"),
-        ("[]", "results.jsonl line 1 is no record"),
+        ("{", "results.jsonl line 1: Input data was truncated"),
+        ("[]", "results.jsonl line 1: Expected `object`, got `array`"),
         ('{"schema": 9}', "line 1 has schema 9; this version reads 1"),
-        ('{"schema": 1}', "line 1 lacks the field 'key'"),
+        ('{"schema": 1}', "line 1: Object missing required field `key`"),
     ],
 )
 def test_a_broken_record_is_reported_before_any_work(

@@ -20,36 +20,79 @@ from uebench.container import LARGEST, LIMITS, MANIFEST, MEMBERS, RESULTS
 from uebench.files import pack, writing
 from uebench.result import Result
 from uebench.store import LOG
-from uebench.untrusted import conform, read_json
+from uebench.untrusted import Table, conform, read_json
 
 SCHEMA = 1
 HEADER = 1000
 """Bytes of the header of a safetensors file with one array."""
-SHAPE = {
-    "schema": int,
-    "suite": str,
-    "terms": {"numbers": int, "recipe": str, "breakers": [str], "targets": [str], "floor": float},
-    "dataset": str,
-    "content": str,
-    "noises": [str],
-    "breaker": str,
-    "seeds": [int],
-    "keys": [str],
-    "made_with": {"device": [str], "torch": [str], "uebench": [str]},
-    "distributions": [{"name": str, "version": str, "sha256": str}],
-    "released": {str: str},
-    "submitter": {"name": str, "contact": str, "paper": str},
-    "members": {str: {"bytes": int, "sha256": str}},
-}
-"""The manifest. Components stand by canonical text; `breaker` is empty where noises are handed in, not a breaker.
 
-`released` has the SHA-256 of the released images by the key of the job that made them.
-"""
+
+class _Terms(Table):
+    numbers: int
+    recipe: str
+    breakers: list[str]
+    targets: list[str]
+    floor: float
+
+
+class _MadeWith(Table):
+    device: list[str]
+    torch: list[str]
+    uebench: list[str]
+
+
+class _Distribution(Table):
+    name: str
+    version: str
+    sha256: str
+
+
+class _Submitter(Table):
+    name: str
+    contact: str
+    paper: str
+
+
+class _Member(Table):
+    bytes: int
+    sha256: str
+
+
+class Manifest(Table):
+    """What a manifest holds. Components stand by canonical text; `breaker` is empty where noises are handed in.
+
+    `released` has the SHA-256 of the released images by the key of the job that made them.
+    """
+
+    schema: int
+    suite: str
+    terms: _Terms
+    dataset: str
+    content: str
+    noises: list[str]
+    breaker: str
+    seeds: list[int]
+    keys: list[str]
+    made_with: _MadeWith
+    distributions: list[_Distribution]
+    released: dict[str, str]
+    submitter: _Submitter
+    members: dict[str, _Member]
+
+
+class _Array(Table):
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+
+
+class _Header(Table):
+    images: _Array
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle says: the SHA-256 of the file, the manifest (of `SHAPE`), results by key, and what jobs logged.
+    """What a bundle says: the SHA-256 of the file, the manifest (as `Manifest`), results by key, and what jobs logged.
 
     Jobs done before there were logs, or in another store, have none.
     """
@@ -157,7 +200,7 @@ def _manifest(content: bytes, place: str) -> dict[str, Any]:
     table = read_json(content, place)
     if isinstance(table, dict) and table.get("schema", SCHEMA) != SCHEMA:
         raise UserError(f"{place} has schema {table['schema']!r}; this version reads {SCHEMA}")
-    conform(table, SHAPE, place)
+    conform(table, Manifest, place)
     return dict(table)
 
 
@@ -183,7 +226,7 @@ def _results(content: bytes, place: str) -> list[Result]:
         if not line.endswith(b"\n"):
             raise UserError(f"{where} does not end")
         read_json(line, where)
-        found.append(result.parse(line.decode(), where))
+        found.append(result.parse(line, where))
         if len(found) > 1 and found[-2].key >= found[-1].key:
             word = "stands there twice" if found[-2].key == found[-1].key else "is out of order"
             raise UserError(f"{where}: key {found[-1].key!r} {word}")
@@ -196,7 +239,7 @@ def _check_images(content: IO[bytes], size: int, place: str) -> None:
     if length > min(HEADER, size - 8):
         raise UserError(f"{place} has a header of {length} bytes; at most {HEADER}")
     header = read_json(content.read(length), f"{place}, header")
-    conform(header, {"images": {"dtype": str, "shape": [int], "data_offsets": [int]}}, f"{place}, header")
+    conform(header, _Header, f"{place}, header")
     one, count = header["images"], size - 8 - length
     shape = one["shape"]
     if one["dtype"] != "U8" or len(shape) != 4 or min(shape) < 1 or math.prod(shape) != count:

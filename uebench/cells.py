@@ -18,7 +18,7 @@ from uebench.journal import Report, StoredJournal
 from uebench.place import Place, code, made_with, measure_from_here, now, peak
 from uebench.plan import Cell, Job, Trial
 from uebench.precision import settle
-from uebench.result import Result
+from uebench.result import Point, Result
 from uebench.seeds import derive
 from uebench.seen import filtered, trained_on
 from uebench.train import Outcome, build, train
@@ -95,7 +95,7 @@ def run(cell: Cell, place: Place, report: Report, artefact: Artefact) -> None:
         test_accuracy=outcome.curve[-1][1],
         train_accuracy=outcome.curve[-1][2],
         best_test_accuracy=max(test for _, test, _ in outcome.curve),
-        curve=[{"step": step, "test_accuracy": test, "train_accuracy": seen} for step, test, seen in outcome.curve],
+        curve=[Point(*point) for point in outcome.curve],
         **{name: facts[name] for name in ("noise_norm", "noise_linf", "noise_l2", "psnr", "ssim", "noise_seconds")},
         train_seconds=journal.seconds,
         peak_bytes=peak(place.device),
@@ -133,7 +133,7 @@ def choose(cell: Cell, place: Place, artefact: Artefact) -> None:
     facts = [json.loads(artefact(one)["facts.json"].read_bytes()) for one in cell.trials]
     chosen = cell.trials[choosing.best(facts)].cell
     path = artefact(chosen)["result.json"]
-    own = result.parse(path.read_text("utf-8"), place=f"stored result {chosen.key}")
+    own = result.parse(path.read_bytes(), place=f"stored result {chosen.key}")
     tried = [breaker for one in cell.trials for breaker in one.cell.chain]
     plugins = made_with(place, *cell.chain, *tried)["plugins"]
     record = choosing.taken_over(own, cell, facts, plugins, now())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec import structs
 
 from uebench import spec
 from uebench.api import Breaker, Split
@@ -44,7 +45,7 @@ def taken_over(
 ) -> Result:
     """Return the record of a cell whose chain chooses, from that of the chosen chain; trials add their time."""
     peaks = [peak for peak in (own.peak_bytes, *(one["peak_bytes"] for one in facts)) if peak is not None]
-    return replace(
+    return structs.replace(
         own,
         key=cell.key,
         breaker=name(cell.chain),

@@ -9,6 +9,7 @@ from itertools import count, groupby
 from typing import Any
 
 import pandas as pd
+from msgspec import structs
 
 from uebench import grouping, spec
 from uebench.families import families
@@ -69,7 +70,7 @@ def of(results: Iterable[Result]) -> tuple[list[Curves], list[str]]:
             add(part[0], over_steps(cells), "no figure over the steps, for want of curves on record")
     for part in _parts(records, "dataset", "content", "recipe", "target"):
         reason = "no figure over the protected share, for want of a noise with two shares"
-        add(replace(part[0], protected=1.0), against_shares(part), reason)
+        add(structs.replace(part[0], protected=1.0), against_shares(part), reason)
     return list(drawn.values()), lacking
 
 
@@ -102,12 +103,12 @@ def over_steps(cells: Sequence[Result]) -> list[Curves]:
     found = []
     for part in _parts([one for one in cells if one.curve], "breaker"):
         points = _points(
-            (one, name, dashed, mark["step"], mark[column])
+            (one, name, dashed, mark.step, accuracy)
             for one in part
             for mark in one.curve
-            for name, dashed, column in (
-                ("clean test images", False, "test_accuracy"),
-                ("training batches", True, "train_accuracy"),
+            for name, dashed, accuracy in (
+                ("clean test images", False, mark.test_accuracy),
+                ("training batches", True, mark.train_accuracy),
             )
         )
         breaker = part[0].breaker

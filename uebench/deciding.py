@@ -113,7 +113,8 @@ def _changes(before: Sequence[Board], after: Sequence[Board]) -> list[dict[str, 
 
 def _values(board: Board) -> list[tuple[tuple[str, str], dict[str, Any]]]:
     rows = board.noises.astype(object).where(board.noises.notna(), None).to_dict("records")
-    return [((board.title, row["parameters"]), {name: row[name] for name in history.VALUE}) for row in rows]
+    names = history.Value.__struct_fields__
+    return [((board.title, row["parameters"]), {name: row[name] for name in names}) for row in rows]
 
 
 def _value(value: Mapping[str, Any] | None) -> str:

@@ -10,24 +10,57 @@ from typing import Any, Literal
 
 from uebench.component import UserError
 from uebench.files import write_whole
-from uebench.untrusted import conform, read_json
+from uebench.untrusted import Table, conform, read_json
 
 FILE = "history.jsonl"
 SCHEMA = 1
 Badge = Literal["claimed", "valid", "re-run"]
 """What is known of an entry: handed in; complete and plausible; and a sample of its cells run again and agreed."""
-VALUE = {"status": str, "residual_protection": (float, type(None)), "worst_breaker": (str, type(None))}
-CHANGES = [{"board": str, "noise": str, "old": (VALUE, type(None)), "new": VALUE}]
-RERUN = {"cells": int, "seed": int, "deviations": float}
-EVENTS: Mapping[str, Mapping[str, Any]] = {
-    "accepted": {
-        **{name: str for name in ("bundle", "dataset", "breaker", "badge", "submitter", "paper")},
-        "noises": [str],
-        "rerun": (RERUN, type(None)),
-    },
-    "withdrawn": {"noise": str, "reason": str},
-}
-"""The fields of a line, beside `schema`, `event`, `date` (UTC) and `changes`; components by canonical text."""
+
+
+class Value(Table):
+    """What a board says of a noise."""
+
+    status: str
+    residual_protection: float | None
+    worst_breaker: str | None
+
+
+class _Change(Table):
+    board: str
+    noise: str
+    old: Value | None
+    new: Value
+
+
+class _Rerun(Table):
+    cells: int
+    seed: int
+    deviations: float
+
+
+class _Event(Table, tag_field="event"):
+    """A line, of the date in UTC; components stand by canonical text."""
+
+    schema: Literal[1]
+    date: str
+    changes: list[_Change]
+
+
+class _Accepted(_Event, tag="accepted"):
+    bundle: str
+    dataset: str
+    noises: list[str]
+    breaker: str
+    badge: Badge
+    submitter: str
+    paper: str
+    rerun: _Rerun | None
+
+
+class _Withdrawn(_Event, tag="withdrawn"):
+    noise: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -57,10 +90,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         place = f"{path} line {number}"
         one = read_json(line, place)
-        event = one.get("event") if isinstance(one, dict) else None
-        if not isinstance(event, str) or event not in EVENTS:
-            raise UserError(f"{place} is no event; known: {', '.join(EVENTS)}")
-        conform(one, {"schema": int, "event": str, "date": str, "changes": CHANGES, **EVENTS[event]}, place)
+        conform(one, _Accepted | _Withdrawn, place)
         found.append(one)
     return found
 

@@ -10,15 +10,37 @@ from typing import Any
 
 from uebench.component import UserError
 from uebench.store import LOG, Store
-from uebench.untrusted import conform, read_json
+from uebench.untrusted import Table, conform, read_json
 
-EVENTS: Mapping[str, Mapping[str, Any]] = {
-    "started": {"device": str, "threads": (int, type(None)), "torch": str, "uebench": str},
-    "resumed": {"step": int},
-    "step": {"step": int, "of": int, "loss": (float, type(None))},
-    "failed": {"error": str},
-}
-"""The fields of a line, beside `event` and `time` (UTC); a loss is null where none was told or it is no number."""
+
+class _Event(Table, tag_field="event"):
+    """A line, of the time in UTC; without a key where it lies with what came of the job."""
+
+    key: str
+    time: str
+
+
+class Started(_Event, tag="started"):
+    """A job begins, on such a device."""
+
+    device: str
+    threads: int | None
+    torch: str
+    uebench: str
+
+
+class _Resumed(_Event, tag="resumed"):
+    step: int
+
+
+class _Step(_Event, tag="step"):
+    step: int
+    of: int
+    loss: float | None  # null where none was told, or it is no number
+
+
+class _Failed(_Event, tag="failed"):
+    error: str
 
 
 def note(store: Store, key: str, event: str, **content: Any) -> None:
@@ -46,10 +68,7 @@ def parse(content: bytes, place: str) -> list[dict[str, Any]]:
     for number, line in enumerate(content.splitlines(), 1):
         where = f"{place} line {number}"
         one = read_json(line, where)
-        event = one.get("event") if isinstance(one, dict) else None
-        if not isinstance(event, str) or event not in EVENTS:
-            raise UserError(f"{where} is no event; known: {', '.join(EVENTS)}")
-        conform(one, {"key": str, "event": str, "time": str, **EVENTS[event]}, where)
+        conform(one, Started | _Resumed | _Step | _Failed, where)
         found.append(one)
     return found
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from uebench import choosing, spec
 from uebench.plan import Cell, Job, Protect, Trial, Victim
@@ -90,4 +92,4 @@ def labelled(selection: Selection, cell: Cell, result: Result) -> Result:
         called = {choosing.name(one.cell.chain): describe_chain(selection.suite, one.cell.chain) for one in cell.trials}
         names |= {"chosen": called[result.chosen]}
         names |= {"trials": {called[name]: accuracy for name, accuracy in result.trials.items()}}
-    return replace(result, suite=selection.suite.name, parameters=cell.parameters, **names)
+    return structs.replace(result, suite=selection.suite.name, parameters=cell.parameters, **names)

@@ -49,7 +49,7 @@ def made_with(place: Place, *components: Component) -> dict[str, Any]:
     """Return the versions and the device that a number was made with."""
     return {
         "uebench": uebench.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torchvision": version("torchvision"),
         "python": platform.python_version(),
         "device": device_name(place.device),

@@ -6,6 +6,8 @@ import math
 import re
 from datetime import datetime
 
+import msgspec
+
 from uebench import spec
 from uebench.component import UserError
 from uebench.plan import cell_identity, content_key
@@ -22,7 +24,13 @@ STEP = 1e-3
 """What a measured L-inf norm may be off a whole number of steps of 1/255, in steps: it is a difference of floats."""
 ROUNDING = 0.01
 """What rounding may do to a PSNR, in dB, or to an SSIM."""
-MADE_WITH = {"device": str, "uebench": str, "torch": str, "plugins": {str: str}}
+
+
+class _MadeWith(msgspec.Struct):
+    device: str
+    uebench: str
+    torch: str
+    plugins: dict[str, str]
 
 
 def check(one: Result, recipe: Recipe, now: datetime) -> None:
@@ -37,11 +45,7 @@ def check(one: Result, recipe: Recipe, now: datetime) -> None:
 
 
 def _check_form(one: Result, place: str) -> None:
-    known = {name: one.made_with[name] for name in MADE_WITH if name in one.made_with}
-    conform(known, MADE_WITH, f"{place}, made_with")
-    others = {name: value for name, value in one.made_with.items() if name not in MADE_WITH}
-    for name, value in others.items():
-        conform(value, (str, int, bool, type(None)), f"{place}, made_with, {name}")
+    conform(one.made_with, _MadeWith, f"{place}, made_with")
     for text in (one.dataset, one.noise, one.breaker, one.target, one.recipe):
         if not PLAIN.fullmatch(text) or len(text) > LABEL:
             raise UserError(f"{place}: {text[:60]!r} is no name of {LABEL} letters, digits and . _ : = , ( ) / + @ -")
@@ -59,13 +63,13 @@ def _check_curve(one: Result, recipe: Recipe, place: str) -> None:
     """Raise `UserError` where the curve is not one of this recipe, or does not end in the record's accuracies."""
     points = min(recipe.evaluations, recipe.steps)
     steps = [recipe.steps * (number + 1) // points for number in range(points)]
-    found = [point["step"] for point in one.curve]
+    found = [point.step for point in one.curve]
     if found != steps:
         raise UserError(f"{place}: the curve is of the steps {str(found)[:60]}, not of {str(steps)[:60]}")
     last = one.curve[-1]
-    if (last["test_accuracy"], last["train_accuracy"]) != (one.test_accuracy, one.train_accuracy):
-        raise UserError(f"{place}: the curve ends at {last['test_accuracy']!r}, test_accuracy is {one.test_accuracy!r}")
-    if one.best_test_accuracy != max(point["test_accuracy"] for point in one.curve):
+    if (last.test_accuracy, last.train_accuracy) != (one.test_accuracy, one.train_accuracy):
+        raise UserError(f"{place}: the curve ends at {last.test_accuracy!r}, test_accuracy is {one.test_accuracy!r}")
+    if one.best_test_accuracy != max(point.test_accuracy for point in one.curve):
         raise UserError(f"{place}: best_test_accuracy {one.best_test_accuracy!r} is not the highest of the curve")
 
 

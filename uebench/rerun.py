@@ -71,9 +71,9 @@ def check_counts(found: Bundle, images: int) -> None:
     """Raise `UserError` where an accuracy of a bundle is no whole number of so many test images."""
     for one in found.results:
         for point in one.curve:
-            if not counts(point["test_accuracy"], images):
+            if not counts(point.test_accuracy, images):
                 raise UserError(
-                    f"result {one.key}: test accuracy {point['test_accuracy']!r} is no whole number of {images} images"
+                    f"result {one.key}: test accuracy {point.test_accuracy!r} is no whole number of {images} images"
                 )
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
-import orjson
+import msgspec
 import safetensors
 import safetensors.torch
 from torch import Tensor
@@ -170,7 +170,7 @@ class Store:
             manifest, _, seal = _read(path).rpartition(b"\n")
             sound = digest(manifest).encode() == seal
             sealed = os.stat(path).st_mtime_ns
-            for name, expected in orjson.loads(manifest).items() if sound else ():
+            for name, expected in msgspec.json.decode(manifest).items() if sound else ():
                 path = f"{folder}/{name}"
                 found[name] = path, expected
                 untouched = os.stat(path).st_mtime_ns <= sealed

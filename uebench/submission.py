@@ -172,7 +172,7 @@ def _check_listed(made: Entry, found: Bundle, board: Mapping[str, Result], rulin
 
 def _references(made: Entry, found: Bundle, board: Mapping[str, Result]) -> list[Agreement]:
     """Return how each reference agrees with the board's, by the spread over the board's seeds; raises `UserError`."""
-    images = images_counted(point["test_accuracy"] for one in found.results for point in one.curve)
+    images = images_counted(point.test_accuracy for one in found.results for point in one.curve)
     agreements = []
     for one in found.results:
         if not made.own(one) and one.key in board:

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from uebench import grammar
+import msgspec
+
 from uebench.component import UserError
 
 DIGITS = 16
@@ -81,44 +82,18 @@ def legible(text: str, place: str, letters: int = LETTERS) -> str:
     return text
 
 
+class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base of a type for `conform`: a table with these fields, those without a default at least, and no other."""
+
+
 def conform(value: Any, shape: Any, place: str) -> None:
-    """Raise `UserError` where a JSON value has not the shape.
-
-    A shape is a type, a list of one shape, a table of all fields and their shapes, a table `{str: shape}` of any
-    fields, or a tuple: one of the types in it, else its first shape.
-    """
-    if isinstance(shape, tuple):
-        shape = type(value) if type(value) in shape else shape[0]
-    expected: Any = shape if isinstance(shape, type) else type(shape)
-    if type(value) is not expected and not (expected is float and type(value) is int):
-        raise UserError(f"{place} must be {WORDS[expected]}, not {_brief(value)}")
-    if isinstance(shape, list):
-        for inner in value:
-            conform(inner, shape[0], place)
-    elif isinstance(shape, dict):
-        shapes = dict.fromkeys(value, shape[str]) if str in shape else shape
-        if value.keys() != shapes.keys():
-            for name in value:
-                if name not in shapes:
-                    raise UserError(f"{place} has no field {_brief(name)}{grammar.nearest(name, shape)}")
-            missing = next(name for name in shapes if name not in value)
-            raise UserError(f"{place} lacks the field {missing!r}")
-        for name, inner in shapes.items():
-            if type(value[name]) is not inner:  # else there is nothing more to say of it
-                conform(value[name], inner, f"{place}, {name}")
+    """Raise `UserError` where a JSON value is not of a type: a whole number may stand for a float, and no more."""
+    try:
+        msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        raise unlike(error, place) from None
 
 
-WORDS = {
-    dict: "a table",
-    list: "a list",
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    type(None): "null",
-}
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def unlike(error: Exception, place: str) -> UserError:
+    """Return what to say of a value that was refused: a line that shows what it holds."""
+    return UserError(f"{place}: {str(error).encode('unicode_escape').decode()[:200]}")

@@ -147,7 +147,7 @@ def finished(job: Job, store: Store, recorded: Mapping[str, Result] | None = Non
     old = (recorded or {}).get(job.key)
     if old and old.told_by(content):
         return old
-    return result.parse(content.decode(), place=f"stored result {job.key}")
+    return result.parse(content, place=f"stored result {job.key}")
 
 
 def made_by(job: Job, store: Store) -> Mapping[str, str]:
@@ -162,7 +162,7 @@ def made_by(job: Job, store: Store) -> Mapping[str, str]:
 
 def do(job: Job, place: Place, report: Report) -> None:
     """Do a job and store what comes of it, with a log."""
-    told = {name: value for name, value in made_with(place).items() if name in log.EVENTS["started"]}
+    told = {name: value for name, value in made_with(place).items() if name in log.Started.__struct_fields__}
     log.note(place.store, job.key, "started", **told)
     artefact = partial(_artefact, place=place, report=report)
     try:

@@ -20,7 +20,7 @@ from uebench.data import fingerprint
 from uebench.executors import execute
 from uebench.plan import Plan
 from uebench.registry import registry
-from uebench.result import Result
+from uebench.result import Point, Result
 from uebench.schedule import Queue, lacking, ordered
 from uebench.selection import Selection, select
 from uebench.store import Store
@@ -65,7 +65,7 @@ def result(cell: Any, accuracy: float) -> Result:
         test_accuracy=accuracy,
         train_accuracy=1.0,
         best_test_accuracy=accuracy,
-        curve=[{"step": step, "test_accuracy": accuracy, "train_accuracy": 1.0} for step in range(1, 11)],
+        curve=[Point(step, accuracy, 1.0) for step in range(1, 11)],
         noise_linf=0.1,
         noise_l2=1.0,
         psnr=20.0,
