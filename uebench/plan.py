@@ -19,10 +19,12 @@ from uebench.suite_file import Kind
 NUMBERS = 1
 """Raised when a change of the engine gives other numbers for the same components."""
 
+_encode = json.JSONEncoder(sort_keys=True).encode
+
 
 def content_key(identity: Mapping[str, Any]) -> str:
     """Return the key of a job: a hash of everything that its outcome depends on."""
-    text = json.dumps({"numbers": NUMBERS, **identity}, sort_keys=True)
+    text = _encode({"numbers": NUMBERS, **identity})
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -82,7 +83,7 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def same_numbers(self, other: Result) -> bool:
         """Tell whether two records agree in everything that an equal run reproduces."""
-        return all(getattr(self, name) == getattr(other, name) for name in REPRODUCED)
+        return bool(_reproduced(self) == _reproduced(other))
 
     def told_by(self, line: bytes) -> bool:
         """Tell whether a line of JSON, of the same key and known to be sound, has these numbers, whatever its names.
@@ -93,11 +94,11 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             other = _RESULT.decode(line)
         except msgspec.DecodeError:  # of another version
             return False
-        return not self.chosen and all(getattr(self, name) == getattr(other, name) for name in NUMBERS)
+        return not self.chosen and _numbers(self) == _numbers(other)
 
 
-REPRODUCED = [name for name in Result.__struct_fields__ if name not in VARYING]
-NUMBERS = [name for name in REPRODUCED if name not in {*NAMES, *LATER}]
+_reproduced = attrgetter(*(name for name in Result.__struct_fields__ if name not in VARYING))
+_numbers = attrgetter(*(name for name in Result.__struct_fields__ if name not in {*VARYING, *NAMES, *LATER}))
 
 
 class _Versioned(Struct):
