@@ -120,3 +120,10 @@ def test_the_process_ends_at_once_but_what_was_to_be_done_at_its_end_is_done(wor
     assert ended.returncode == status
     assert ended.stdout.endswith("done\n")
     assert bool(ended.stderr) == (status > 0)
+
+
+@pytest.mark.parametrize(("words", "looked"), [("--version", False), ("check smallcnn", True)])
+def test_garbage_is_looked_for_where_networks_compute(words: str, looked: bool) -> None:
+    program = "import atexit, gc; from uebench import cli; atexit.register(lambda: print(gc.isenabled())); cli.script()"
+    ended = subprocess.run([sys.executable, "-c", program, *words.split()], capture_output=True, text=True, check=True)
+    assert ended.stdout.endswith(f"{looked}\n")

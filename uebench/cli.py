@@ -162,11 +162,11 @@ def bench(
 
 
 def script() -> None:
-    """Run the command as a process, which looks for garbage less often than others and ends at once.
+    """Run the command as a process, which looks for garbage only once it computes, and ends at once.
 
     To look through what torch loads as it loads it takes half a second, and to free it object by object another.
     """
-    gc.set_threshold(10_000)
+    gc.disable()  # see `settle`
     try:
         main()
     except SystemExit as end:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +32,9 @@ def settle(precision: str, device: torch.device) -> None:
     """Set this process's GPU, let it try which kernels are fastest, and set the arithmetic of its fp32 products.
 
     For `tf32` that is TF32, else fp32 itself; PyTorch's own default is TF32 in convolutions, which `fp32` must not be.
+    From here on garbage is looked for, which a command does not do while it loads.
     """
+    gc.enable()
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
