@@ -186,8 +186,8 @@ class Standings:
         plain = [
             self.scores.get((noise, self.plain, target), {}).get(seed) == accuracy
             for (noise, breaker, target), scores in self.scores.items()
-            for seed, accuracy in scores.items()
             if breaker == chain and chain != self.plain
+            for seed, accuracy in scores.items()
         ]
         return {
             "rank": None,
