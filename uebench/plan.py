@@ -202,9 +202,10 @@ def plan(selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], finge
     recipe = selection.recipe
     noises = [nothing] if selection.kind == "clean-only" else selection.noises
     wanted = [(noise, share, selection.kind) for noise in noises for share in selection.protected]
+    chains = selection.chains
     if selection.suite.references:
-        wanted = [(nothing, 1.0, "mixed"), *wanted]
-    chains = [plain, *selection.chains] if selection.suite.references else selection.chains
+        wanted = list(dict.fromkeys([(nothing, 1.0, "mixed"), *wanted]))
+        chains = list(dict.fromkeys([plain, *chains]))
     cells = [
         Cell(
             made,
