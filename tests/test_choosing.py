@@ -249,7 +249,7 @@ def finished(place: Place) -> int:
 def test_the_number_of_workers_changes_nothing(workers: int, done: Place, tmp_path: Path) -> None:
     witness = Witness()
     queue, made = Queue(witness), planned((CHOOSER,))
-    execute(made, queue, tmp_path, devices=["cpu"], workers=workers, threads=1, every=60)
+    execute(made, queue, tmp_path, device="cpu", workers=workers, threads=1, every=60)
     assert not queue.failures
     assert {job.key for job in made.trials} <= {key for event, key in witness.events if event == "end"}
     assert numbers(queue.results[CELL.key]) == numbers(record(CELL, done))

@@ -109,7 +109,7 @@ def test_a_lost_node_costs_its_running_jobs_only_and_changes_no_number(nodes: An
     plain = planned([Slow(radius=radius) for radius in RADII], breakers)
     watcher = Watcher()
     here, away = Queue(Watcher()), Queue(watcher)
-    executors.execute(plain, here, tmp_path / "here", devices=["cpu"], workers=1, threads=1, every=0)
+    executors.execute(plain, here, tmp_path / "here", device="cpu", workers=1, threads=1, every=0)
 
     keys = {str(job.noise.radius): job.key for job in plan.protects if isinstance(job.noise, Slow)}
 

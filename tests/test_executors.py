@@ -85,7 +85,7 @@ def planned(noises: list[Noise], breakers: list[Breaker]) -> Plan:
 def test_a_bug_shows_its_trace_and_fails_its_cells_only(tmp_path: Path, workers: int) -> None:
     watcher = Watcher()
     queue = Queue(watcher)
-    execute(planned([Bug()], []), queue, tmp_path, devices=["cpu"], workers=workers, threads=1, every=60)
+    execute(planned([Bug()], []), queue, tmp_path, device="cpu", workers=workers, threads=1, every=60)
     assert [one.noise for one in queue.results.values()] == ["none"]
     ((reason, trace),) = watcher.reasons
     assert reason == "KeyError: 'key'"
@@ -98,7 +98,7 @@ def test_a_process_that_dies_fails_its_cell_and_is_replaced(tmp_path: Path) -> N
     watcher = Watcher()
     queue = Queue(watcher)
     both = [Dies(), registry().build("breaker", "adv-linf:steps=1")]
-    execute(planned([], both), queue, tmp_path, devices=["cpu"], workers=2, threads=1, every=60)  # type: ignore[arg-type]
+    execute(planned([], both), queue, tmp_path, device="cpu", workers=2, threads=1, every=60)  # type: ignore[arg-type]
     assert {one.breaker for one in queue.results.values()} == {"none", "adv-linf:steps=1"}
     assert watcher.reasons == [("its process died (exit code -9); out of memory?", "")]
 

@@ -169,7 +169,7 @@ def test_short_of_memory_is_said_with_what_helps_and_the_process_goes_on(error: 
     ERRORS[:] = [error]
     watcher = Watcher()
     queue = Queue(watcher)
-    execute(planned([], [Greedy()]), queue, tmp_path, devices=["cpu"], workers=1, threads=1, every=60)
+    execute(planned([], [Greedy()]), queue, tmp_path, device="cpu", workers=1, threads=1, every=60)
     ((reason, trace),) = watcher.reasons
     assert reason.startswith("out of memory on cpu; fewer --workers leave each more")
     assert not trace

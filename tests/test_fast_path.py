@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from uebench import Recipe, attacks, precision
+from uebench import Recipe, attacks, networks
 from uebench.sgd import Training
 from uebench.train import build
 from uebench_plugins.targets.resnet import ResNet8
@@ -70,7 +70,7 @@ def test_bf16_turns_few_signs_of_a_gradient_and_only_where_it_is_small(monkeypat
     training = Training(exact, Recipe(steps=20, batch=16, schedule="one-cycle"), 16, 0)
     for step, (images, labels) in enumerate(batches(20)):
         training.step(step, images, labels)
-    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    monkeypatch.setattr(networks, "has_bf16", lambda device: True)
     rough = build(ResNet8(), (3, 16, 16), 4, "bf16", HOST, 0)
     rough.load_state_dict(exact.state_dict())
     slopes = []

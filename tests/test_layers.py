@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +18,9 @@ from uebench.registry import registry
 
 LAYERS = [
     {"component"},
-    {"api", "recipe", "files", "grammar", "norms"},
+    {"api", "recipe", "files", "grammar", "norms", "later"},
     {"spec", "seeds", "replay", "precision", "elsewhere", "reports"},
-    {"folding"},
+    {"folding", "networks"},
     {"store", "sgd", "hookspecs", "pixels", "attacks", "untrusted", "agreement", "provenance", "plugin_file"},
     {"result", "log", "container", "kinds"},
     {"journal", "kit", "registry", "audit", "gallery", "bundle", "history"},
@@ -108,30 +109,39 @@ def test_the_engine_names_no_component() -> None:
                 assert name not in own, f"{path}:{node.lineno} names {name}"
 
 
+COMPUTING = {"torch._C", "torchvision", "torch._dynamo", "skimage", "matplotlib", "ray"}
+
+
 @pytest.mark.parametrize(
     "words", [["--help"], ["run", "--help"], ["--version"], ["run", "--seed", "x"], ["verify", "--help"]]
 )
-def test_help_loads_no_torch(words: list[str]) -> None:
-    assert not {"torch", "pandas", "rich", "numpy", "matplotlib"} & loaded(words)
+def test_help_loads_next_to_nothing(words: list[str]) -> None:
+    assert not {*COMPUTING, "pandas", "rich", "numpy"} & loaded(words)
 
 
-@pytest.mark.parametrize("words", [["plugins"], ["run", "--dry-run"]])
-def test_no_command_waits_for_what_only_some_components_need(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [["plugins"], ["plugins", "none"], ["rank"], ["run", "--noise", "nothing"]])
+def test_what_computes_nothing_loads_no_torch(words: list[str], tmp_path: Path) -> None:
+    """Every built-in is looked at on the way."""
+    shutil.copytree(ROOT / "leaderboards" / "demo", tmp_path / "leaderboards" / "demo")
     found = loaded(words, cwd=tmp_path)
-    assert "torch" in found
-    assert not {"torchvision", "torch._dynamo", "skimage", "matplotlib", "ray"} & found
+    assert {entry.cls.__module__ for entries in registry().entries.values() for entry in entries.values()} <= found
+    assert not COMPUTING & found
+
+
+def test_a_finished_run_is_entered_again_without_torch(tmp_path: Path) -> None:
+    words = ["run", str(ROOT / "tests" / "suites" / "tiny.toml"), "--noise", "none", "--breaker", "none", "--seed", "0"]
+    assert "torch._C" in loaded(words, cwd=tmp_path)
+    assert not COMPUTING & loaded(words, cwd=tmp_path)
+
+
+def test_a_run_loads_only_what_its_components_need(tmp_path: Path) -> None:
+    found = loaded(["run", "--dry-run"], cwd=tmp_path)
+    assert COMPUTING & found == {"torch._C"}
 
 
 def loaded(words: list[str], **where: Path) -> set[str]:
     """Return the modules that a command loads."""
-    code = f"""
-import sys
-from uebench.cli import main
-try:
-    main({words!r})
-except SystemExit:
-    pass
-print(*sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, **where)
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from uebench import cli; cli.script()"
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60, **where)
+    assert done.returncode in (0, 2), done.stderr
     return set(done.stdout.splitlines()[-1].split())

@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from torchvision import models
 
 from uebench import Target, UserError, check
+from uebench_plugins.targets.blocks import Bottleneck
 from uebench_plugins.targets.densenet import DenseNet121, DenseNet121CIFAR
-from uebench_plugins.targets.resnet import Bottleneck, ResNet8, ResNet18, ResNet50
+from uebench_plugins.targets.resnet import ResNet8, ResNet18, ResNet50
 from uebench_plugins.targets.resnet_imagenet import ResNet18ImageNet
 from uebench_plugins.targets.vgg import VGG16
 from uebench_plugins.targets.wrn import WRN34x10

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from uebench import Breaker, Recipe, Split, UserError, kit, precision
+from uebench import Breaker, Recipe, Split, UserError, kit, networks, precision
 from uebench.journal import StoredJournal
-from uebench.precision import Classifier
+from uebench.networks import Classifier
 from uebench.sgd import Training, learning_rate
 from uebench.store import Store
 from uebench.train import Outcome, build, evaluate, train
@@ -270,12 +270,12 @@ def test_bf16_is_close_to_fp32_and_gives_float32_logits(monkeypatch: pytest.Monk
     body = SmallCNN(width=8).build((3, 8, 8), 4)
     images, host = torch.rand(32, 3, 8, 8), torch.device("cpu")
     exact = Classifier(body, "fp32", host).eval()(images)
-    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    monkeypatch.setattr(networks, "has_bf16", lambda device: True)
     rough = Classifier(body, "bf16", host).eval()(images)
     assert rough.dtype == torch.float32
     assert not torch.equal(exact, rough)
     assert torch.allclose(exact, rough, atol=0.02)
-    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    monkeypatch.setattr(networks, "has_bf16", lambda device: False)
     assert torch.equal(exact, Classifier(body, "bf16", host).eval()(images))
 
 

@@ -298,7 +298,7 @@ def test_jobs_wait_for_those_they_need_and_fail_with_them(tmp_path: Path, worker
     made = planned([replace(TAPPED, victim=Failing()), TAPPED], replace(TINY_RECIPE, steps=20))
     witness = Witness()
     queue = Queue(witness)
-    execute(made, queue, tmp_path, devices=["cpu"], workers=workers, threads=1, every=60)
+    execute(made, queue, tmp_path, device="cpu", workers=workers, threads=1, every=60)
     places = {event: place for place, event in enumerate(witness.events)}
     begun = [job for job in made.jobs if ("start", job.key) in places]
     assert {job.key for job in begun if isinstance(job, Victim)} == {victim.key for victim in made.victims}
@@ -499,7 +499,7 @@ def made_twice(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes
     for workers in (1, 3):
         root, queue = tmp_path_factory.mktemp(f"workers-{workers}"), Queue(Witness())
         plan = Plan(victims, jobs, [])
-        execute(plan, queue, root, devices=["cpu"], workers=workers, threads=1, every=60)
+        execute(plan, queue, root, device="cpu", workers=workers, threads=1, every=60)
         assert not queue.failures
         for job in jobs:
             files = Store(root).find(job.key)

@@ -12,8 +12,6 @@ from uebench.component import Component, parameter
 
 if TYPE_CHECKING:  # so that `uebench --help` loads no torch
     import torch
-    from torch import Tensor
-    from torch.nn import Module
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Images(Protocol):
     def __len__(self) -> int:
         """Return n."""
 
-    def __getitem__(self, index: Any) -> Tensor:
+    def __getitem__(self, index: Any) -> torch.Tensor:
         """Return the images of an index tensor or a slice, float32 (b, c, h, w)."""
 
 
@@ -51,7 +49,7 @@ class Noise(Component):
         default=8 / 255, doc="L-inf budget of the noise", unit="pixel range [0, 1]", above=0, high=1
     )
 
-    def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: torch.Tensor, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Return the noise for every image.
 
         images: float32 (n, c, h, w) in [0, 1], a tensor, or only `Images` where `streams` is set; labels: int64 (n,);
@@ -98,21 +96,23 @@ class Breaker(Component):
     by_image: ClassVar[bool] = False
     """Whether `filter` treats each image by itself, so that it may be given parts of the set."""
 
-    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+    def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Process the training set once, before training; the engine rounds what comes back to 8 bits.
 
         images: float32 (n, c, h, w); labels: int64 (n,), on the images' device.
         """
         return images
 
-    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Change a batch (b, c, h, w) at random, each step, and its soft targets, float32 (b, classes).
 
         They are one-hot until a member of the chain changes them.
         """
         return images, targets
 
-    def attack(self, model: Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
+    def attack(
+        self, model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor, progress: float
+    ) -> torch.Tensor:
         """Perturb a batch (b, c, h, w) against the model in training, each step, last; at most one in a chain.
 
         targets: labels (b,), or soft targets (b, classes) where a member of the chain augments; progress: the share of
@@ -132,7 +132,7 @@ class Breaker(Component):
 class Target(Component):
     """A network architecture."""
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return a freshly initialised network that maps images (b, *shape) in [0, 1] to logits (b, classes).
 
         Normalisation is part of the network. Initial weights come from torch's default generator.
@@ -147,7 +147,7 @@ class Source(Component):
         """Return the data set; `folder` is lent for downloads and large files. Raises `UserError` where it cannot."""
         raise NotImplementedError
 
-    def photo(self, name: str) -> Tensor | None:
+    def photo(self, name: str) -> torch.Tensor | None:
         """Return the training image called `name` at its own size, uint8 (3 or 4, h, w), the fourth channel alpha.
 
         None where images have no size but the data set's. The image resized to that size is the one that `load` gave.
@@ -162,7 +162,7 @@ class Source(Component):
         """Return the number of training images, for forecasts; None where only loading them would tell."""
         return None
 
-    def augment(self, images: Tensor) -> Tensor:
+    def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Apply the data set's training augmentation to (b, c, h, w): random per image, differentiable."""
         return images
 
@@ -171,8 +171,8 @@ class Source(Component):
 class Split:
     """Images uint8 (n, c, h, w) and labels int64 (n,)."""
 
-    images: Tensor
-    labels: Tensor
+    images: torch.Tensor
+    labels: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -210,10 +210,10 @@ class Context(Protocol):
     def seed(self) -> int:
         """The seed of this noise, for orders drawn once; random numbers within a step need no seed."""
 
-    def augment(self, images: Tensor) -> Tensor:
+    def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Apply the data set's training augmentation to float images (b, c, h, w): random per image, differentiable."""
 
-    def network(self, target: Target | str, trained: bool = False) -> Module:
+    def network(self, target: Target | str, trained: bool = False) -> torch.nn.Module:
         """Return a freshly initialised surrogate, of a component or its name; no trained target starts as it does.
 
         With `trained`, one of `Noise.victims` as the recipe of the run trains it, plainly, on the clean training set.
@@ -225,14 +225,14 @@ class Context(Protocol):
         Before each step the random generators are seeded from the seed and the step alone. Call once per `make`.
         """
 
-    def tell(self, loss: Tensor) -> None:
+    def tell(self, loss: torch.Tensor) -> None:
         """Show a loss, a tensor of one value, beside the progress; read only when something is shown."""
 
-    def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
+    def keep(self, *more: Callable[[], Mapping[str, torch.Tensor]], **state: torch.Tensor) -> None:
         """Offer the state at the end of a step; the engine writes it every few minutes.
 
         What takes time to gather may be given as functions, `Training.state` for one: called only for what is written.
         """
 
-    def kept(self) -> Mapping[str, Tensor]:
+    def kept(self) -> Mapping[str, torch.Tensor]:
         """Return the state last kept by an interrupted run, or an empty mapping."""

@@ -8,9 +8,6 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
-from torch.nn import Module
-from torch.nn import functional as F
 
 from uebench import replay
 from uebench.folding import folded
@@ -21,7 +18,7 @@ Attack = Literal["pgd", "fgsm", "rs-fgsm", "apgd"]
 
 
 @contextmanager
-def frozen(network: Module) -> Iterator[None]:
+def frozen(network: torch.nn.Module) -> Iterator[None]:
     """Hold a network in eval mode with no gradient for its weights, and restore both on leaving.
 
     Running statistics stay untouched and dropout is off inside, and batch norm is folded into the convolutions.
@@ -42,7 +39,7 @@ def frozen(network: Module) -> Iterator[None]:
             weight.requires_grad_(True)
 
 
-def slope(network: Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def slope(network: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the cross-entropy of each image (b,), and its gradient with respect to the image (b, c, h, w).
 
     images: (b, c, h, w); targets: labels (b,) or soft targets (b, classes). The network is to be `frozen`.
@@ -53,26 +50,26 @@ def slope(network: Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Ten
     return losses, found
 
 
-def _slope(network: Module, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _slope(network: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     images = images.detach().requires_grad_(True)
-    losses = F.cross_entropy(network(images), targets, reduction="none")
+    losses = torch.nn.functional.cross_entropy(network(images), targets, reduction="none")
     (found,) = torch.autograd.grad(losses.sum(), images)
     return losses.detach(), found
 
 
 def pgd(
-    network: Module,
-    images: Tensor,
-    targets: Tensor,
+    network: torch.nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
     *,
     radius: float,
     steps: int,
     step: float,
     norm: Norm = "linf",
     ascend: bool = True,
-    start: Tensor | None = None,
+    start: torch.Tensor | None = None,
     random_start: bool = True,
-) -> Tensor:
+) -> torch.Tensor:
     """Projected gradient descent in a ball (Madry et al., ICLR 2018), as in the REM code.
 
     images: float32 (b, c, h, w) in [0, 1]; targets: labels (b,) or soft targets (b, classes). `radius` and `step` are
@@ -89,7 +86,7 @@ def pgd(
     images = images.detach()  # the attack is held fixed: no gradient reaches them through the bounds
     lowest, highest = (images - radius).clamp(min=0), (images + radius).clamp(max=1)
 
-    def back(point: Tensor) -> Tensor:
+    def back(point: torch.Tensor) -> torch.Tensor:
         if norm != "linf":
             point = images + project(point - images, radius, norm)
         return point.clamp(lowest, highest)
@@ -107,7 +104,9 @@ def pgd(
     return found
 
 
-def apgd(network: Module, images: Tensor, targets: Tensor, *, radius: float, steps: int) -> Tensor:
+def apgd(
+    network: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor, *, radius: float, steps: int
+) -> torch.Tensor:
     """Auto-PGD on the cross-entropy in the L-inf ball (Croce and Hein, ICML 2020, algorithm 1), from a random point.
 
     Arguments as for `pgd`. Each image has its own step size, from twice the radius, halved at a checkpoint where fewer
@@ -119,11 +118,11 @@ def apgd(network: Module, images: Tensor, targets: Tensor, *, radius: float, ste
         return images
     lowest, highest = (images - radius).clamp(min=0), (images + radius).clamp(max=1)
 
-    def look(point: Tensor) -> tuple[Tensor, Tensor]:
+    def look(point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         losses, uphill = slope(network, point, targets)
         return losses, uphill.sign()
 
-    def fill(values: Tensor) -> Tensor:
+    def fill(values: torch.Tensor) -> torch.Tensor:
         return values.view(-1, 1, 1, 1)
 
     marks = _checkpoints(steps)
@@ -142,7 +141,7 @@ def apgd(network: Module, images: Tensor, targets: Tensor, *, radius: float, ste
                 loss, ways = look(now)
             else:
                 with torch.no_grad():
-                    loss = F.cross_entropy(network(now), targets, reduction="none")
+                    loss = torch.nn.functional.cross_entropy(network(now), targets, reduction="none")
             climbed = climbed + (loss > last)
             better = loss > best_loss
             best, best_ways = torch.where(fill(better), now, best), torch.where(fill(better), ways, best_ways)
@@ -172,15 +171,15 @@ def _checkpoints(steps: int) -> dict[int, int]:
 
 def adversary(
     attack: Attack,
-    network: Module,
-    images: Tensor,
-    targets: Tensor,
+    network: torch.nn.Module,
+    images: torch.Tensor,
+    targets: torch.Tensor,
     *,
     radius: float,
     steps: int,
     step: float,
     norm: Norm = "linf",
-) -> Tensor:
+) -> torch.Tensor:
     """Return adversarial examples by a named attack; arguments as for `pgd`.
 
     `fgsm` is one step of the radius from the image itself, `rs-fgsm` one of 1.25 radii from a random point (Wong et

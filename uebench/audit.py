@@ -6,7 +6,6 @@ import math
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from uebench.api import Budget, Noise
 from uebench.component import UserError
@@ -30,7 +29,7 @@ def parts(count: int, values: int) -> list[slice]:
     return [slice(first, first + size) for first in range(0, count, size)]
 
 
-def excess(budget: Budget, change: Tensor) -> float:
+def excess(budget: Budget, change: torch.Tensor) -> float:
     """Return the largest of some noises (b, c, h, w), in pixel range, as a multiple of its budget."""
     size = _size(budget, change)
     if budget.radius == 0:
@@ -38,7 +37,7 @@ def excess(budget: Budget, change: Tensor) -> float:
     return size / budget.radius
 
 
-def _size(budget: Budget, change: Tensor) -> float:
+def _size(budget: Budget, change: torch.Tensor) -> float:
     """Return the norm of the largest of some noises (b, c, h, w), in the unit of the budget's radius."""
     if budget.norm == "none" or not change.numel():
         return 0.0
@@ -49,13 +48,13 @@ def _size(budget: Budget, change: Tensor) -> float:
     return float((change != 0).any(1).flatten(1).sum(1).max())
 
 
-def release(noise: Noise, images: Tensor, delta: Any) -> Tensor:
+def release(noise: Noise, images: torch.Tensor, delta: Any) -> torch.Tensor:
     """Add a noise to uint8 images (n, c, h, w) and return the uint8 images that would be published.
 
     The noise is rounded to whole steps of 1/255 within its budget, the sum clipped to [0, 255]. Raises
     `ContractError` for a wrong type, shape, a value that is no number, or a noise over its budget.
     """
-    if not isinstance(delta, Tensor):
+    if not isinstance(delta, torch.Tensor):
         raise ContractError(f"noise {noise.name} returned {type(delta).__name__}, not a tensor")
     if delta.shape != images.shape:
         raise ContractError(f"noise {noise.name} returned shape {tuple(delta.shape)}, not {tuple(images.shape)}")
@@ -85,7 +84,7 @@ def _compared(budget: Budget, size: float) -> str:
     return f"{found}{unit}, over its budget {allowed}{unit}"
 
 
-def visibility(clean: Tensor, released: Tensor, device: torch.device) -> dict[str, float | None]:
+def visibility(clean: torch.Tensor, released: torch.Tensor, device: torch.device) -> dict[str, float | None]:
     """Measure the noise on the 8-bit images: largest L-inf, mean L2 per image (both in [0, 1] pixels), PSNR, SSIM.
 
     PSNR in dB over the whole set, None where nothing changed. SSIM after Wang et al., IEEE TIP 2004, with the Gaussian
@@ -107,7 +106,7 @@ def visibility(clean: Tensor, released: Tensor, device: torch.device) -> dict[st
         linf = max(linf, float(change.abs().max()))
         l2 += float(change.norm(dim=1).sum())
         squares += float(change.square().sum())
-        likeness += float(cast(Tensor, ssim(z, x, data_range=1.0, reduction="none", **window)).double().sum())
+        likeness += float(cast(torch.Tensor, ssim(z, x, data_range=1.0, reduction="none", **window)).double().sum())
     return {
         "noise_linf": linf,
         "noise_l2": l2 / len(clean),

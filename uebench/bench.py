@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import median
+from typing import TYPE_CHECKING
 
 import torch
 
 from uebench import attacks, spec
 from uebench.api import Target
-from uebench.precision import Classifier, has_bf16
+from uebench.precision import has_bf16
 from uebench.recipe import Recipe
 from uebench.sgd import Training
 from uebench.train import build
+
+if TYPE_CHECKING:
+    from uebench.networks import Classifier
 
 RADIUS = 8 / 255
 ATTACK_STEPS = 10

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from uebench import audit, spec
 from uebench.api import Breaker, Choice
@@ -27,7 +25,7 @@ def rules(breaker: Breaker) -> Iterator[Finding]:
     """Yield what came of a breaker's rules."""
     train = Sample().load(Path()).train
     images, labels = to_float(train.images), train.labels
-    soft = F.one_hot(labels, CLASSES).float()
+    soft = torch.nn.functional.one_hot(labels, CLASSES).float()
     lent = images.clone(), labels.clone(), soft.clone()
     yield from _filter(breaker, train.images, labels)
     yield from _augment(breaker, lent[0], lent[2])
@@ -46,10 +44,10 @@ def on(breaker: Breaker, device: torch.device) -> None:
     train = Sample().load(Path()).train
     filtered((breaker,), train.images.to(device), train.labels.to(device), 0)
     images, targets = _batch(breaker, device)
-    F.cross_entropy(build(Probe(), SHAPE, CLASSES, "fp32", device, 0)(images), targets)
+    torch.nn.functional.cross_entropy(build(Probe(), SHAPE, CLASSES, "fp32", device, 0)(images), targets)
 
 
-def _filter(breaker: Breaker, images: Tensor, labels: Tensor) -> Iterator[Finding]:
+def _filter(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
     try:
         once, again = (filtered((breaker,), images, labels, 0) for _ in range(2))
         yield Finding("same seed, same filter", torch.equal(once, again), DRAW)
@@ -59,7 +57,7 @@ def _filter(breaker: Breaker, images: Tensor, labels: Tensor) -> Iterator[Findin
     yield Finding("filter keeps shape and type", not reason, reason)
 
 
-def _augment(breaker: Breaker, images: Tensor, soft: Tensor) -> Iterator[Finding]:
+def _augment(breaker: Breaker, images: torch.Tensor, soft: torch.Tensor) -> Iterator[Finding]:
     shape = images.shape
     sow(0)
     seen, targets = breaker.augment(images, soft)
@@ -69,7 +67,7 @@ def _augment(breaker: Breaker, images: Tensor, soft: Tensor) -> Iterator[Finding
     yield Finding("augment returns soft targets", fits, "return float32 (b, classes), each row summing to 1")
 
 
-def _attack(breaker: Breaker, images: Tensor, labels: Tensor) -> Iterator[Finding]:
+def _attack(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
     shape = images.shape
     network = build(Probe(), SHAPE, CLASSES, "fp32", HOST, 0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -95,9 +93,10 @@ def _choice(breaker: Breaker, choice: Choice) -> Iterator[Finding]:
     yield Finding("holds out some images", some, f"hold out a share in (0, 1), not {choice.held_out:g}")
 
 
-def _neutral(breaker: Breaker, images: Tensor, labels: Tensor) -> Iterator[Finding]:
+def _neutral(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
     """Yield whether the breaker does nothing with each parameter where it says that it does nothing."""
-    network, soft = build(Probe(), SHAPE, CLASSES, "fp32", HOST, 0), F.one_hot(labels, CLASSES).float()
+    network = build(Probe(), SHAPE, CLASSES, "fp32", HOST, 0)
+    soft = torch.nn.functional.one_hot(labels, CLASSES).float()
     for one in fields(breaker):
         if (neutral := one.metadata.get("neutral")) is not None:
             idle = replace(breaker, **{one.name: neutral})
@@ -110,17 +109,18 @@ def _neutral(breaker: Breaker, images: Tensor, labels: Tensor) -> Iterator[Findi
 
 def _fits(images: Any, shape: torch.Size) -> bool:
     return (
-        isinstance(images, Tensor)
+        isinstance(images, torch.Tensor)
         and images.shape == shape
         and images.dtype == torch.float32
         and bool(((images >= 0) & (images <= 1)).all())
     )
 
 
-def _batch(breaker: Breaker, device: torch.device) -> tuple[Tensor, Tensor]:
+def _batch(breaker: Breaker, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a batch, augmented and attacked, and its targets."""
     train = Sample().load(Path()).train
     network = build(Probe(), SHAPE, CLASSES, "fp32", device, 0)
     labels = train.labels.to(device)
-    images, targets = breaker.augment(to_float(train.images).to(device), F.one_hot(labels, CLASSES).float())
+    soft = torch.nn.functional.one_hot(labels, CLASSES).float()
+    images, targets = breaker.augment(to_float(train.images).to(device), soft)
     return breaker.attack(network, images, labels, 0.0).detach(), targets

@@ -13,6 +13,7 @@ import click
 
 from uebench import authoring, desk, showing
 from uebench.component import UserError
+from uebench.later import later
 from uebench.options import boards_option, crew_options, machine_options, place, plugin_option, seed_option, shares
 
 
@@ -162,10 +163,12 @@ def bench(
 
 
 def script() -> None:
-    """Run the command as a process, which looks for garbage only once it computes, and ends at once.
+    """Run the command as a process, which loads torch and looks for garbage only once it computes, and ends at once.
 
-    To look through what torch loads as it loads it takes half a second, and to free it object by object another.
+    Torch takes seconds to load, half a second more where it is looked through for garbage, and another where it is
+    freed object by object.
     """
+    later("torch", "safetensors.torch")
     gc.disable()  # see `settle`
     try:
         main()

@@ -134,9 +134,10 @@ def execute(
     Raises `UserError` where the cluster or one of its nodes is not fit for that.
     """
     store = Store(terms.root, queue.listener.said)
-    queue.fill(ordered(lacking(plan, queue, store), store, torch.device("cpu")))
-    if not queue.jobs:
+    left = lacking(plan, queue, store)
+    if not left:
         return
+    queue.fill(ordered(left, store, torch.device("cpu")))
     ray, where = library(), address or os.environ.get("RAY_ADDRESS") or LOCAL
     from uebench.remote import Site, code, task  # which imports it
 

@@ -54,9 +54,10 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
     folder = boards / chosen.name
     recorded = leaderboard.read(folder / "results.jsonl")  # a broken record is reported before hours of work
     store.prepare()
-    survey.prepare()
+    left = [job for job in plan.jobs if not store.holds(job.key)]
+    survey.prepare(left)
     plan = survey.sound(wanted)
-    survey.build(plan)
+    survey.build(left)
     _broken(survey, wanted)  # said before all work, and after it
     with display.listener(console, called, len(plan.cells)) as watching:
         queue = schedule.Queue(watching, recorded=recorded)

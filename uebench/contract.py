@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from uebench import audit, breaker_contract
 from uebench.api import Dataset, Noise, Source, Target
@@ -104,10 +102,10 @@ def _target(target: Target) -> Iterator[Finding]:
 
 def _target_on(target: Target, device: torch.device) -> None:
     logits = build(target, LARGE, CLASSES, "fp32", device, 0)(torch.rand(4, *LARGE, device=device))
-    F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=device))
+    torch.nn.functional.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=device))
 
 
-def _flows(slope: Tensor | None) -> bool:
+def _flows(slope: torch.Tensor | None) -> bool:
     return slope is not None and bool(slope.abs().sum() > 0)
 
 

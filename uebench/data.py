@@ -10,7 +10,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from uebench import spec
 from uebench.api import Dataset, Source, Split
@@ -100,8 +99,8 @@ def names(data: Dataset) -> Sequence[str]:
     return [f"{data.classes[label]}/{place:0{width}d}" for place, label in enumerate(data.train.labels.tolist())]
 
 
-def _packed(data: Dataset) -> dict[str, bytes | Mapping[str, Tensor]]:
-    def tensors(one: Split) -> Mapping[str, Tensor]:
+def _packed(data: Dataset) -> dict[str, bytes | Mapping[str, torch.Tensor]]:
+    def tensors(one: Split) -> Mapping[str, torch.Tensor]:
         return {"images": one.images, "labels": one.labels}
 
     texts = {name: list(getattr(data, name)) for name in TEXTS}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +39,8 @@ def devices(wanted: str | None = None) -> list[str]:
 
     Raises `UserError` for a device that is not there.
     """
+    if wanted == "cpu":
+        return ["cpu"]
     there = [f"cuda:{place}" for place in range(torch.cuda.device_count())] or ["cpu"]
     if wanted is None:
         return there
@@ -49,25 +50,36 @@ def devices(wanted: str | None = None) -> list[str]:
     return wanted.split(",")
 
 
+def crew(device: str | None, workers: int | None, threads: int) -> tuple[list[str], int]:
+    """Return the devices to use, and the processes for each: one, or as many as the processor has cores for."""
+    used = devices(device)
+    return used, workers or (1 if used != ["cpu"] else max(1, cores() // threads))
+
+
 def execute(
     plan: Plan,
     queue: Queue,
     root: Path,
     *,
-    devices: Sequence[str],
-    workers: int,
+    device: str | None,
+    workers: int | None,
     threads: int,
     every: float,
     patience: float | None = None,
 ) -> None:
     """Run what a plan still lacks on this machine; results and failures are in the queue, by key, even if interrupted.
 
-    A job that is silent for `patience` seconds fails.
+    A job that is silent for `patience` seconds fails. Where nothing is lacking torch is not loaded.
     """
-    store, device = Store(root, queue.listener.said), torch.device(devices[0])
+    store = Store(root, queue.listener.said)
+    left = lacking(plan, queue, store)
+    if not left:
+        return
+    used, workers = crew(device, workers, threads)
+    first = torch.device(used[0])
     torch.set_num_threads(threads)
-    queue.fill(ordered(lacking(plan, queue, store), store, device))
-    if queue.jobs and workers == 1 and list(devices) == ["cpu"] and not patience:
-        here(queue, Place(store, device, every))
-    elif queue.jobs:
-        spread(queue, devices, workers, Terms(root, threads, every, patience, registry().files))
+    queue.fill(ordered(left, store, first))
+    if workers == 1 and used == ["cpu"] and not patience:
+        here(queue, Place(store, first, every))
+    else:
+        spread(queue, used, workers, Terms(root, threads, every, patience, registry().files))

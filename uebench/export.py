@@ -17,8 +17,6 @@ import safetensors
 import safetensors.torch
 import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from uebench import __version__, spec
 from uebench.api import Budget, Dataset, Noise
@@ -84,7 +82,7 @@ def export(job: Protect, store: Store, folder: Path, array: Array) -> Dataset:
     return data
 
 
-def enlarged(noise: Noise, delta: Tensor, photo: Tensor) -> Tensor:
+def enlarged(noise: Noise, delta: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
     """Return a photo, uint8 (3 or 4, h, w), with the noise, int16 in steps of 1/255 (c, h', w'), made for it resized.
 
     The noise is stretched to the photo's size, so that resizing the photo again brings most of it back; alpha is kept
@@ -103,7 +101,7 @@ def enlarged(noise: Noise, delta: Tensor, photo: Tensor) -> Tensor:
     return torch.cat([(photo[:3] + steps).clamp(0, 255).to(torch.uint8), photo[3:]])
 
 
-def _stretched(delta: Tensor, size: list[int]) -> Tensor:
+def _stretched(delta: torch.Tensor, size: list[int]) -> torch.Tensor:
     """Give each pixel of another size the value (c, h, w) nearest to it, or where that is smaller the mean of some."""
     rows, columns = (
         (2 * torch.arange(max(own, made)) + 1) * made // (2 * max(own, made))
@@ -111,11 +109,12 @@ def _stretched(delta: Tensor, size: list[int]) -> Tensor:
     )
     steps = delta[:, rows][:, :, columns]
     if list(steps.shape[1:]) != size:
-        steps = F.interpolate(steps[None].float(), size, mode="bilinear", antialias=True)[0].round().to(torch.int16)
+        found = torch.nn.functional.interpolate(steps[None].float(), size, mode="bilinear", antialias=True)
+        steps = found[0].round().to(torch.int16)
     return steps
 
 
-def _pictures(job: Protect, data: Dataset, released: Tensor, folder: Path) -> list[dict[str, Any]]:
+def _pictures(job: Protect, data: Dataset, released: torch.Tensor, folder: Path) -> list[dict[str, Any]]:
     """Write every image, in threads; returns what the manifest says of each."""
     called = names(data)
     for name, label in zip(called, data.train.labels.tolist(), strict=True):
@@ -142,7 +141,7 @@ def _pictures(job: Protect, data: Dataset, released: Tensor, folder: Path) -> li
         return list(pool.map(write, range(len(called))))
 
 
-def _array(folder: Path, array: Array, released: Tensor, labels: Tensor) -> dict[str, str]:
+def _array(folder: Path, array: Array, released: torch.Tensor, labels: torch.Tensor) -> dict[str, str]:
     """Write the arrays; returns the hash of each file."""
     if array == "safetensors":
         try:
@@ -159,7 +158,7 @@ def _array(folder: Path, array: Array, released: Tensor, labels: Tensor) -> dict
     return found
 
 
-def _manifest(job: Protect, data: Dataset, released: Tensor, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _manifest(job: Protect, data: Dataset, released: torch.Tensor, facts: Mapping[str, Any]) -> dict[str, Any]:
     budget = job.noise.budget(released.shape[1:])
     return {
         "schema": SCHEMA,
@@ -181,5 +180,5 @@ def _manifest(job: Protect, data: Dataset, released: Tensor, facts: Mapping[str,
     }
 
 
-def _digest(images: Tensor) -> str:
+def _digest(images: torch.Tensor) -> str:
     return hashlib.sha256(images.contiguous().numpy().data).hexdigest()

@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, fx
-from torch.nn import BatchNorm2d, Conv2d, Module, Parameter
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from uebench import replay
 
@@ -18,9 +15,9 @@ from uebench import replay
 class Fold:
     """A convolution and the batch norm after it, and the weights that do the work of both, kept in one place."""
 
-    def __init__(self, conv: Conv2d, norm: BatchNorm2d, kind: torch.dtype | None) -> None:
+    def __init__(self, conv: torch.nn.Conv2d, norm: torch.nn.BatchNorm2d, kind: torch.dtype | None) -> None:
         self.conv, self.norm, self.kind = conv, norm, kind
-        self.weights: dict[str, Parameter] = {}
+        self.weights: dict[str, torch.nn.Parameter] = {}
 
     def may(self) -> bool:
         """Tell whether they can be folded now: nobody watches, and the batch norm does not use the batch's values."""
@@ -30,34 +27,34 @@ class Fold:
         known = self.norm.running_mean is not None and self.norm.running_var is not None
         return known and not self.norm.training and "forward" not in vars(self.norm)
 
-    @torch.no_grad()
     def fuse(self) -> None:
         """Work the weights out, in the place where they lay before: a recording reads them there."""
         conv, norm = self.conv, self.norm
         assert norm.running_mean is not None
         assert norm.running_var is not None
-        fused = fuse_conv_bn_weights(
-            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-        )
-        for name, own in zip(("weight", "bias"), fused, strict=True):
-            value = own.detach().to(self.kind or own.dtype)
-            held = self.weights.get(name)
-            if held is None or (held.dtype, held.device) != (value.dtype, value.device):
-                self.weights[name] = Parameter(value, requires_grad=False)
-            else:
-                held.copy_(value)
+        with torch.no_grad():
+            fused = torch.nn.utils.fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            for name, own in zip(("weight", "bias"), fused, strict=True):
+                value = own.detach().to(self.kind or own.dtype)
+                held = self.weights.get(name)
+                if held is None or (held.dtype, held.device) != (value.dtype, value.device):
+                    self.weights[name] = torch.nn.Parameter(value, requires_grad=False)
+                else:
+                    held.copy_(value)
 
 
-_known: WeakKeyDictionary[Module, tuple[Fold, ...]] = WeakKeyDictionary()
+_known: WeakKeyDictionary[torch.nn.Module, tuple[Fold, ...]] = WeakKeyDictionary()
 
 
-def prepare(network: Module, kind: torch.dtype | None = None) -> bool:
+def prepare(network: torch.nn.Module, kind: torch.dtype | None = None) -> bool:
     """Find what can be folded in a network: each convolution whose output goes to one batch norm and nowhere else.
 
     `kind` is the arithmetic that convolutions run in, where that is not their weights'. Returns whether the network can
     be traced, and so does the same at every call; one that cannot, or was not prepared, runs as it is.
     """
-    tracer = fx.Tracer()
+    tracer = torch.fx.Tracer()
     try:
         graph = tracer.trace(network)
     except Exception:  # whatever a stranger's forward does with something that is no tensor
@@ -71,14 +68,14 @@ def prepare(network: Module, kind: torch.dtype | None = None) -> bool:
         after = list(node.users)
         if len(after) == 1 and after[0] in layers and calls[node.target] == calls[after[0].target] == 1:
             one, other = (network.get_submodule(str(step.target)) for step in (node, after[0]))
-            if type(one) is Conv2d and type(other) is BatchNorm2d:
+            if type(one) is torch.nn.Conv2d and type(other) is torch.nn.BatchNorm2d:
                 found.append(Fold(one, other, kind))
     _known[network] = tuple(found)
     return True
 
 
 @contextmanager
-def folded(network: Module) -> Iterator[None]:
+def folded(network: torch.nn.Module) -> Iterator[None]:
     """Fold each batch norm of a prepared network that is in eval mode; on leaving, all is what it was.
 
     A layer that somebody watches by a hook stays as it is, and so does one that is folded already.
@@ -98,12 +95,12 @@ def folded(network: Module) -> Iterator[None]:
             vars(one.norm).pop("forward", None)
 
 
-def _fuse(network: Module) -> tuple[()]:
+def _fuse(network: torch.nn.Module) -> tuple[()]:
     for one in _known[network]:
         if one.may():
             one.fuse()
     return ()
 
 
-def _unchanged(features: Tensor) -> Tensor:
+def _unchanged(features: torch.Tensor) -> torch.Tensor:
     return features

@@ -7,12 +7,11 @@ import io
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 COLUMNS, SIDE, GAP = 10, 64, 2
 
 
-def sheet(clean: Tensor, released: Tensor, labels: Tensor) -> bytes:
+def sheet(clean: torch.Tensor, released: torch.Tensor, labels: torch.Tensor) -> bytes:
     """Return a PNG of one image per class, ten at most, from uint8 (n, c, h, w) images before and after.
 
     Rows: clean, protected, and grey plus the noise, amplified until its largest value fills the range. Small images
@@ -30,7 +29,7 @@ def sheet(clean: Tensor, released: Tensor, labels: Tensor) -> bytes:
     return content.getvalue()
 
 
-def _tile(image: Tensor, scale: int) -> np.ndarray:
+def _tile(image: torch.Tensor, scale: int) -> np.ndarray:
     """Return an image (c, h, w) as an RGB array (h, w, 3), enlarged, with a white margin; grey if c is below three."""
     colours = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     array = colours.permute(1, 2, 0).numpy().repeat(scale, 0).repeat(scale, 1)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
-from torch import Tensor
 
 from uebench import log
 from uebench.seeds import derive, sow
@@ -40,7 +39,7 @@ class StoredJournal:
         self.period = 0.2
         """Seconds between two reports."""
         self._reported = -math.inf
-        self._loss: Tensor | None = None
+        self._loss: torch.Tensor | None = None
         if self._next:
             log.note(store, key, "resumed", step=self._next)
 
@@ -71,11 +70,11 @@ class StoredJournal:
             self._reported = time.monotonic()
             self.report(step, count, None if self._loss is None else float(self._loss))
 
-    def tell(self, loss: Tensor) -> None:
+    def tell(self, loss: torch.Tensor) -> None:
         """Note a loss for the next report; it is read only then, so that a device need not be waited for."""
         self._loss = loss
 
-    def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
+    def keep(self, *more: Callable[[], Mapping[str, torch.Tensor]], **state: torch.Tensor) -> None:
         """Write the state if the last write is long enough ago; call at the end of a step.
 
         Functions that gather more of it are called only then.
@@ -92,6 +91,6 @@ class StoredJournal:
         self.store.keep(self.key, {**state, **journal})
         self._saved = time.monotonic()
 
-    def kept(self) -> Mapping[str, Tensor]:
+    def kept(self) -> Mapping[str, torch.Tensor]:
         """Return the state that an interrupted run kept, or an empty mapping."""
         return self._state

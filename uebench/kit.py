@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
-from torch.nn import Module
 
 from uebench.api import Context, Images
 from uebench.attacks import Attack, adversary, apgd, attack_passes, frozen, pgd, slope
@@ -17,7 +15,6 @@ from uebench.sgd import Training
 
 __all__ = [
     "Attack",
-    "Centre",
     "Norm",
     "Pixels",
     "Training",
@@ -26,6 +23,7 @@ __all__ = [
     "apgd",
     "attack_passes",
     "blank",
+    "centre",
     "crop_and_flip",
     "frozen",
     "parts",
@@ -43,7 +41,7 @@ FULL = 2**20
 """Pixels of a batch with which a GPU is busy: 1 024 images of 32x32."""
 
 
-def parts(draws: int, images: Tensor) -> list[int]:
+def parts(draws: int, images: torch.Tensor) -> list[int]:
     """Return how many draws of something to make of images (b, c, h, w) in one pass, in the next, and so on.
 
     On a processor one by one: the numbers on record were made so.
@@ -53,27 +51,26 @@ def parts(draws: int, images: Tensor) -> list[int]:
     return [min(most, draws - first) for first in range(0, draws, most)]
 
 
-class Centre(Module):
-    """Shift images from [0, 1] to [-0.5, 0.5]: the only normalisation of the REM code base."""
+def centre() -> torch.nn.Module:
+    """Return the layer that shifts images from [0, 1] to [-0.5, 0.5], the only normalisation of the REM code base."""
+    from uebench.networks import Centre
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return images - 0.5."""
-        return images - 0.5
+    return Centre()
 
 
 def alternate(
     images: Images,
-    labels: Tensor,
+    labels: torch.Tensor,
     context: Context,
     *,
-    network: Module,
+    network: torch.nn.Module,
     recipe: Recipe,
     radius: float,
-    make: Callable[[Tensor, Tensor, Tensor], Tensor],
-    view: Callable[[Tensor, Tensor], Tensor],
-    before: Callable[[Tensor], Tensor] = lambda x: x,
+    make: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    view: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    before: Callable[[torch.Tensor], torch.Tensor] = lambda x: x,
     rounded: bool = True,
-) -> Tensor:
+) -> torch.Tensor:
     """Alternate noise steps and surrogate steps, the loop that EM, REM and SEM share (REM, algorithm 1).
 
     `make(x, y, old)` returns the noise of a batch against the frozen surrogate, given the one it had; `view(x, y)`

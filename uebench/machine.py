@@ -42,13 +42,12 @@ class Machine:
         """Raise `UserError` for a device or an executor that is not there, before anything is done."""
         if self.executor == "ray":
             cluster.check(self.device)
-        else:
+        elif self.device:
             executors.devices(self.device)
 
     def crew(self) -> tuple[list[str], int]:
         """Return the devices to use and the number of processes for each."""
-        used = executors.devices(self.device)
-        return used, self.workers or (1 if used != ["cpu"] else max(1, executors.cores() // self.threads))
+        return executors.crew(self.device, self.workers, self.threads)
 
     def execute(self, plan: Plan, queue: Queue) -> bool:
         """Run what a plan lacks; returns whether it went through, uninterrupted."""
@@ -63,13 +62,12 @@ class Machine:
                 terms = Terms(self.store.resolve(), self.threads, self.keep_every, self.patience, registry().files)
                 cluster.execute(plan, queue, terms, self.ray_address, self.device, self.workers)
             else:
-                used, workers = self.crew()
                 executors.execute(
                     plan,
                     queue,
                     self.store,
-                    devices=used,
-                    workers=workers,
+                    device=self.device,
+                    workers=self.workers,
                     threads=self.threads,
                     every=self.keep_every,
                     patience=self.patience,

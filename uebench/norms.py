@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 Norm = Literal["linf", "l2", "l1", "l1-exact"]
 """The norms of a ball. `l1` is the released code of REM, `l1-exact` what L1 stands for; see `pgd`."""
@@ -14,7 +13,7 @@ TINY = 1e-10
 """What the released code adds to a norm before it divides by it."""
 
 
-def direction(uphill: Tensor, norm: Norm) -> Tensor:
+def direction(uphill: torch.Tensor, norm: Norm) -> torch.Tensor:
     """Return the step of unit size that an attack takes along gradients (b, c, h, w)."""
     if norm == "linf":
         return uphill.sign()
@@ -22,17 +21,17 @@ def direction(uphill: Tensor, norm: Norm) -> Tensor:
     if norm == "l1-exact":
         place = flat.abs().argmax(1, keepdim=True)
         return torch.zeros_like(flat).scatter(1, place, flat.gather(1, place).sign()).view_as(uphill)
-    size: Tensor = flat.norm(p=ORDER[norm], dim=1, keepdim=True)
+    size: torch.Tensor = flat.norm(p=ORDER[norm], dim=1, keepdim=True)
     return (flat / (size + TINY)).view_as(uphill)
 
 
-def project(delta: Tensor, radius: float, norm: Norm) -> Tensor:
+def project(delta: torch.Tensor, radius: float, norm: Norm) -> torch.Tensor:
     """Bring perturbations (b, c, h, w) into the ball: clamped, scaled, or for `l1-exact` to the nearest point."""
     if norm == "linf":
         return delta.clamp(-radius, radius)
     flat = delta.flatten(1)
     if norm != "l1-exact":
-        size: Tensor = flat.norm(p=ORDER[norm], dim=1, keepdim=True)
+        size: torch.Tensor = flat.norm(p=ORDER[norm], dim=1, keepdim=True)
         return (flat * (size.clamp(max=radius) / (size + TINY))).view_as(delta)
     ordered = flat.abs().sort(dim=1, descending=True).values
     ranks = torch.arange(1, flat.shape[1] + 1, device=flat.device)

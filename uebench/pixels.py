@@ -6,8 +6,6 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from uebench.api import Budget, Images
 
@@ -15,17 +13,17 @@ VALUES = 2**22
 """Values whose rounding in L2 is worked out at once: in float64, sorted, some ten times over."""
 
 
-def to_float(images: Tensor) -> Tensor:
+def to_float(images: torch.Tensor) -> torch.Tensor:
     """Turn uint8 pixels into float32 in [0, 1]."""
     return images.float() / 255
 
 
-def to_bytes(images: Tensor) -> Tensor:
+def to_bytes(images: torch.Tensor) -> torch.Tensor:
     """Round float pixels in [0, 1] to the nearest of uint8."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
-def to_steps(delta: Tensor, budget: Budget | float) -> Tensor:
+def to_steps(delta: torch.Tensor, budget: Budget | float) -> torch.Tensor:
     """Round a noise (b, c, h, w) to whole steps of 1/255 within its budget; int8 where it suffices, else int16.
 
     A number is an L-inf radius. A noise outside its L-inf or L2 ball is projected onto it. Each value goes to the
@@ -46,7 +44,7 @@ def to_steps(delta: Tensor, budget: Budget | float) -> Tensor:
     return steps.to(torch.int16)
 
 
-def _inside(scaled: Tensor, radius: float) -> Tensor:
+def _inside(scaled: torch.Tensor, radius: float) -> torch.Tensor:
     """Project rows (b, d) onto an L2 ball and round them to whole numbers inside it; equal values stay equal."""
     most, norm = radius * (1 + 1e-6), scaled.norm(dim=1, keepdim=True)
     scaled = scaled * torch.where(norm > most, radius / norm, 1)
@@ -61,7 +59,7 @@ def _inside(scaled: Tensor, radius: float) -> Tensor:
     return torch.where((saved > 0) & (moved >= limit), lower, nearest)
 
 
-def quantise(delta: Tensor, radius: float) -> Tensor:
+def quantise(delta: torch.Tensor, radius: float) -> torch.Tensor:
     """Round a noise to multiples of 1/255, to the nearest one within [-radius, radius]; float32 in and out."""
     return to_steps(delta, radius).to(delta.dtype) / 255
 
@@ -69,26 +67,26 @@ def quantise(delta: Tensor, radius: float) -> Tensor:
 class Pixels:
     """A set of uint8 images (n, c, h, w) at rest, here or on the host, that comes as float batches on the device."""
 
-    def __init__(self, kept: Tensor, device: torch.device) -> None:
+    def __init__(self, kept: torch.Tensor, device: torch.device) -> None:
         self.kept, self.device, self.shape = kept, device, kept.shape
 
     def __len__(self) -> int:
         return len(self.kept)
 
-    def __getitem__(self, index: Any) -> Tensor:
+    def __getitem__(self, index: Any) -> torch.Tensor:
         """Return the images of an index tensor or a slice, float32 (b, c, h, w) on the device."""
-        if isinstance(index, Tensor):
+        if isinstance(index, torch.Tensor):
             index = index.to(self.kept.device)
         return to_float(self.kept[index].to(self.device, non_blocking=True))
 
 
-def blank(images: Images, budget: Budget | float) -> Tensor:
+def blank(images: Images, budget: Budget | float) -> torch.Tensor:
     """Return no noise for a set, in the integers of `to_steps`, where the set is kept."""
     like = images.kept if isinstance(images, Pixels) else torch.as_tensor(images)
     return torch.zeros(images.shape, dtype=to_steps(torch.zeros(1, 1), budget).dtype, device=like.device)
 
 
-def crop_and_flip(images: Tensor, pad: int, flip: bool = True) -> Tensor:
+def crop_and_flip(images: torch.Tensor, pad: int, flip: bool = True) -> torch.Tensor:
     """Pad (b, c, h, w) with black, crop at random and mirror half of them; drawn per image, differentiable."""
     count, channels, height, width = images.shape
     device = images.device
@@ -100,4 +98,4 @@ def crop_and_flip(images: Tensor, pad: int, flip: bool = True) -> Tensor:
     rows = torch.arange(height, device=device) + top
     pixels = rows[:, :, None] * (width + 2 * pad) + (columns + left)[:, None, :]
     index = pixels.view(count, 1, -1).expand(count, channels, -1)
-    return F.pad(images, (pad,) * 4).flatten(2).gather(2, index).view_as(images)
+    return torch.nn.functional.pad(images, (pad,) * 4).flatten(2).gather(2, index).view_as(images)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench.api import Split
@@ -32,7 +31,7 @@ class Place:
     device: torch.device
     every: float = 60.0
 
-    def home(self, images: Tensor) -> torch.device:
+    def home(self, images: torch.Tensor) -> torch.device:
         """Return where uint8 images are to be kept: on the device, or on the host where they would crowd it."""
         return self.device if self.holds(images.numel()) else torch.device("cpu")
 

@@ -8,8 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import Module
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -39,23 +37,3 @@ def settle(precision: str, device: torch.device) -> None:
         torch.cuda.set_device(device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = True
-
-
-class Classifier(Module):
-    """A target's network in a recipe's precision: images (b, c, h, w) in [0, 1] to float32 logits (b, classes).
-
-    `bf16` is autocast, on a device that has it, and fp32 on one that has not.
-    """
-
-    def __init__(self, network: Module, precision: str, device: torch.device) -> None:
-        super().__init__()
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device = device
-        self.autocast = precision == "bf16" and has_bf16(device)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-            logits: Tensor = self.network(images)
-        return logits.float() if self.autocast else logits

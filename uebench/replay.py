@@ -16,8 +16,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import Module
 
 OFF = "UEBENCH_NO_GRAPHS"
 """The environment variable that, when it is set, keeps everything from being recorded."""
@@ -34,7 +32,7 @@ SMALL = 1e-3
 """The share of the largest result under which one counts as this: the gradient of a bias ahead of batch norm is nothing
 but rounding."""
 
-Results = tuple[Tensor | None, ...]
+Results = tuple["torch.Tensor | None", ...]
 Work = Callable[..., Results]
 
 
@@ -42,11 +40,11 @@ Work = Callable[..., Results]
 class Recording:
     """The tensors that a recorded call reads and writes, and the way to run it again."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: tuple[torch.Tensor, ...]
     results: Results
     again: Callable[[], object]
 
-    def __call__(self, *inputs: Tensor) -> Results:
+    def __call__(self, *inputs: torch.Tensor) -> Results:
         """Run it on other inputs; returns results that the next run leaves alone."""
         for mine, given in zip(self.inputs, inputs, strict=True):
             mine.copy_(given)
@@ -54,15 +52,15 @@ class Recording:
         return tuple(None if one is None else one.clone() for one in self.results)
 
 
-_known: weakref.WeakKeyDictionary[Module, dict[Hashable, Recording | int | None]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[torch.nn.Module, dict[Hashable, Recording | int | None]] = weakref.WeakKeyDictionary()
 
 
-def admit(network: Module) -> None:
+def admit(network: torch.nn.Module) -> None:
     """Let work on a network be recorded: one whose forward pass is the same for all values and all calls."""
     _known[network] = {}
 
 
-def run(work: Work, network: Module, *inputs: Tensor) -> Results:
+def run(work: Work, network: torch.nn.Module, *inputs: torch.Tensor) -> Results:
     """Return `work(network, *inputs)`, replayed where the network was admitted and its device records.
 
     Work may change buffers of the network, and no other tensor but those it returns and those that are its own.
@@ -83,17 +81,17 @@ def run(work: Work, network: Module, *inputs: Tensor) -> Results:
     return results
 
 
-def records(network: Module) -> bool:
+def records(network: torch.nn.Module) -> bool:
     """Tell whether work can be recorded where a network is."""
     return next(network.parameters()).is_cuda and OFF not in os.environ
 
 
-def _watched(network: Module) -> bool:
+def _watched(network: torch.nn.Module) -> bool:
     """Tell whether somebody waits for a module's calls, which a replay does not make."""
     return any(one._forward_hooks or one._forward_pre_hooks or one._backward_hooks for one in network.modules())
 
 
-def _state(network: Module) -> Iterator[Hashable]:
+def _state(network: torch.nn.Module) -> Iterator[Hashable]:
     """Yield what a recording holds for: where the tensors of a network lie, which learn, and its modules' modes."""
     for module in network.modules():
         yield module.training
@@ -101,7 +99,7 @@ def _state(network: Module) -> Iterator[Hashable]:
             yield None if one is None else (one.data_ptr(), one.dtype, one.requires_grad)
 
 
-def _try(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> tuple[Recording | None, Results]:
+def _try(work: Work, network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[Recording | None, Results]:
     """Record work, then call it, and return the recording, None where it differs from the call, and the results.
 
     Buffers and random generators are left as by the call alone.
@@ -128,13 +126,13 @@ def _try(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> tuple[Recor
     return found, called
 
 
-def _unmoved(network: Module) -> AbstractContextManager[None]:
+def _unmoved(network: torch.nn.Module) -> AbstractContextManager[None]:
     """Return a context that leaves the default random generators as they were, so that dropout draws the same again."""
     device = next(network.parameters()).device
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
+def _restore(tensors: list[torch.Tensor], values: list[torch.Tensor]) -> None:
     with torch.no_grad():
         for one, value in zip(tensors, values, strict=True):
             one.copy_(value)
@@ -143,7 +141,7 @@ def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
 def _agree(some: Results, others: Results) -> bool:
     least = SMALL * max((float(one.double().norm()) for one in some if one is not None), default=0.0)
 
-    def close(one: Tensor | None, other: Tensor | None) -> bool:
+    def close(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
         if one is None or other is None:
             return one is other
         difference = float((one.double() - other.double()).norm())
@@ -167,7 +165,7 @@ def _shared(device: int) -> tuple[Any, torch.cuda.Stream, torch.cuda.CUDAGraph]:
     return pool, torch.cuda.Stream(), graph  # type: ignore[no-untyped-call]
 
 
-def record(work: Work, network: Module, inputs: tuple[Tensor, ...]) -> Recording:
+def record(work: Work, network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Recording:
     """Record a call as a CUDA graph; raises `RuntimeError` where the work waits for the device, or takes no graph.
 
     What waits is found beforehand: a recording that breaks off can leave allocator and random generators unusable.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from uebench import audit, spec
 from uebench.api import Breaker, Dataset, Split
@@ -12,7 +11,7 @@ from uebench.plan import Cell
 from uebench.seeds import derive, sow
 
 
-def filtered(chain: tuple[Breaker, ...], images: Tensor, labels: Tensor, seed: int) -> Tensor:
+def filtered(chain: tuple[Breaker, ...], images: torch.Tensor, labels: torch.Tensor, seed: int) -> torch.Tensor:
     """Pass uint8 images (n, c, h, w) and labels (n,) through a chain's filters; each result is rounded to 8 bits."""
     sow(seed)
     for breaker in chain:
@@ -23,14 +22,14 @@ def filtered(chain: tuple[Breaker, ...], images: Tensor, labels: Tensor, seed: i
     return images
 
 
-def _filtered(breaker: Breaker, images: Tensor, labels: Tensor) -> Tensor:
+def _filtered(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     found = breaker.filter(to_float(images), labels.to(images.device, copy=True))
     if found.shape != images.shape or not found.is_floating_point() or not bool(found.isfinite().all()):
         raise audit.ContractError(f"breaker {breaker.name}: filter must return finite floats of its input's shape")
     return to_bytes(found)
 
 
-def trained_on(cell: Cell, released: Tensor, data: Dataset) -> Split:
+def trained_on(cell: Cell, released: torch.Tensor, data: Dataset) -> Split:
     """Return the training set of a cell; the protected share is one draw per data set, share and seed."""
     count = len(data.train.labels)
     seed = derive(cell.protect.seed, "share", spec.number(cell.protected))

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import Linear, Module
-from torch.nn import functional as F
 
 from uebench import replay
 from uebench.recipe import Recipe
@@ -36,7 +33,7 @@ KEPT = {"momentum": "momentum_buffer", "first": "exp_avg", "second": "exp_avg_sq
 class Training:
     """Stochastic gradient descent on a network by a recipe, over `count` images in an order drawn from `seed`."""
 
-    def __init__(self, network: Module, recipe: Recipe, count: int, seed: int) -> None:
+    def __init__(self, network: torch.nn.Module, recipe: Recipe, count: int, seed: int) -> None:
         self.network, self.recipe, self.count, self.seed = network, recipe, count, seed
         self.size = min(recipe.batch, count)
         self.parameters = {name: one for name, one in network.named_parameters() if one.requires_grad}
@@ -46,11 +43,11 @@ class Training:
             self.optimiser = torch.optim.AdamW(self._groups(), betas=(recipe.momentum, 0.999), **usual)
         else:
             self.optimiser = torch.optim.SGD(self._groups(), momentum=recipe.momentum, **usual)
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._order: tuple[int, torch.Tensor] = (-1, torch.empty(0))
 
     def _groups(self) -> list[dict[str, Any]]:
         """Return what learns, by its share of the learning rate: hidden linear layers have their own."""
-        linear = [layer for layer in self.network.modules() if isinstance(layer, Linear)]
+        linear = [layer for layer in self.network.modules() if isinstance(layer, torch.nn.Linear)]
         hidden = {one for layer in linear[:-1] for one in layer.parameters()}
         shares = {one: self.recipe.hidden_lr if one in hidden else 1 for one in self.parameters.values()}
         return [
@@ -58,7 +55,7 @@ class Training:
             for share in dict.fromkeys(shares.values())
         ]
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, step: int) -> torch.Tensor:
         """Return the image indices (b,) of a step: a fresh shuffle per epoch, its incomplete last batch dropped."""
         epoch, place = divmod(step, self.count // self.size)
         if self._order[0] != epoch:
@@ -67,7 +64,7 @@ class Training:
             self._order = epoch, order.to(device, non_blocking=True)
         return self._order[1][place * self.size : (place + 1) * self.size]
 
-    def step(self, step: int, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, step: int, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Update the weights once, on cross-entropy; return the loss and the logits (b, classes), both detached."""
         for group in self.optimiser.param_groups:
             group["lr"] = group["share"] * learning_rate(self.recipe, step)
@@ -81,7 +78,7 @@ class Training:
         self.optimiser.step()
         return loss, logits
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, torch.Tensor]:
         """Return weights, buffers and what the optimiser remembers, by reference."""
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         for name, one in self.parameters.items():
@@ -89,7 +86,7 @@ class Training:
             state |= {f"{kept}.{name}": known[own] for kept, own in KEPT.items() if known.get(own) is not None}
         return state
 
-    def resume(self, state: Mapping[str, Tensor]) -> None:
+    def resume(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take over a state that `state()` gave; other entries are passed over."""
         weights = {name[8:]: value for name, value in state.items() if name.startswith("network.")}
         self.network.load_state_dict(weights)
@@ -101,9 +98,9 @@ class Training:
                     self.optimiser.state[one][own] = torch.empty_like(like).copy_(value)
 
 
-def _slopes(network: Module, images: Tensor, targets: Tensor) -> replay.Results:
+def _slopes(network: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -> replay.Results:
     """Return loss and logits, and the loss's gradient for each weight that learns: None where it takes no part."""
     learning = [one for one in network.parameters() if one.requires_grad]
     logits = network(images)
-    loss = F.cross_entropy(logits, targets)
+    loss = torch.nn.functional.cross_entropy(logits, targets)
     return loss.detach(), logits.detach(), *torch.autograd.grad(loss, learning, allow_unused=True)

@@ -13,7 +13,7 @@ import filelock
 import msgspec
 import safetensors
 import safetensors.torch
-from torch import Tensor
+import torch
 
 from uebench.files import digest, pack, sweep, write_whole, writing
 
@@ -38,9 +38,9 @@ def _digest_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return tensors on the host, none of which shares memory with another: tied weights are written twice."""
-    found, seen = dict[str, Tensor](), set[int]()
+    found, seen = dict[str, torch.Tensor](), set[int]()
     for name, value in tensors.items():
         own = value.cpu().contiguous()
         place = own.untyped_storage().data_ptr()
@@ -49,7 +49,7 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     try:
         safetensors.torch.save_file(_apart(tensors), path)
     except safetensors.SafetensorError as error:
@@ -105,7 +105,7 @@ class Store:
         finally:
             lock.release()
 
-    def save(self, key: str, files: Mapping[str, bytes | Mapping[str, Tensor]]) -> None:
+    def save(self, key: str, files: Mapping[str, bytes | Mapping[str, torch.Tensor]]) -> None:
         """Finish a key: write its files and their checksums to a scratch folder, then move it into place at once.
 
         A file is bytes, or tensors by name, which become a safetensors file. What was noted of the key goes along.
@@ -203,12 +203,12 @@ class Store:
             with path.open("ab") as file:
                 file.write(line.encode() + b"\n")
 
-    def keep(self, key: str, state: Mapping[str, Tensor]) -> None:
+    def keep(self, key: str, state: Mapping[str, torch.Tensor]) -> None:
         """Write the half-finished state of a key, with a checksum."""
         content = safetensors.torch.save(_apart(state))
         write_whole(self._half(key), digest(content).encode() + content)
 
-    def kept(self, key: str) -> dict[str, Tensor]:
+    def kept(self, key: str) -> dict[str, torch.Tensor]:
         """Return the half-finished state of a key; empty where there is none or, with a word, a damaged one."""
         path = self._half(key)
         try:

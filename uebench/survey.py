@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from uebench.api import Source
 from uebench.component import UserError
 from uebench.data import complete, fingerprint, load
 from uebench.files import StoreError
-from uebench.plan import Plan
+from uebench.plan import Cell, Job, Plan, Protect, Victim
 from uebench.processes import Aside
 from uebench.store import Store
 
@@ -79,22 +79,25 @@ class Survey:
             self.contents[source] = self._ask(source, fingerprint) or ""
         return self.contents[source]
 
-    def prepare(self) -> None:
-        """Read every data set into the store."""
+    def prepare(self, jobs: Iterable[Job]) -> None:
+        """Read the data sets of some jobs into the store."""
+        wanted = {job.source if isinstance(job, Victim | Protect) else job.protect.source for job in jobs}
         for source, content in self.contents.items():
-            if source not in self.broken:
+            if source in wanted and source not in self.broken:
                 self._ask(source, _ready, content)
         if self.aside:
             self.aside.close()
 
-    def build(self, plan: Plan) -> None:
-        """Build every network of a plan that is still to be trained, without its weights; raises `UserError` for one
-        that cannot be built for the images of its data set. Any other error is left to the cell.
+    def build(self, jobs: Iterable[Job]) -> None:
+        """Build every network that is to be trained, without its weights; raises `UserError` for one that cannot be
+        built for the images of its data set. Any other error is left to the cell.
         """
         asked = set()
-        for cell in plan.cells:
+        for cell in jobs:
+            if not isinstance(cell, Cell) or cell.protect.source in self.broken:
+                continue
             pair = cell.target, cell.protect.source
-            if pair in asked or self.store.holds(cell.key):
+            if pair in asked:
                 continue
             asked.add(pair)
             data = load(cell.protect.source, cell.protect.fingerprint, self.store)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
-from torch.nn import Module
-from torch.nn import functional as F
 
 from uebench import folding, replay
 from uebench.api import Breaker, Split, Target
 from uebench.attacks import frozen
 from uebench.pixels import Pixels, to_float
-from uebench.precision import Classifier, settle
+from uebench.precision import settle
 from uebench.recipe import Recipe
 from uebench.seeds import sow
 from uebench.sgd import Training
+
+if TYPE_CHECKING:
+    from uebench.networks import Classifier
 
 EVALUATION_BATCH = 500
 
@@ -29,13 +29,13 @@ class Journal(Protocol):
     def steps(self, count: int) -> Iterator[int]:
         """Yield the steps that are left."""
 
-    def tell(self, loss: Tensor) -> None:
+    def tell(self, loss: torch.Tensor) -> None:
         """Note a loss for whoever watches."""
 
-    def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
+    def keep(self, *more: Callable[[], Mapping[str, torch.Tensor]], **state: torch.Tensor) -> None:
         """Offer the state at the end of a step; `more` gather further state, where it is written."""
 
-    def kept(self) -> Mapping[str, Tensor]:
+    def kept(self) -> Mapping[str, torch.Tensor]:
         """Return the state last kept."""
 
 
@@ -46,6 +46,8 @@ def build(
 
     From here on this process computes on that device, in that precision.
     """
+    from uebench.networks import Classifier
+
     sow(seed)
     settle(precision, device)
     channels, height, width = shape
@@ -55,7 +57,7 @@ def build(
     return network
 
 
-def evaluate(network: Module, test: Split, classes: int) -> Tensor:
+def evaluate(network: torch.nn.Module, test: Split, classes: int) -> torch.Tensor:
     """Return the confusion matrix (classes, classes), rows true and columns predicted, of uint8 images in eval mode."""
     device = next(network.parameters()).device
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
@@ -77,14 +79,14 @@ class Outcome:
 
 
 def train(
-    network: Module,
+    network: torch.nn.Module,
     train: Split,
     test: Callable[[], Split],
     *,
     classes: int,
     recipe: Recipe,
     chain: Sequence[Breaker],
-    augment: Callable[[Tensor], Tensor],
+    augment: Callable[[torch.Tensor], torch.Tensor],
     journal: Journal,
     seed: int,
 ) -> Outcome:
@@ -116,7 +118,7 @@ def train(
         index = training.batch(step)
         labels = targets = train.labels[index]
         if softens:
-            targets = F.one_hot(labels, classes).float()
+            targets = torch.nn.functional.one_hot(labels, classes).float()
         images = augment(pixels[index])
         for breaker in chain:
             images, targets = breaker.augment(images, targets)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from uebench import plan
 from uebench.api import Dataset, Noise, Source, Split, Target
@@ -87,7 +86,7 @@ class TrialJournal(StoredJournal):
 
 def make(
     noise: Noise, store: Store, device: torch.device = HOST, *, whole: bool, dies_after: int | None = None
-) -> tuple[Any, Tensor, Tensor]:
+) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """Make a noise in its first and last steps, or in the whole of them; returns it, and its images and labels.
 
     Raises `Interrupted` where it takes more than `dies_after` steps; what it kept until then is in the store.

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import safetensors.torch
-from torch import Tensor
-from torch.nn import Module
+import torch
 
 from uebench import audit, cells, forecast, log, result
 from uebench.api import Dataset, Target
@@ -46,7 +45,7 @@ class LentContext:
         """What each training image is called."""
         return names(self._data)
 
-    def network(self, target: Target | str, trained: bool = False) -> Module:
+    def network(self, target: Target | str, trained: bool = False) -> torch.nn.Module:
         """Return a freshly initialised surrogate, or a victim."""
         if isinstance(target, str):
             target = cast(Target, registry().build("target", target))
@@ -103,7 +102,7 @@ def protect(job: Protect, place: Place, report: Report) -> None:
         raise UserError(f"noise {job.noise.name} takes the whole set at once, which does not fit on {place.device}")
     context = LentContext(job, data, place, journal)
     sow(derive(job.seed, "noise"))
-    delta = job.noise.make(cast(Tensor, images if job.noise.streams else images[:]), labels, context)
+    delta = job.noise.make(cast(torch.Tensor, images if job.noise.streams else images[:]), labels, context)
     seconds = journal.seconds
     released = audit.release(job.noise, clean, delta)
     facts = {

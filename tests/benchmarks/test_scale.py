@@ -166,7 +166,7 @@ def test_memory_does_not_grow_with_the_number_of_cells(benchmark: Any, tmp_path:
     recipe = replace(chosen.recipe, steps=2, evaluations=1)
     made = plan.plan(replace(chosen, recipe=recipe), *references())
     watcher = Scale()
-    run = partial(execute, devices=["cpu"], workers=1, threads=1, every=60)
+    run = partial(execute, device="cpu", workers=1, threads=1, every=60)
     benchmark.pedantic(lambda: run(made, Queue(watcher), tmp_path), rounds=1)
     assert len(made.cells) == 240
     quarter = watcher.memory[len(watcher.memory) // 4]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor
-from torch.nn import Module
+import torch
 
 import uebench
 from uebench import Breaker, kit, parameter
@@ -27,7 +26,9 @@ class AdvL2(Breaker):
     steps: int = parameter(default=10, doc="attack steps", low=0)
     step: float = parameter(default=0.2, doc="size of a step", unit="radius", above=0)
 
-    def attack(self, model: Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
+    def attack(
+        self, model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor, progress: float
+    ) -> torch.Tensor:
         """Return the attacked images."""
         size = {"radius": self.radius, "step": self.step * self.radius}
         return kit.adversary(self.method, model, images, targets, steps=self.steps, norm="l2", **size)

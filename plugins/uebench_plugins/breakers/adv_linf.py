@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn import Module
+import torch
 
 import uebench
 from uebench import Breaker, kit, parameter
@@ -25,7 +24,9 @@ class AdvLinf(Breaker):
     steps: int = parameter(default=10, doc="attack steps", low=0)
     step: float = parameter(default=0.2, doc="size of a step", unit="radius", above=0)
 
-    def attack(self, model: Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
+    def attack(
+        self, model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor, progress: float
+    ) -> torch.Tensor:
         """Return the attacked images."""
         step = self.step * self.radius
         return kit.adversary(self.method, model, images, targets, radius=self.radius, steps=self.steps, step=step)

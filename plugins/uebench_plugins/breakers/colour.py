@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Breaker, kit, parameter
@@ -30,7 +29,7 @@ class Colour(Breaker):
 
     method: Literal["normalise", "equalise"] = parameter(default="normalise", doc="what is made the same")
 
-    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+    def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the images, float32 (n, c, h, w)."""
         if self.method == "equalise":
             from torchvision.transforms.v2 import functional as T

@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 import uebench
 from uebench import Breaker, UserError, kit, parameter
@@ -21,18 +20,18 @@ class Compression(Breaker):
 
     by_image: ClassVar[bool] = True
 
-    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+    def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the images compressed and back, float32 (n, c, h, w), each value a whole number of 255ths.
 
         Raises `UserError` where images have channels that the method does not know.
         """
         return kit.to_float(self.compress(kit.to_bytes(images)))
 
-    def compress(self, images: Tensor) -> Tensor:
+    def compress(self, images: torch.Tensor) -> torch.Tensor:
         """Return uint8 images (n, c, h, w) after compression."""
         raise NotImplementedError
 
-    def _three_or_one(self, images: Tensor) -> None:
+    def _three_or_one(self, images: torch.Tensor) -> None:
         if images.shape[1] not in (1, 3):
             raise UserError(f"{self.name}: images must have 1 or 3 channels, not {images.shape[1]}")
 
@@ -43,7 +42,7 @@ class Grayscale(Compression):
     name = "grayscale"
     paper = ISS
 
-    def compress(self, images: Tensor) -> Tensor:
+    def compress(self, images: torch.Tensor) -> torch.Tensor:
         """Return the luma in every channel: torchvision's, on tensors, cuts fractions off instead of rounding."""
         self._three_or_one(images)
         if images.shape[1] == 1:
@@ -61,7 +60,7 @@ class Jpeg(Compression):
 
     quality: int = parameter(default=10, doc="quality of the JPEG files", low=1, high=100)
 
-    def compress(self, images: Tensor) -> Tensor:
+    def compress(self, images: torch.Tensor) -> torch.Tensor:
         """Return what is left of the images; Pillow does it because torchvision (0.29) is giving up its own JPEG."""
         self._three_or_one(images)
         grey = images.shape[1] == 1
@@ -84,11 +83,11 @@ class BitDepth(Compression):
 
     bits: int = parameter(default=2, doc="bits to keep", unit="of 8", low=1, high=8, neutral=8)
 
-    def compress(self, images: Tensor) -> Tensor:
+    def compress(self, images: torch.Tensor) -> torch.Tensor:
         """Return the images posterised."""
         from torchvision.transforms.v2 import functional as T
 
-        kept: Tensor = T.posterize(images, self.bits)
+        kept: torch.Tensor = T.posterize(images, self.bits)
         return kept
 
 

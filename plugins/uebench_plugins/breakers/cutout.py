@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Breaker, UserError, parameter
@@ -21,14 +20,14 @@ class Cutout(Breaker):
 
     size: int = parameter(default=16, doc="side of the square", unit="pixels", low=1)
 
-    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images with their squares; raises `UserError` where a square is larger than the image."""
         count, _, height, width = images.shape
         if self.size > min(height, width):
             most = min(height, width)
             raise UserError(f"{self.name}: size must be at most {most} on images of {height}x{width}, not {self.size}")
 
-        def within(side: int) -> Tensor:
+        def within(side: int) -> torch.Tensor:
             start = torch.randint(side, (count, 1), device=images.device) - self.size // 2
             place = torch.arange(side, device=images.device)
             return (place >= start) & (place < start + self.size)

@@ -9,7 +9,6 @@ from itertools import product
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Breaker, UserError, kit, parameter
@@ -32,7 +31,7 @@ class LowPass(Breaker):
         if self.size % 2 == 0:
             raise UserError(f"{self.name}: size must be odd, not {self.size}")
 
-    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+    def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the filtered images, float32 (n, c, h, w), each value a whole number of 255ths.
 
         Raises `UserError` where the window is too large for the images.
@@ -52,7 +51,7 @@ class LowPass(Breaker):
         """Return the largest window for images whose shorter side is `side` pixels."""
         return side
 
-    def smooth(self, images: Tensor) -> Tensor:
+    def smooth(self, images: torch.Tensor) -> torch.Tensor:
         """Return uint8 images (b, c, h, w) filtered, whole numbers in 0 .. 255 of any type."""
         raise NotImplementedError
 
@@ -63,7 +62,7 @@ class Mean(LowPass):
     name = "lowpass-mean"
     paper = f"box filter, as used in {REM}, table 10"
 
-    def smooth(self, images: Tensor) -> Tensor:
+    def smooth(self, images: torch.Tensor) -> torch.Tensor:
         """Return the means, rounded to the nearest; an odd number of values leaves no mean half-way."""
         total, area = _weigh(images, [1] * self.size), self.size**2
         return (2 * total + area) // (2 * area)
@@ -78,7 +77,7 @@ class Gaussian(LowPass):
     name = "lowpass-gaussian"
     paper = f"Gaussian filter, as used in {REM}, table 10"
 
-    def smooth(self, images: Tensor) -> Tensor:
+    def smooth(self, images: torch.Tensor) -> torch.Tensor:
         """Return the weighted means, rounded half up."""
         return (_weigh(images, bell(self.size)) + (1 << 15)) >> 16
 
@@ -89,7 +88,7 @@ class Median(LowPass):
     name = "lowpass-median"
     paper = f"median filter, as used in {REM}, table 10"
 
-    def smooth(self, images: Tensor) -> Tensor:
+    def smooth(self, images: torch.Tensor) -> torch.Tensor:
         """Return the medians."""
         reach = self.size // 2
         rows, columns = (torch.arange(-reach, side + reach).clamp(0, side - 1) for side in images.shape[-2:])
@@ -121,7 +120,7 @@ class Bilateral(LowPass):
         """Return the largest disc that mirrored pixels can fill, for the published 9 go beyond digits of 8x8."""
         return 2 * side - 1
 
-    def smooth(self, images: Tensor) -> Tensor:
+    def smooth(self, images: torch.Tensor) -> torch.Tensor:
         """Return the weighted means; sums, quotient and rounding (half to even) in float32 go as in OpenCV."""
         reach, (channels, height, width) = self.size // 2, images.shape[1:]
         near = _bell(range(reach**2 + 1), self.sigma_space)  # by squared distance
@@ -140,7 +139,7 @@ class Bilateral(LowPass):
         return (total * (1 / weights)).round()
 
 
-def _bell(squares: Sequence[int], sigma: float) -> Tensor:
+def _bell(squares: Sequence[int], sigma: float) -> torch.Tensor:
     """Return exp(-square / 2 sigma^2), float32."""
     return torch.tensor([math.exp(square * (-0.5 / (sigma * sigma))) for square in squares], dtype=torch.float32)
 
@@ -162,7 +161,7 @@ def bell(size: int) -> tuple[int, ...]:
     return (*half, 256 - 2 * sum(half), *half[::-1])
 
 
-def middle(values: Sequence[Tensor]) -> Tensor:
+def middle(values: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the median of an odd number of uint8 tensors, value by value, in little memory however many they are.
 
     Built from the highest bit down: a bit is set where most of the values reach what it would make of the median.
@@ -177,7 +176,7 @@ def middle(values: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def _weigh(images: Tensor, weights: Sequence[int]) -> Tensor:
+def _weigh(images: torch.Tensor, weights: Sequence[int]) -> torch.Tensor:
     """Return sums over squares, int32 (b, c, h, w), weighted by the outer product of the weights: exact anywhere."""
     around = _mirror(images, len(weights) // 2).int()
     for axis, side in ((-2, images.shape[-2]), (-1, images.shape[-1])):
@@ -188,7 +187,7 @@ def _weigh(images: Tensor, weights: Sequence[int]) -> Tensor:
     return around
 
 
-def _mirror(images: Tensor, reach: int) -> Tensor:
+def _mirror(images: torch.Tensor, reach: int) -> torch.Tensor:
     """Extend images by `reach` pixels on each side, mirrored about the last pixel, which is not repeated."""
     rows, columns = (
         side - 1 - (side - 1 - torch.arange(-reach, side + reach).abs()).abs() for side in images.shape[-2:]
@@ -196,7 +195,7 @@ def _mirror(images: Tensor, reach: int) -> Tensor:
     return _pick(images, rows, columns)
 
 
-def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _pick(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return images.index_select(-2, rows.to(images.device)).index_select(-1, columns.to(images.device))
 
 

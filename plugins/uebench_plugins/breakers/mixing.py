@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.distributions import Beta
 
 import uebench
 from uebench import Breaker, parameter
@@ -18,10 +16,11 @@ class Mixing(Breaker):
 
     alpha: float = parameter(default=1.0, doc="both parameters of the beta distribution; 1 is uniform", above=0)
 
-    def shares(self, images: Tensor) -> Tensor:
+    def shares(self, images: torch.Tensor) -> torch.Tensor:
         """Return what each image (b, c, h, w) keeps of itself, float32 (b,) in [0, 1]."""
         alpha = torch.full((), self.alpha, device=images.device)
-        return Beta(alpha, alpha, validate_args=False).sample((len(images),))  # to validate is to wait for the device
+        beta = torch.distributions.Beta(alpha, alpha, validate_args=False)  # to validate is to wait for the device
+        return beta.sample((len(images),))
 
 
 class Mixup(Mixing):
@@ -33,7 +32,7 @@ class Mixup(Mixing):
     name = "mixup"
     paper = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
 
-    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the means."""
         other, own = torch.randperm(len(images), device=images.device), self.shares(images)
         return _mean(images, images[other], own[:, None, None, None]), _mean(targets, targets[other], own[:, None])
@@ -51,14 +50,14 @@ class CutMix(Mixing):
 
     probability: float = parameter(default=0.5, doc="probability that an image is mixed", low=0, high=1)
 
-    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images and targets, mixed by the area that is left after the border has cut the rectangle."""
         count, _, height, width = images.shape
         other = torch.randperm(count, device=images.device)
         mixed = torch.rand(count, device=images.device) < self.probability
         scale = (1 - self.shares(images)).sqrt() * mixed
 
-        def within(side: int) -> Tensor:
+        def within(side: int) -> torch.Tensor:
             reach = (side * scale).int()[:, None]
             start = torch.randint(side, (count, 1), device=images.device) - reach // 2
             place = torch.arange(side, device=images.device)
@@ -69,7 +68,7 @@ class CutMix(Mixing):
         return torch.where(patch, images[other], images), _mean(targets, targets[other], own[:, None])
 
 
-def _mean(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+def _mean(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return weight * first + (1 - weight) * second
 
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from uebench import UserError, kit
 
@@ -17,7 +15,7 @@ BLEND, BITS = 0.9, 4
 """How far the factors of brightness, colour, contrast and sharpness go from 1, and the bits that posterising takes."""
 
 
-def apply(images: Tensor, choice: Tensor, strength: Tensor) -> Tensor:
+def apply(images: torch.Tensor, choice: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
     """Apply to each image an operation: images (b, c, h, w) in [0, 1] on any device, what is drawn on the host.
 
     `choice` (b,) counts in `OPERATIONS`; `strength` (b,) in [-1, 1] has the direction for its sign, where an operation
@@ -34,7 +32,7 @@ def apply(images: Tensor, choice: Tensor, strength: Tensor) -> Tensor:
     return torch.empty_like(images).index_copy_(0, place, torch.cat(done))
 
 
-def _move(kind: str, images: Tensor, strength: Tensor) -> Tensor:
+def _move(kind: str, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
     """Shear about the upper left corner, shift by whole pixels, or turn about the middle; nearest pixel, black beyond.
 
     Coordinates are those of `affine_grid`: -1 and 1 at the borders.
@@ -56,33 +54,33 @@ def _move(kind: str, images: Tensor, strength: Tensor) -> Tensor:
         angle = torch.deg2rad(TURN * strength)
         matrix[:, 0, 0] = matrix[:, 1, 1] = angle.cos()
         matrix[:, 0, 1], matrix[:, 1, 0] = -angle.sin() * height / width, angle.sin() * width / height
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="nearest", align_corners=False)
+    grid = torch.nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images, grid, mode="nearest", align_corners=False)
 
 
-def _library(name: str, *arguments: object) -> Tensor:
+def _library(name: str, *arguments: object) -> torch.Tensor:
     """Call an operation of torchvision."""
     from torchvision.transforms.v2 import functional
 
-    done: Tensor = getattr(functional, name)(*arguments)
+    done: torch.Tensor = getattr(functional, name)(*arguments)
     return done
 
 
-def _blend(name: str, images: Tensor, strength: Tensor) -> Tensor:
+def _blend(name: str, images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
     """Go from the images at factor 0 of a torchvision operation, through the images at 1, to a factor of their own."""
     return torch.lerp(_library(name, images, 0.0), images, 1 + BLEND * strength).clamp(0, 1)
 
 
-def _posterise(images: Tensor, strength: Tensor) -> Tensor:
+def _posterise(images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
     step = 2 ** (BITS * strength.abs()).round()
     return (kit.to_bytes(images) / step).floor() * step / 255
 
 
-def _solarise(images: Tensor, strength: Tensor) -> Tensor:
+def _solarise(images: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
     return torch.where(images >= 1 - strength.abs(), 1 - images, images)
 
 
-OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+OPERATIONS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "identity": lambda images, strength: images,
     **{kind: partial(_move, kind) for kind in ("shear-x", "shear-y", "shift-x", "shift-y", "turn")},
     "brightness": partial(_blend, "adjust_brightness"),

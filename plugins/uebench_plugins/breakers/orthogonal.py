@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 import uebench
 from uebench import Breaker, parameter
@@ -28,28 +26,28 @@ class OrthogonalProjection(Breaker):
     lr: float = parameter(default=0.1, doc="first learning rate of the classifier", above=0)
     batch: int = parameter(default=1024, doc="batch size of the classifier", unit="images", low=1)
 
-    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+    def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return what is left of the images, clipped to [0, 1]."""
         return remove(images, self.classifier(images, labels)).clamp(0, 1)
 
-    def classifier(self, images: Tensor, labels: Tensor) -> Tensor:
+    def classifier(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the weights (classes, c * h * w) of a linear classifier without bias, trained by gradient descent."""
-        layer = nn.Linear(images[0].numel(), int(labels.max()) + 1, bias=False).to(images.device)
+        layer = torch.nn.Linear(images[0].numel(), int(labels.max()) + 1, bias=False).to(images.device)
         optimiser = torch.optim.SGD(layer.parameters(), lr=self.lr)
         marks = [self.epochs // 2, self.epochs * 3 // 4]
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, marks)
         for _ in range(self.epochs):
             for place in torch.split(torch.randperm(len(images), device=images.device), self.batch):
                 optimiser.zero_grad()
-                F.cross_entropy(layer(images[place].flatten(1)), labels[place]).backward()  # type: ignore[no-untyped-call]
+                torch.nn.functional.cross_entropy(layer(images[place].flatten(1)), labels[place]).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
             schedule.step()
         return layer.weight.detach()
 
 
-def remove(images: Tensor, directions: Tensor) -> Tensor:
+def remove(images: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """Return images (n, c, h, w) without their components along directions (k, c * h * w)."""
-    basis: Tensor = torch.linalg.qr(directions.T)[0]
+    basis: torch.Tensor = torch.linalg.qr(directions.T)[0]
     flat = images.flatten(1)
     return (flat - flat @ basis @ basis.T).view_as(images)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 
-def plasma(shape: torch.Size, roughness: Tensor) -> Tensor:
+def plasma(shape: torch.Size, roughness: torch.Tensor) -> torch.Tensor:
     """Return maps (b, c, h, w) in [0, 1] on the device of `roughness` (b,), which is in [0, 1], by diamond and square.
 
     Starts from four random corners. Each doubling sets the middles of the squares, then those of the sides, to the mean
@@ -24,7 +22,7 @@ def plasma(shape: torch.Size, roughness: Tensor) -> Tensor:
         finer = torch.zeros_like(fresh)
         finer[..., ::2, ::2] = nodes
         middles = finer[..., 1::2, 1::2]
-        middles.copy_(torch.lerp(F.avg_pool2d(nodes, 2, 1), fresh[..., 1::2, 1::2], weight))
+        middles.copy_(torch.lerp(torch.nn.functional.avg_pool2d(nodes, 2, 1), fresh[..., 1::2, 1::2], weight))
         known = torch.ones_like(finer[:1, :1])
         mean = _cross(finer) / _cross(known)
         for rows, columns in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
@@ -34,7 +32,7 @@ def plasma(shape: torch.Size, roughness: Tensor) -> Tensor:
     return nodes[..., :height, :width]
 
 
-def _cross(values: Tensor) -> Tensor:
+def _cross(values: torch.Tensor) -> torch.Tensor:
     """Return the sum of the four neighbours of each node; beyond the border there is nothing."""
-    wide = F.pad(values, (1, 1, 1, 1))
+    wide = torch.nn.functional.pad(values, (1, 1, 1, 1))
     return wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1] + wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Breaker, parameter
@@ -26,7 +25,7 @@ class RandAugment(Breaker):
     operations: int = parameter(default=2, doc="operations in a row", low=1)
     magnitude: int = parameter(default=9, doc="strength of all operations", unit="of 30", low=0, high=BINS)
 
-    def augment(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images after their operations."""
         for _ in range(self.operations):
             choice = torch.randint(len(OPERATIONS), (len(images),))

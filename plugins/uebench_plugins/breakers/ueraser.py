@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.nn import Module
-from torch.nn import functional as F
 
 import uebench
 from uebench import Breaker, kit, parameter
@@ -38,7 +35,9 @@ class UEraser(Breaker):
     share: float = parameter(default=1 / 6, doc="first share of the steps that takes it in standard", low=0, high=1)
     repeat: int = parameter(default=5, doc="views to choose from", low=1)
 
-    def attack(self, model: Module, images: Tensor, targets: Tensor, progress: float) -> Tensor:
+    def attack(
+        self, model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor, progress: float
+    ) -> torch.Tensor:
         """Return a view of each image; raises `UserError` where images have neither 1 nor 3 channels."""
         if self.mode == "lite" or (self.mode == "standard" and progress >= self.share):
             return view(images)
@@ -46,7 +45,7 @@ class UEraser(Breaker):
         with kit.frozen(model), torch.no_grad():
             for draws in kit.parts(self.repeat, images):
                 many = view(torch.cat([images] * draws))
-                losses = F.cross_entropy(model(many), torch.cat([targets] * draws), reduction="none")
+                losses = torch.nn.functional.cross_entropy(model(many), torch.cat([targets] * draws), reduction="none")
                 for seen, loss in zip(many.chunk(draws), losses.chunk(draws), strict=True):
                     harder = loss > highest
                     hardest = torch.where(harder.view(-1, 1, 1, 1), seen, hardest)
@@ -58,14 +57,14 @@ class UEraser(Breaker):
         return {"lite": 0, "standard": self.share, "max": 1}[self.mode] * self.repeat / 2
 
 
-def view(images: Tensor) -> Tensor:
+def view(images: torch.Tensor) -> torch.Tensor:
     """Return one random view of each image (b, c, h, w) in [0, 1]."""
     count, channels = images.shape[:2]
 
-    def uniform(low: float, high: float) -> Tensor:
+    def uniform(low: float, high: float) -> torch.Tensor:
         return torch.empty(count, device=images.device).uniform_(low, high)
 
-    def half(kept: Tensor, changed: Tensor) -> Tensor:
+    def half(kept: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
         return torch.where(uniform(0, 1).view(-1, 1, 1, 1) < 0.5, changed, kept)
 
     brightness = uniform(*INTENSITY).view(-1, 1, 1, 1) * (2 * plasma(images.shape, uniform(*ROUGHNESS)) - 1)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Dataset, Source, Split, kit, parameter
@@ -39,7 +38,7 @@ class Cifar10(Source):
         """Return the number of training images."""
         return 50_000
 
-    def augment(self, images: Tensor) -> Tensor:
+    def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Flip half of the images, and crop at random after padding with black."""
         return kit.crop_and_flip(images, self.pad)
 

@@ -6,19 +6,20 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 
 class Boxes(NamedTuple):
     """A box per image, in whole pixels, each (b,)."""
 
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
+    top: torch.Tensor
+    left: torch.Tensor
+    height: torch.Tensor
+    width: torch.Tensor
 
 
-def random_resized_crop(images: Tensor, size: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Tensor:
+def random_resized_crop(
+    images: torch.Tensor, size: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> torch.Tensor:
     """Cut a random box out of each image (b, c, h, w) and resize it to (b, c, size, size); differentiable.
 
     The boxes have a share of the area within `scale` and a width to height within `ratio`, drawn per image.
@@ -26,7 +27,7 @@ def random_resized_crop(images: Tensor, size: int, scale: tuple[float, float], r
     return resized_crop(images, random_boxes(images, scale, ratio), size)
 
 
-def random_boxes(images: Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> Boxes:
+def random_boxes(images: torch.Tensor, scale: tuple[float, float], ratio: tuple[float, float]) -> Boxes:
     """Draw boxes by the rule of torchvision's RandomResizedCrop: ten attempts, then the largest box in the middle."""
     count, _, height, width = images.shape
     device = images.device
@@ -44,7 +45,7 @@ def random_boxes(images: Tensor, scale: tuple[float, float], ratio: tuple[float,
     return Boxes(top, left, high, wide)
 
 
-def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
+def resized_crop(images: torch.Tensor, boxes: Boxes, size: int) -> torch.Tensor:
     """Resize a box of each image (b, c, h, w) to (b, c, size, size): bilinear, no antialiasing, nothing from outside.
 
     Two matrix products, one per axis: gathering would add gradients up in an order that a GPU does not repeat.
@@ -55,7 +56,7 @@ def resized_crop(images: Tensor, boxes: Boxes, size: int) -> Tensor:
         return rows[:, None] @ images @ columns[:, None].mT
 
 
-def _weights(start: Tensor, length: Tensor, whole: int, size: int) -> Tensor:
+def _weights(start: torch.Tensor, length: torch.Tensor, whole: int, size: int) -> torch.Tensor:
     """Return how much of each pixel of an axis goes into each of the new ones, (b, size, whole)."""
     steps = torch.arange(size, device=start.device) + 0.5
     places = (steps * (length / size)[:, None] - 0.5).clamp(min=0).minimum(length[:, None] - 1)

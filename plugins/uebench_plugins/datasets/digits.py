@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Dataset, Source, Split, kit, parameter
@@ -45,7 +44,7 @@ class Digits(Source):
         """Return what the held-out images leave of 1797."""
         return 1797 - self.test_images
 
-    def augment(self, images: Tensor) -> Tensor:
+    def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Shift at random; a mirrored digit is no digit."""
         return kit.crop_and_flip(images, self.pad, flip=False)
 

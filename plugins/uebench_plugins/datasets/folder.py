@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Dataset, Source, UserError, kit, parameter
@@ -50,7 +49,7 @@ class Folder(Source):
         held_out, _, unread = pictures.decode(self.name, test, self.size, folder)
         return Dataset(learned, held_out, classes, names, [*skipped, *unread, *self._strays(classes)])
 
-    def photo(self, name: str) -> Tensor:
+    def photo(self, name: str) -> torch.Tensor:
         """Return a training image at its own size, upright, uint8 (3, h, w), or (4, h, w) where it has transparency.
 
         Raises `UserError` where it is gone or cannot be read.
@@ -80,7 +79,7 @@ class Folder(Source):
         """Return the number of training files."""
         return len(self._files()[0])
 
-    def augment(self, images: Tensor) -> Tensor:
+    def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Crop at random after padding with black, and flip."""
         return kit.crop_and_flip(images, self.pad, self.flip)
 

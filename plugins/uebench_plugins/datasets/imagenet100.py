@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Dataset, Source, UserError, parameter
@@ -61,7 +60,7 @@ class Imagenet100(Source):
         """Return the number of training files."""
         return len(self._files()[0])
 
-    def augment(self, images: Tensor) -> Tensor:
+    def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Crop a random box, resize it without antialiasing, and flip half of the images.
 
         So the papers made their noise; the crops that their networks were trained on had antialiasing.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Dataset, Source, Split, kit, parameter
@@ -32,7 +31,7 @@ class Svhn(Source):
         """Return the number of training images."""
         return 73_257
 
-    def augment(self, images: Tensor) -> Tensor:
+    def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Crop at random after padding with black; a mirrored digit is no digit."""
         return kit.crop_and_flip(images, self.pad, flip=False)
 

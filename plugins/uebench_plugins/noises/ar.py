@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 import uebench
 from uebench import Budget, Context, Images, Noise, kit, parameter
@@ -53,7 +51,7 @@ class AR(Noise):
         """Return the L2 norm for images of this shape."""
         return Budget("l2", self.radius * math.sqrt(math.prod(shape) / (3 * 32 * 32)))
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Choose the filters, and make the noise of every image from a start of its own."""
         shape, limit = tuple(images.shape[1:]), self.budget(images.shape[1:])
         filters = self.choose(context, shape)
@@ -68,7 +66,7 @@ class AR(Noise):
             context.keep(delta=delta)
         return delta
 
-    def choose(self, context: Context, shape: Sequence[int]) -> Tensor:
+    def choose(self, context: Context, shape: Sequence[int]) -> torch.Tensor:
         """Return the filters of every class, (classes, c, 3, 3), for images of a shape (c, h, w)."""
         channels, *size = shape
         count = max(self.candidates, context.classes)
@@ -81,20 +79,20 @@ class AR(Noise):
         return filters[chosen]
 
 
-def unit(noise: Tensor) -> Tensor:
+def unit(noise: torch.Tensor) -> torch.Tensor:
     """Return noise (b, c, h, w) with an L2 norm of 1 for each image."""
-    norms: Tensor = noise.flatten(1).norm(dim=1)
+    norms: torch.Tensor = noise.flatten(1).norm(dim=1)
     return noise / norms.view(-1, 1, 1, 1)
 
 
-def response(filters: Tensor, noise: Tensor) -> Tensor:
+def response(filters: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Return how much (b,) noise (b, c, h, w) departs upwards from what filters (c, 3, 3) predict; 0 for their own."""
     kernel = filters.clone()
     kernel[:, 2, 2] = -1
-    return F.conv2d(noise, kernel[None]).relu().sum((1, 2, 3))
+    return torch.nn.functional.conv2d(noise, kernel[None]).relu().sum((1, 2, 3))
 
 
-def stable(count: int, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+def stable(count: int, size: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Draw filters (count, 3, 3) until so many are stable; returns them, and noise (count, h, w) of each."""
     filters, noise = torch.empty(0, 3, 3, device=device), torch.empty(0, *size, device=device)
     while len(filters) < count:
@@ -107,7 +105,7 @@ def stable(count: int, size: Sequence[int], device: torch.device) -> tuple[Tenso
     return filters[:count], noise[:count]
 
 
-def grow(filters: Tensor, size: Sequence[int]) -> Tensor:
+def grow(filters: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Return noise (b, c, h, w) of filters (b, c, 3, 3) and a size (h, w), each from a Gaussian start of its own.
 
     Goes by anti-diagonals: no value depends on another of its own.

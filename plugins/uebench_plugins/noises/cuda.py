@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 import uebench
 from uebench import Budget, Context, Images, Noise, UserError, kit, parameter
@@ -42,7 +40,7 @@ class CUDA(Noise):
         """Return that there is none."""
         return Budget("none")
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Draw the filters, and return what filtering changes."""
         filters = self.filters(context)
         limit = self.budget(images.shape[1:])
@@ -53,19 +51,20 @@ class CUDA(Noise):
             delta[index.to(delta.device)] = kit.to_steps(change, limit).to(delta.device)
         return delta
 
-    def filters(self, context: Context) -> Tensor:
+    def filters(self, context: Context) -> torch.Tensor:
         """Return a filter for every class, float32 (classes, size, size)."""
         weights = self.blur * torch.rand(context.classes, self.size**2, device=context.device)
         one = torch.randint(self.size**2, (context.classes, 1), device=context.device)
         return weights.scatter(1, one, 1.0).view(-1, self.size, self.size)
 
 
-def filtered(images: Tensor, filters: Tensor) -> Tensor:
+def filtered(images: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     """Return images (b, c, h, w) correlated with filters (b, s, s), one an image, over their largest values."""
     count, channels = images.shape[:2]
     kernels = filters.repeat_interleave(channels, 0)[:, None]
-    seen = F.conv2d(images.flatten(0, 1)[None], kernels, padding="same", groups=count * channels).view_as(images)
-    brightest: Tensor = seen.amax((1, 2, 3), keepdim=True)
+    each = images.flatten(0, 1)[None]
+    seen = torch.nn.functional.conv2d(each, kernels, padding="same", groups=count * channels).view_as(images)
+    brightest: torch.Tensor = seen.amax((1, 2, 3), keepdim=True)
     return seen / brightest.clamp(min=torch.finfo(seen.dtype).tiny)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
 
 import uebench
 from uebench import Context, Images, Noise, kit, parameter
@@ -31,11 +31,11 @@ class EM(SurrogateNoise):
     warm_start: bool = parameter(default=False, doc="start from the image's last noise, not from a random one")
     one_sided: bool = parameter(default=False, doc="release the positive part of the noise only")
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Alternate descent on the noise with one plain training step of the surrogate."""
         network = context.network(self.surrogate)
 
-        def descend(x: Tensor, y: Tensor, old: Tensor) -> Tensor:
+        def descend(x: torch.Tensor, y: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
             found = kit.pgd(
                 network,
                 x,

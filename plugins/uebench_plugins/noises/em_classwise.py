@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 import uebench
 from uebench import Context, Images, Noise, Recipe, Target, kit, parameter
@@ -37,7 +35,7 @@ class EMClasswise(Noise):
     batch: int = parameter(default=512, doc="batch size", unit="images", low=1)
     lr: float = parameter(default=0.1, doc="surrogate's learning rate", above=0)
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Go through rounds of training steps and descent steps, until the surrogate's error is low."""
         network = context.network(self.surrogate)
         part = self.choose(labels, context)
@@ -68,7 +66,7 @@ class EMClasswise(Noise):
             delta[index.to(delta.device)] = steps[labels[index]].to(delta.device)
         return delta
 
-    def choose(self, labels: Tensor, context: Context) -> Tensor:
+    def choose(self, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Return the indices of the used images: the same share of every class, at least one, in random order."""
         draw = torch.Generator().manual_seed(context.seed)
         order = torch.randperm(len(labels), generator=draw).to(labels.device)
@@ -80,19 +78,24 @@ class EMClasswise(Noise):
         wanted = (self.part * counts).round().long().clamp(min=1)
         return order[rank < wanted[labels[order]]]
 
-    def descend(self, network: torch.nn.Module, x: Tensor, y: Tensor, patterns: Tensor) -> None:
+    def descend(self, network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, patterns: torch.Tensor) -> None:
         """Move the noise of every class that is in a batch, in place."""
         with kit.frozen(network):
             _, slope = kit.slope(network, (x + patterns[y]).clamp(0, 1), y)
         moved = (patterns[y] - self.noise_step * self.radius * slope.sign()).clamp(-self.radius, self.radius)
-        members = F.one_hot(y, len(patterns)).to(moved)
+        members = torch.nn.functional.one_hot(y, len(patterns)).to(moved)
         counts = members.sum(0)
         there = counts > 0
         means = torch.einsum("bk,bchw->kchw", members, moved)[there] / counts[there].view(-1, 1, 1, 1)
         patterns[there] = means.clamp(-self.radius, self.radius)
 
     def error(
-        self, network: torch.nn.Module, images: Images, labels: Tensor, patterns: Tensor, sweep: tuple[Tensor, ...]
+        self,
+        network: torch.nn.Module,
+        images: Images,
+        labels: torch.Tensor,
+        patterns: torch.Tensor,
+        sweep: tuple[torch.Tensor, ...],
     ) -> float:
         """Return the share of the protected part that the surrogate gets wrong."""
         wrong = torch.zeros((), dtype=torch.int64, device=labels.device)

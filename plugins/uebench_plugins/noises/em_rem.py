@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
 
 import uebench
 from uebench import Context, Images, Noise, UserError, kit
@@ -20,7 +20,7 @@ class EMREM(SurrogateNoise):
     name = "em-rem"
     paper = "Fu et al., Robust Unlearnable Examples, ICLR 2022: released code of its EM baseline, settings of table 5"
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Alternate descent on the noise of an augmented view with one plain training step on that view."""
         seen, own = tuple(context.augment(images[:1]).shape[1:]), tuple(images.shape[1:])
         if seen != own:
@@ -28,7 +28,7 @@ class EMREM(SurrogateNoise):
         network = context.network(self.surrogate)
         step = self.noise_step * self.radius
 
-        def descend(x: Tensor, y: Tensor, old: Tensor) -> Tensor:
+        def descend(x: torch.Tensor, y: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
             return kit.pgd(network, x, y, radius=self.radius, steps=self.noise_steps, step=step, ascend=False) - x
 
         return self.alternate(

@@ -14,7 +14,6 @@ import numpy as np
 import safetensors
 import torch
 from PIL import Image
-from torch import Tensor
 
 import uebench
 from uebench import Budget, Context, Images, Noise, UserError, kit, parameter
@@ -83,7 +82,7 @@ class FileNoise(Noise):
         """Return the budget that was declared."""
         return Budget(self.norm, math.inf if self.norm == "none" else self.radius)
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Read the array or the pictures, and return what they add to the clean images."""
         if not _digest(self.place).startswith(self.content):
             raise UserError(f"noise file: {self.path} has changed since this run began")
@@ -115,7 +114,7 @@ class FileNoise(Noise):
         lowest, highest = min(float(one.min) for one in ranges), max(float(one.max) for one in ranges)
         return "noise" if lowest < 0 or highest <= self.radius + 1e-6 else "images"
 
-    def compare(self, change: Tensor, part: slice, images: Images, names: Sequence[str]) -> None:
+    def compare(self, change: torch.Tensor, part: slice, images: Images, names: Sequence[str]) -> None:
         """Refuse images that differ from the clean ones by more than an L-inf radius; say which they might be."""
         most = self.radius * 255 + 1e-3
         far = change.abs().amax((1, 2, 3)) > most
@@ -150,7 +149,7 @@ class _Pictures:
         if missing:
             raise UserError(f"noise file: {missing} is missing; the data set has {len(names)} training images")
 
-    def __getitem__(self, part: slice) -> Tensor:
+    def __getitem__(self, part: slice) -> torch.Tensor:
         return torch.from_numpy(np.stack([self.read(path) for path in self.paths[part]])).double()
 
     def read(self, path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -170,7 +169,7 @@ class _Array:
 
     values: Any
 
-    def __init__(self, path: Path, tensor: str, wanted: tuple[int, ...], labels: Tensor) -> None:
+    def __init__(self, path: Path, tensor: str, wanted: tuple[int, ...], labels: torch.Tensor) -> None:
         if path.suffix not in (".npy", ".safetensors"):
             raise UserError(f"noise file: {path} must be .npy, .safetensors or a folder of PNG pictures")
         try:
@@ -186,13 +185,13 @@ class _Array:
         if self.type not in TYPES:
             raise UserError(f"noise file: {path} holds {self.type}, not floats, uint8 or signed integers")
 
-    def __getitem__(self, part: slice) -> Tensor:
+    def __getitem__(self, part: slice) -> torch.Tensor:
         found = self.values[part]
-        found = found.double() if isinstance(found, Tensor) else torch.from_numpy(np.array(found, np.float64))
+        found = found.double() if isinstance(found, torch.Tensor) else torch.from_numpy(np.array(found, np.float64))
         return found.permute(0, 3, 1, 2) if self.last else found
 
 
-def _tensor(path: Path, name: str, labels: Tensor) -> Any:
+def _tensor(path: Path, name: str, labels: torch.Tensor) -> Any:
     """Return one array of a safetensors file, to be read by slices; labels in it must be the data set's."""
     file: Any = safetensors.safe_open(path, "pt")
     arrays = [one for one in file.keys() if one != "labels"]  # noqa: SIM118  no dictionary

@@ -6,12 +6,12 @@ All is meant for float64: a block's eigenvalues span many orders of magnitude.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from uebench_plugins.noises.neural_tangent import Kernel
+if TYPE_CHECKING:
+    from uebench_plugins.noises.neural_tangent import Kernel
 
 ENTRIES = 2**22  # numbers in the largest intermediate of a batch, of which autograd holds some twenty
 
@@ -19,7 +19,9 @@ ENTRIES = 2**22  # numbers in the largest intermediate of a batch, of which auto
 class Flow:
     """The infinitely wide network that gradient flow on the squared error trains on a block until a time."""
 
-    def __init__(self, kernel: Kernel, images: Tensor, targets: Tensor, time: float, regulariser: float) -> None:
+    def __init__(
+        self, kernel: Kernel, images: torch.Tensor, targets: torch.Tensor, time: float, regulariser: float
+    ) -> None:
         """Take a block: images float64 (m, c, h, w) and one-hot targets (m, classes).
 
         The rate of the flow is that of a mean over m and the classes; `regulariser` times the mean diagonal of the
@@ -36,12 +38,12 @@ class Flow:
         self.turned = self.vectors.T @ targets
         self.weights = self.rate * self.vectors @ (_decay(self.values)[:, None] * self.turned)
 
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: torch.Tensor) -> torch.Tensor:
         """Return the network's outputs (b, classes) for images (b, c, h, w), at most `rows` of them at a time."""
-        outputs: Tensor = self.kernel(self.kernel.inputs(images), self.inputs) @ self.weights
+        outputs: torch.Tensor = self.kernel(self.kernel.inputs(images), self.inputs) @ self.weights
         return outputs
 
-    def slope(self, validation: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def slope(self, validation: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the gradient (m, c, h, w) of the cross-entropy of the outputs, and that sum itself.
 
         `validation` gives images float64 (b, c, h, w) and labels (b,), at most `rows` of them at a time.
@@ -51,8 +53,8 @@ class Flow:
         for images, labels in validation:
             theta = self.kernel(self.kernel.inputs(images), inputs)
             outputs = theta.detach() @ self.weights
-            loss += F.cross_entropy(outputs, labels, reduction="sum")
-            error = outputs.softmax(1) - F.one_hot(labels, outputs.shape[1])
+            loss += torch.nn.functional.cross_entropy(outputs, labels, reduction="sum")
+            error = outputs.softmax(1) - torch.nn.functional.one_hot(labels, outputs.shape[1])
             pulled += theta.detach().T @ error
             slope += torch.autograd.grad(theta, inputs, error @ self.weights.T)[0]
         parts = (torch.split(self.inputs, self.rows, 2), torch.split(slope, self.rows, 2))
@@ -63,24 +65,24 @@ class Flow:
         leaf = self.images.detach().requires_grad_(True)
         return torch.autograd.grad(self.kernel.inputs(leaf), leaf, slope)[0], loss
 
-    def _pull(self, pulled: Tensor) -> Tensor:
+    def _pull(self, pulled: torch.Tensor) -> torch.Tensor:
         """Return the slope in the tangent matrix, given that in the weights: by divided differences over the spectrum.
 
         Differentiating the eigenvectors would divide by the gaps between eigenvalues, and equal images leave none.
         """
         inner = (self.vectors.T @ pulled) @ self.turned.T * _divided(self.values) * self.rate**2
-        matrix: Tensor = self.vectors @ inner @ self.vectors.T
+        matrix: torch.Tensor = self.vectors @ inner @ self.vectors.T
         matrix = (matrix + matrix.T) / 2
         matrix.diagonal().add_(self.regulariser * matrix.diagonal().mean())
         return matrix
 
 
-def _decay(u: Tensor) -> Tensor:
+def _decay(u: torch.Tensor) -> torch.Tensor:
     """Return g(u) = (1 - exp(-u)) / u, which is 1 at zero."""
     return torch.where(u == 0, 1, -torch.expm1(-u) / u)
 
 
-def _divided(values: Tensor) -> Tensor:
+def _divided(values: torch.Tensor) -> torch.Tensor:
     """Return (g(u) - g(v)) / (u - v) for all pairs, and g'(u) where they are equal, without cancellation."""
     u, v = torch.maximum(values[:, None], values), torch.minimum(values[:, None], values)
     series = (u + v) / 6 - 0.5  # what is left out is below 1e-11, as is the rounding error of the other

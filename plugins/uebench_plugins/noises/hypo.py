@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Budget, Context, Images, Noise, Target, UserError, kit, parameter
@@ -56,7 +55,7 @@ class HYPO(Noise):
         """Return the descent steps on every image."""
         return {self.victim: count * self.noise_steps}
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Descend batch by batch."""
         network, limit = context.network(self.victim, trained=True), self.budget(images.shape[1:])
         delta = kit.blank(images, limit)

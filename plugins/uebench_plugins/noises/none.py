@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
+import torch
 
 import uebench
 from uebench import Context, Images, Noise, kit
@@ -18,7 +18,7 @@ class NoNoise(Noise):
     streams = True
     radius: ClassVar[float] = 0.0  # type: ignore[misc]
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Return zeros."""
         return kit.blank(images, 0.0)
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 import uebench
 from uebench import Context, Images, Noise, UserError, kit, parameter
 from uebench_plugins.noises.gradient_flow import Flow
-from uebench_plugins.noises.neural_tangent import CNN, FNN
 
 
 class NTGA(Noise):
@@ -42,7 +39,7 @@ class NTGA(Noise):
         default=1e-4, doc="added to the diagonal of the tangent matrix", unit="its mean", low=0
     )
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Move block after block against its validation images."""
         blocks, (steps, size) = self.blocks(labels, context.seed), self.pace()
         kept = context.kept()
@@ -66,7 +63,7 @@ class NTGA(Noise):
         """Return the number of steps on a block and the size of one, in units of the radius."""
         return 1, 1.0
 
-    def blocks(self, labels: Tensor, seed: int) -> list[tuple[Tensor, Tensor]]:
+    def blocks(self, labels: torch.Tensor, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the indices of each block and of the images that validate it, from the fold behind the block's own."""
         if len(labels) < self.folds:
             raise UserError(f"{self.name}: {len(labels)} training images cannot be cut into {self.folds} folds")
@@ -79,10 +76,18 @@ class NTGA(Noise):
         ]
 
     def slope(
-        self, block: Tensor, index: Tensor, validation: Tensor, images: Images, labels: Tensor, classes: int
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        block: torch.Tensor,
+        index: torch.Tensor,
+        validation: torch.Tensor,
+        images: Images,
+        labels: torch.Tensor,
+        classes: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the gradient of the validation loss with respect to the images of a block, and its mean."""
-        targets = F.one_hot(labels[index], classes).to(block)
+        from uebench_plugins.noises.neural_tangent import CNN, FNN
+
+        targets = torch.nn.functional.one_hot(labels[index], classes).to(block)
         kernel = FNN() if self.kernel == "fnn" else CNN(self.stride)
         flow = Flow(kernel, block, targets, self.time, self.regulariser)
         slope, loss = flow.slope((images[part].double(), labels[part]) for part in torch.split(validation, flow.rows))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 import uebench
 from uebench import Budget, Context, Images, Noise, kit
@@ -35,7 +34,7 @@ class OPS(Noise):
         """Return one pixel."""
         return Budget("l0", 1)
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Search the pixel of every class, and set it."""
         delta = kit.blank(images, self.budget(images.shape[1:]))
         sweep = torch.split(torch.arange(len(labels), device=labels.device), BATCH)
@@ -49,7 +48,9 @@ class OPS(Noise):
         return delta
 
 
-def moments(images: Images, labels: Tensor, classes: int, sweep: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def moments(
+    images: Images, labels: torch.Tensor, classes: int, sweep: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the number of images of each class, the sums of their 8-bit values and of the squares, in int64.
 
     Shapes (classes,), (classes, c, h, w), (classes, c, h, w).
@@ -62,7 +63,9 @@ def moments(images: Images, labels: Tensor, classes: int, sweep: Sequence[Tensor
     return torch.bincount(labels, minlength=classes), sums[0], sums[1]
 
 
-def search(counts: Tensor, totals: Tensor, squares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def search(
+    counts: torch.Tensor, totals: torch.Tensor, squares: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return row, column (classes,) and colour (classes, c), 0 or 255, of every class's pixel; arguments of `moments`.
 
     Up to four million images a class, whole numbers in 64 bits tell a deviation of 0 from any other.

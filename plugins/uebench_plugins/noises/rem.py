@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
-from torch.nn import Module
 
 import uebench
 from uebench import Context, Images, Noise, kit, parameter
@@ -43,11 +41,11 @@ class REM(SurrogateNoise):
     adv_step: float = parameter(default=0.2, doc="size of such a step", unit="adv_radius", above=0)
     rounded: bool = parameter(default=True, doc="the surrogate learns from the noise in 8 bits")
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Alternate the noise step with one training step of the surrogate under its perturbation."""
         network = context.network(self.surrogate)
 
-        def view(x: Tensor, y: Tensor) -> Tensor:
+        def view(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             seen = context.augment(x) if self.eot else x
             return self.perturb(network, seen, y, self.surrogate_perturbation, self.surrogate_attack)
 
@@ -61,7 +59,9 @@ class REM(SurrogateNoise):
             rounded=self.rounded,
         )
 
-    def noise(self, network: Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def noise(
+        self, network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, context: Context
+    ) -> torch.Tensor:
         """Return the noise of a batch, from a random start, against a frozen network."""
         delta = torch.empty_like(images).uniform_(-self.radius, self.radius)
         for _ in range(self.noise_steps):
@@ -73,8 +73,14 @@ class REM(SurrogateNoise):
         return delta
 
     def slope(
-        self, network: Module, images: Tensor, delta: Tensor, labels: Tensor, context: Context, draws: int = 1
-    ) -> Tensor:
+        self,
+        network: torch.nn.Module,
+        images: torch.Tensor,
+        delta: torch.Tensor,
+        labels: torch.Tensor,
+        context: Context,
+        draws: int = 1,
+    ) -> torch.Tensor:
         """Return the gradient of the loss with respect to the noise, the sum of some draws made in one pass."""
         delta, labels = delta.detach().requires_grad_(True), labels.repeat(draws)
         seen = (images + delta).clamp(0, 1).repeat(draws, 1, 1, 1)
@@ -96,8 +102,13 @@ class REM(SurrogateNoise):
         return noise, attacked(self.surrogate_perturbation, self.surrogate_attack)
 
     def perturb(
-        self, network: Module, images: Tensor, labels: Tensor, perturbation: Perturbation, attack: kit.Attack
-    ) -> Tensor:
+        self,
+        network: torch.nn.Module,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        perturbation: Perturbation,
+        attack: kit.Attack,
+    ) -> torch.Tensor:
         """Return the images attacked, or with one random draw from the ball added, or as they are."""
         if perturbation == "none" or self.adv_radius == 0 or self.adv_steps == 0:
             return images

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 import uebench
 from uebench import Budget, Context, Images, Noise, UserError, kit, parameter
@@ -35,7 +33,7 @@ class SC(Noise):
         """Return the L2 norm that the root mean square amounts to."""
         return Budget("l2", self.radius * math.sqrt(math.prod(shape)))
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Draw a code for every image, and spread it over the image."""
         shape, limit = tuple(images.shape[1:]), self.budget(images.shape[1:])
         delta = kit.blank(images, limit)
@@ -45,7 +43,7 @@ class SC(Noise):
             delta[index.to(delta.device)] = kit.to_steps(fresh, limit).to(delta.device)
         return delta
 
-    def codes(self, labels: Tensor, context: Context, shape: tuple[int, ...]) -> Tensor:
+    def codes(self, labels: torch.Tensor, context: Context, shape: tuple[int, ...]) -> torch.Tensor:
         """Return a code for every image, float32 (n, c, rows, columns)."""
         rows, columns = (math.ceil(side / self.patch) for side in shape[1:])
         count = shape[0] * rows * columns
@@ -75,9 +73,10 @@ class SC(Noise):
             codes[owners == label] = own[: int(wanted[label])]
         return codes.view(len(owners), rows, columns, shape[0]).permute(0, 3, 1, 2)
 
-    def spread(self, codes: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def spread(self, codes: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         """Return codes (b, c, rows, columns) as noise (b, c, h, w) with a root mean square of the radius."""
-        noise = F.interpolate(codes, scale_factor=self.patch, mode="nearest")[..., : shape[1], : shape[2]]
+        noise = torch.nn.functional.interpolate(codes, scale_factor=self.patch, mode="nearest")
+        noise = noise[..., : shape[1], : shape[2]]
         return noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt() * self.radius
 
 
@@ -94,7 +93,7 @@ class SCLinf(SC):
         """Return the L-inf ball."""
         return Budget("linf", self.radius)
 
-    def spread(self, codes: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def spread(self, codes: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         """Return the same noise, cut to the ball."""
         return super().spread(codes, shape).clamp(-self.radius, self.radius)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-from torch.nn import Module
+import torch
 
 from uebench import Context, Images, Noise, Recipe, Target, kit, parameter
 
@@ -26,7 +25,9 @@ class SurrogateNoise(Noise):
         default="step", doc="surrogate's learning-rate schedule"
     )
 
-    def alternate(self, images: Images, labels: Tensor, context: Context, network: Module, **how: Any) -> Tensor:
+    def alternate(
+        self, images: Images, labels: torch.Tensor, context: Context, network: torch.nn.Module, **how: Any
+    ) -> torch.Tensor:
         """Go through `kit.alternate` with this noise's radius and surrogate training."""
         recipe = Recipe(steps=self.steps, batch=self.batch, lr=self.lr, schedule=self.schedule)
         return kit.alternate(images, labels, context, network=network, recipe=recipe, radius=self.radius, **how)

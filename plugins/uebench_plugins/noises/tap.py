@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
-from torch.nn import Module
-from torch.nn import functional as F
 
 import uebench
 from uebench import Context, Images, Noise, Target, kit, parameter
@@ -47,7 +44,7 @@ class TAP(Noise):
         """Return the descent steps on every image, each restart."""
         return {self.victim: count * self.restarts * self.noise_steps}
 
-    def make(self, images: Images, labels: Tensor, context: Context) -> Tensor:
+    def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Descend batch by batch, the whole set once a restart."""
         network = context.network(self.victim, trained=True)
         towards = (labels + 1) % context.classes
@@ -74,7 +71,9 @@ class TAP(Noise):
             context.keep(best=best, trial=trial, losses=torch.stack([lowest, total]))
         return best
 
-    def descend(self, network: Module, images: Tensor, towards: Tensor, context: Context) -> Tensor:
+    def descend(
+        self, network: torch.nn.Module, images: torch.Tensor, towards: torch.Tensor, context: Context
+    ) -> torch.Tensor:
         """Return the noise of a batch against a frozen network; the last iterate."""
         radius, delta = self.radius, torch.empty_like(images)
         delta = delta.normal_(0, radius) if self.start == "gaussian" else delta.uniform_(-radius, radius)
@@ -88,9 +87,9 @@ class TAP(Noise):
         context.tell(losses.mean())
         return delta
 
-    def loss(self, network: Module, images: Tensor, towards: Tensor) -> Tensor:
+    def loss(self, network: torch.nn.Module, images: torch.Tensor, towards: torch.Tensor) -> torch.Tensor:
         """Return the summed cross-entropy towards the wanted classes."""
-        return F.cross_entropy(network(images.clamp(0, 1)), towards, reduction="sum")
+        return torch.nn.functional.cross_entropy(network(images.clamp(0, 1)), towards, reduction="sum")
 
 
 @uebench.hookimpl

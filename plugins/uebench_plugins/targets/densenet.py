@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
 
 import uebench
 from uebench import Target, UserError, kit
@@ -25,16 +25,16 @@ class DenseNet121(Target):
     name = "densenet121"
     paper = "Huang et al., Densely Connected Convolutional Networks, CVPR 2017; torchvision's form, as in the REM code"
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network; raises `UserError` for images below 29x29, which would end in an empty map."""
         from torchvision import models
 
         refuse_below(29, self.name, shape)
         network = models.densenet121(weights=None, num_classes=classes)
         if shape[0] != 3:
-            network.features.conv0 = nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
-            nn.init.kaiming_normal_(network.features.conv0.weight)
-        return nn.Sequential(kit.Centre(), network)
+            network.features.conv0 = torch.nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
+            torch.nn.init.kaiming_normal_(network.features.conv0.weight)
+        return torch.nn.Sequential(kit.centre(), network)
 
 
 class DenseNet121CIFAR(Target):
@@ -47,19 +47,19 @@ class DenseNet121CIFAR(Target):
     name = "densenet121-cifar"
     paper = "Huang et al., Densely Connected Convolutional Networks, CVPR 2017; 32x32 form of Liu's pytorch-cifar"
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network; raises `UserError` for images below 8x8, which the transitions halve three times."""
         from torchvision import models
 
         refuse_below(8, self.name, shape)
         network = models.densenet121(weights=None, num_classes=classes)
         stem = network.features
-        stem.conv0 = nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)
-        stem.norm0, stem.relu0, stem.pool0 = nn.Identity(), nn.Identity(), nn.Identity()
+        stem.conv0 = torch.nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)
+        stem.norm0, stem.relu0, stem.pool0 = torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity()
         for layer in network.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
                 layer.reset_parameters()
-        return nn.Sequential(kit.Centre(), network)
+        return torch.nn.Sequential(kit.centre(), network)
 
 
 @uebench.hookimpl

@@ -12,8 +12,6 @@ from typing import Literal
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 import uebench
 from uebench import Target, UserError, parameter
@@ -22,8 +20,6 @@ CONVERSION = (
     'python -c "import sys, torch, safetensors.torch as s; a, b = sys.argv[1:]; '
     "s.save_file({{k: v.contiguous() for k, v in torch.load(a, 'cpu', weights_only=True).items()}}, b)\" {old} {new}"
 )
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, by which the published weights expect their images normalised."""
 DIGITS = 16
 """Of the SHA-256 by which weights are known."""
 
@@ -77,7 +73,7 @@ class Pretrained(Target):
         except OSError as error:
             raise UserError(f"{self.name}: cannot read {self.weights}: {error.strerror}") from None
 
-    def backbone(self) -> tuple[nn.Module, int]:
+    def backbone(self) -> tuple[torch.nn.Module, int]:
         """Return the network with its weights and without its head, and the number of its features."""
         from torchvision import models
 
@@ -92,8 +88,8 @@ class Pretrained(Target):
             raise UserError(f"{self.name}: cannot read {self.weights}: {' '.join(str(error).split())}") from None
         head, last = list(network.named_children())[-1]
         found = {name: value for name, value in found.items() if not name.startswith(f"{head}.")}
-        (features,) = (layer.in_features for layer in last.modules() if isinstance(layer, nn.Linear))
-        setattr(network, head, nn.Identity())
+        (features,) = (layer.in_features for layer in last.modules() if isinstance(layer, torch.nn.Linear))
+        setattr(network, head, torch.nn.Identity())
         own = network.state_dict()
         for name in sorted({*own, *found}):
             counter = name.endswith("num_batches_tracked")  # not every file has it
@@ -112,10 +108,12 @@ class Finetune(Pretrained):
     name = "finetune"
     paper = "Kornblith et al., Do Better ImageNet Models Transfer Better?, CVPR 2019"
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network with a new head; raises `UserError` where the weights do not fit."""
+        from uebench_plugins.targets.features import View
+
         network, features = self.backbone()
-        return nn.Sequential(View(shape, self.size), network, nn.Linear(features, classes))
+        return torch.nn.Sequential(View(shape, self.size), network, torch.nn.Linear(features, classes))
 
 
 class LinearProbe(Pretrained):
@@ -124,49 +122,12 @@ class LinearProbe(Pretrained):
     name = "linear-probe"
     paper = "Kornblith et al., Do Better ImageNet Models Transfer Better?, CVPR 2019"
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network with a new head; raises `UserError` where the weights do not fit."""
+        from uebench_plugins.targets.features import Fixed, View
+
         network, features = self.backbone()
-        return nn.Sequential(View(shape, self.size), Fixed(network), nn.Linear(features, classes))
-
-
-class View(nn.Module):
-    """Bring images in [0, 1] to a network's size, three channels, and ImageNet's normalisation."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, shape: tuple[int, int, int], size: int) -> None:
-        super().__init__()
-        if shape[0] not in (1, 3):
-            raise UserError(f"pretrained networks see images of 1 or 3 channels, not {shape[0]}")
-        self.size, self.resizes = size, shape[1:] != (size, size)
-        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
-        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the images (b, 3, size, size)."""
-        if self.resizes:
-            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
-        return (images - self.mean) / self.deviation
-
-
-class Fixed(nn.Module):
-    """A network in eval mode whose weights are not trained; gradients still pass through it to the images."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network.requires_grad_(False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Fixed:
-        """Stay in eval mode, whatever the rest of the network does."""
-        return super().train(False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the features (b, features)."""
-        features: Tensor = self.network(images)
-        return features
+        return torch.nn.Sequential(View(shape, self.size), Fixed(network), torch.nn.Linear(features, classes))
 
 
 @uebench.hookimpl

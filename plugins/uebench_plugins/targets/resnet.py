@@ -3,59 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+import torch
 
 import uebench
 from uebench import Target, kit, parameter
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, 1x1 where the shape changes."""
-
-    expansion: ClassVar[int] = 1
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or channels != width:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the block's output (b, width, h / stride, w / stride)."""
-        inner = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(features), inplace=True)
-
-
-class Bottleneck(nn.Module):
-    """A 3x3 convolution, which takes the stride, between two 1x1, the last four times as wide; and a shortcut."""
-
-    expansion: ClassVar[int] = 4
-
-    def __init__(self, channels: int, width: int, stride: int) -> None:
-        super().__init__()
-        outer = width * self.expansion
-        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outer, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outer)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or channels != outer:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the block's output (b, 4 * width, h / stride, w / stride)."""
-        inner = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        inner = F.relu(self.bn2(self.conv2(inner)), inplace=True)
-        return F.relu(self.bn3(self.conv3(inner)) + self.shortcut(features), inplace=True)
 
 
 def resnet(
@@ -64,27 +16,32 @@ def resnet(
     *,
     blocks: Sequence[int],
     width: int,
-    block: type[BasicBlock | Bottleneck] = BasicBlock,
+    bottleneck: bool = False,
     stem_width: int | None = None,
     stem_stride: int = 1,
-) -> nn.Module:
+) -> torch.nn.Module:
     """Return a residual network whose stages have the given numbers of blocks and widths that double.
 
     `width` is that of the first stage, and of the stem unless `stem_width` is given.
     """
+    from uebench_plugins.targets.blocks import BasicBlock, Bottleneck
+
+    block = Bottleneck if bottleneck else BasicBlock
     inner = stem_width or width
-    layers: list[nn.Module] = [
-        kit.Centre(),
-        nn.Conv2d(channels, inner, 3, stem_stride, 1, bias=False),
-        nn.BatchNorm2d(inner),
-        nn.ReLU(inplace=True),
+    layers: list[torch.nn.Module] = [
+        kit.centre(),
+        torch.nn.Conv2d(channels, inner, 3, stem_stride, 1, bias=False),
+        torch.nn.BatchNorm2d(inner),
+        torch.nn.ReLU(inplace=True),
     ]
     for stage, depth in enumerate(blocks):
         outer = width * 2**stage
         for place in range(depth):
             layers.append(block(inner, outer, 2 if stage and not place else 1))
             inner = outer * block.expansion
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inner, classes))
+    return torch.nn.Sequential(
+        *layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(inner, classes)
+    )
 
 
 class ResNet18(Target):
@@ -93,7 +50,7 @@ class ResNet18(Target):
     name = "resnet18"
     paper = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016; 32x32 form of the REM code"
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
         return resnet(shape[0], classes, blocks=(2, 2, 2, 2), width=64)
 
@@ -104,9 +61,9 @@ class ResNet50(Target):
     name = "resnet50"
     paper = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016; 32x32 form of the REM code"
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
-        return resnet(shape[0], classes, blocks=(3, 4, 6, 3), width=64, block=Bottleneck)
+        return resnet(shape[0], classes, blocks=(3, 4, 6, 3), width=64, bottleneck=True)
 
 
 class ResNet8(Target):
@@ -118,7 +75,7 @@ class ResNet8(Target):
     width: int = parameter(default=16, doc="channels of the first stage", low=1)
     stem_stride: int = parameter(default=2, doc="stride of the first convolution", low=1)
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
         return resnet(shape[0], classes, blocks=(1, 1, 1), width=self.width, stem_stride=self.stem_stride)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
 
 import uebench
 from uebench import Target, kit
@@ -17,15 +17,15 @@ class ResNet18ImageNet(Target):
     name = "resnet18-imagenet"
     paper = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016, table 1; torchvision's form"
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
         from torchvision import models
 
         network = models.resnet18(weights=None, num_classes=classes)
         if shape[0] != 3:
-            network.conv1 = nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
-            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        return nn.Sequential(kit.Centre(), network)
+            network.conv1 = torch.nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
+            torch.nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        return torch.nn.Sequential(kit.centre(), network)
 
 
 @uebench.hookimpl

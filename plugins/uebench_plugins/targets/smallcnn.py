@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
 
 import uebench
 from uebench import Target, kit, parameter
@@ -16,18 +16,20 @@ class SmallCNN(Target):
 
     width: int = parameter(default=32, doc="channels of the first layer; the others have twice as many", low=1)
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
-        layers: list[nn.Module] = [kit.Centre()]
+        layers: list[torch.nn.Module] = [kit.centre()]
         channels = shape[0]
         for width, stride in ((self.width, 1), (2 * self.width, 2), (2 * self.width, 2)):
             layers += [
-                nn.Conv2d(channels, width, 3, stride, 1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
+                torch.nn.Conv2d(channels, width, 3, stride, 1, bias=False),
+                torch.nn.BatchNorm2d(width),
+                torch.nn.ReLU(inplace=True),
             ]
             channels = width
-        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+        return torch.nn.Sequential(
+            *layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(channels, classes)
+        )
 
 
 @uebench.hookimpl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+import torch
 
 import uebench
 from uebench import Target, UserError, kit
@@ -23,27 +23,33 @@ class VGG16(Target):
     name = "vgg16"
     paper = "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015, table 1 D; batch norm and head of REM"
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network; raises `UserError` for images that five poolings leave nothing of."""
         channels, height, width = shape
         least = 2 ** len(STAGES)
         if min(height, width) < least:
             raise UserError(f"{self.name}: images must be at least {least}x{least} pixels, not {height}x{width}")
-        layers: list[nn.Module] = [kit.Centre()]
+        layers: list[torch.nn.Module] = [kit.centre()]
         for outer, depth in STAGES:
             for _ in range(depth):
-                layers += [nn.Conv2d(channels, outer, 3, padding=1), nn.BatchNorm2d(outer), nn.ReLU(inplace=True)]
+                layers += [
+                    torch.nn.Conv2d(channels, outer, 3, padding=1),
+                    torch.nn.BatchNorm2d(outer),
+                    torch.nn.ReLU(inplace=True),
+                ]
                 channels = outer
-            layers.append(nn.MaxPool2d(2))
-        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            layers.append(torch.nn.MaxPool2d(2))
+        layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
         for _ in range(2):  # two hidden layers, as in the REM code
-            layers += [nn.Dropout(0.5), nn.Linear(channels, HEAD), nn.ReLU(inplace=True)]
+            layers += [torch.nn.Dropout(0.5), torch.nn.Linear(channels, HEAD), torch.nn.ReLU(inplace=True)]
             channels = HEAD
-        network = nn.Sequential(*layers, nn.Linear(channels, classes))
+        network = torch.nn.Sequential(*layers, torch.nn.Linear(channels, classes))
         for layer in network:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.normal_(layer.weight, 0, math.sqrt(2 / (9 * layer.out_channels)))  # as the REM code draws it
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.normal_(
+                    layer.weight, 0, math.sqrt(2 / (9 * layer.out_channels))
+                )  # as the REM code draws it
+                torch.nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         return network
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+import torch
 
 import uebench
 from uebench import Target, UserError, kit, parameter
@@ -35,7 +35,7 @@ class ViTSmall(Target):
         if self.width % self.heads:
             raise UserError(f"{self.name}: width must be a multiple of heads, not {self.width} of {self.heads}")
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network; raises `UserError` for images that are no square of whole patches."""
         from torchvision.models import VisionTransformer
 
@@ -54,12 +54,12 @@ class ViTSmall(Target):
             num_classes=classes,
         )
         if channels != 3:
-            network.conv_proj = nn.Conv2d(channels, self.width, self.patch, self.patch)
-            nn.init.trunc_normal_(network.conv_proj.weight, std=math.sqrt(1 / (channels * self.patch**2)))
-            nn.init.zeros_(network.conv_proj.bias)
+            network.conv_proj = torch.nn.Conv2d(channels, self.width, self.patch, self.patch)
+            torch.nn.init.trunc_normal_(network.conv_proj.weight, std=math.sqrt(1 / (channels * self.patch**2)))
+            torch.nn.init.zeros_(network.conv_proj.bias)
         # DeiT's; torchvision starts with zeros, through which no attack finds a gradient
-        nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
-        return nn.Sequential(kit.Centre(), network)
+        torch.nn.init.trunc_normal_(network.heads.head.weight, std=0.02)
+        return torch.nn.Sequential(kit.centre(), network)
 
 
 @uebench.hookimpl

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
 
 import uebench
 from uebench import Target
@@ -19,7 +19,7 @@ class WRN34x10(Target):
     name = "wrn-34-10"
     paper = "Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016; post-activation form of the REM code"
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
         return resnet(shape[0], classes, blocks=(5, 5, 5), width=160, stem_width=16)
 

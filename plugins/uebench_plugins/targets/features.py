@@ -1,0 +1,51 @@
+"""What stands around a pretrained network; apart from it, as a class of `torch.nn.Module` loads torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from uebench import UserError
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's colours, by which the published weights expect their images normalised."""
+
+
+class View(nn.Module):
+    """Bring images in [0, 1] to a network's size, three channels, and ImageNet's normalisation."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], size: int) -> None:
+        super().__init__()
+        if shape[0] not in (1, 3):
+            raise UserError(f"pretrained networks see images of 1 or 3 channels, not {shape[0]}")
+        self.size, self.resizes = size, shape[1:] != (size, size)
+        self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the images (b, 3, size, size)."""
+        if self.resizes:
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        return (images - self.mean) / self.deviation
+
+
+class Fixed(nn.Module):
+    """A network in eval mode whose weights are not trained; gradients still pass through it to the images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Fixed:
+        """Stay in eval mode, whatever the rest of the network does."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features (b, features)."""
+        features: Tensor = self.network(images)
+        return features
