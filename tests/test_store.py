@@ -80,6 +80,18 @@ def test_any_damage_is_noticed_said_and_mended(store: Store, said: list[str], wh
     assert load(store, "ab12") == FILES
 
 
+@pytest.mark.parametrize("how", ["edit", "remove"])
+def test_a_file_is_not_read_where_another_of_its_key_was_damaged(store: Store, said: list[str], how: str) -> None:
+    """Or a cell would count as finished whose log is lost, and never be made again."""
+    store.save("ab12", FILES)
+    assert store.read("ab12", "two.json") == FILES["two.json"]
+    (path,) = store.root.rglob("one.bin")
+    path.write_bytes(bytes(256)) if how == "edit" else path.unlink()
+    assert store.read("ab12", "two.json") is None
+    assert len(said) == 1
+    assert "one.bin" in said[0]
+
+
 def test_what_is_not_used_now_is_read_only_where_it_was_written_to(store: Store, said: list[str]) -> None:
     store.save("ab12", FILES)
     found = store.find("ab12", thorough=False)
