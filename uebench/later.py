@@ -22,10 +22,14 @@ class _Later(ModuleType):
 
 
 def _run(module: ModuleType) -> None:
-    module.__class__ = ModuleType
     assert module.__spec__
     assert module.__spec__.loader
-    module.__spec__.loader.exec_module(module)
+    module.__class__ = ModuleType
+    try:
+        module.__spec__.loader.exec_module(module)
+    except Exception:
+        module.__class__ = _Later  # whoever uses it next is told the same, not that half of it is lacking
+        raise
 
 
 class _There(Loader):
