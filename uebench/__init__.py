@@ -1,6 +1,6 @@
 """Noises that make images unlearnable, breakers that learn from them all the same, and a board that ranks both."""
 
-from uebench.api import Breaker, Budget, Choice, Context, Dataset, Images, Noise, Source, Split, Target
+from uebench.api import Breaker, Budget, Choice, Context, Dataset, Images, Noise, Rate, Source, Split, Target
 from uebench.component import Component, UserError, parameter
 from uebench.hookspecs import hookimpl
 from uebench.recipe import Recipe
@@ -16,6 +16,7 @@ __all__ = [
     "Dataset",
     "Images",
     "Noise",
+    "Rate",
     "Recipe",
     "Source",
     "Split",

@@ -120,6 +120,18 @@ class Breaker(Component):
         """
         return images
 
+    def attacked_accuracy(
+        self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Return the share of a training batch that the model gets right under a strong attack, as a scalar tensor.
+
+        A breaker that trains under a cheap attack shows with it that its training resists more than that attack. The
+        engine asks at every point of the accuracy curve, puts the share on record, and flags
+        `catastrophic-overfitting` where it ends far below the training accuracy. None where nothing is attacked.
+        images: float32 (b, c, h, w) before the attack; labels: int64 (b,).
+        """
+        return None
+
     def choice(self) -> Choice | None:
         """Return what the engine is to choose from in this breaker's place; it then does nothing by itself."""
         return None
@@ -127,6 +139,14 @@ class Breaker(Component):
     def passes(self) -> float:
         """Return the passes, forward and backward, of an image that one call of `attack` takes, for forecasts."""
         return 0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What share of a recipe's learning rate and weight decay a parameter of a network takes."""
+
+    lr: float = 1
+    weight_decay: float = 1
 
 
 class Target(Component):
@@ -138,6 +158,13 @@ class Target(Component):
         Normalisation is part of the network. Initial weights come from torch's default generator.
         """
         raise NotImplementedError
+
+    def rates(self, network: torch.nn.Module) -> Mapping[str, Rate]:
+        """Return the rates of parameters that do not take a recipe's whole learning rate and weight decay.
+
+        network: what `build` returned. The names are those of `network.named_parameters()`.
+        """
+        return {}
 
 
 class Source(Component):
@@ -165,6 +192,10 @@ class Source(Component):
     def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Apply the data set's training augmentation to (b, c, h, w): random per image, differentiable."""
         return images
+
+    def mirrors(self) -> bool:
+        """Return whether a mirrored image still shows its class; recipes that crop by themselves mirror only then."""
+        return False
 
 
 @dataclass(frozen=True)

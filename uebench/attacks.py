@@ -204,3 +204,22 @@ def adversary(
 def attack_passes(attack: Attack, steps: int) -> int:
     """Return the passes, forward and backward, of an image that `adversary` takes; APGD's last look is left out."""
     return steps if attack in ("pgd", "apgd") else min(steps, 1)
+
+
+def accuracy_under_pgd(
+    network: torch.nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    radius: float,
+    norm: Norm = "linf",
+    steps: int = 10,
+) -> torch.Tensor:
+    """Return the share of images (b, c, h, w) that a network gets right under PGD, a scalar tensor on their device.
+
+    Steps are of 2.5 radii / steps (Madry et al., ICLR 2018, appendix); for `Breaker.attacked_accuracy`.
+    """
+    attacked = pgd(network, images, labels, radius=radius, steps=steps, step=2.5 * radius / steps, norm=norm)
+    with frozen(network), torch.no_grad():
+        right: torch.Tensor = network(attacked).argmax(1) == labels
+    return right.float().mean()

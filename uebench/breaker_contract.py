@@ -73,6 +73,9 @@ def _attack(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Ite
     before = {name: value.clone() for name, value in network.state_dict().items()}
     attacked = breaker.attack(network, images, labels, 0.0).detach()
     yield Finding("attack keeps shape, type and range", _fits(attacked, shape), IN_RANGE)
+    share = breaker.attacked_accuracy(network, images, labels)
+    fits = share is None or (isinstance(share, torch.Tensor) and share.numel() == 1 and 0 <= float(share) <= 1)
+    yield Finding("attacked_accuracy is a share", fits, "return a tensor of one value in [0, 1], or None")
     same = all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     restored = all(module.training for module in network.modules()) and all(
         weight.requires_grad and weight.grad is None for weight in network.parameters()

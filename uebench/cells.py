@@ -64,6 +64,7 @@ def _broken(
         augment=cell.protect.source.augment,
         journal=journal,
         seed=journal.seed,
+        mirrors=cell.protect.source.mirrors(),
     )
 
 
@@ -92,9 +93,9 @@ def run(cell: Cell, place: Place, report: Report, artefact: Artefact) -> None:
         kind=cell.kind,
         seed=cell.protect.seed,
         recipe=spec.label(cell.recipe),
-        test_accuracy=outcome.curve[-1][1],
-        train_accuracy=outcome.curve[-1][2],
-        best_test_accuracy=max(test for _, test, _ in outcome.curve),
+        test_accuracy=outcome.curve[-1].test_accuracy,
+        train_accuracy=outcome.curve[-1].train_accuracy,
+        best_test_accuracy=max(point.test_accuracy for point in outcome.curve),
         curve=[Point(*point) for point in outcome.curve],
         **{name: facts[name] for name in ("noise_norm", "noise_linf", "noise_l2", "psnr", "ssim", "noise_seconds")},
         train_seconds=journal.seconds,
@@ -115,7 +116,7 @@ def try_out(trial: Trial, place: Place, report: Report, artefact: Artefact) -> N
     journal = _journal(cell, trial.key, place, report)
     outcome = _broken(cell, place, journal, made["released.safetensors"], _untested, trial.held_out)
     facts = {
-        "accuracy": outcome.curve[-1][1],
+        "accuracy": outcome.curve[-1].test_accuracy,
         "seconds": journal.seconds,
         "peak_bytes": peak(place.device),
         "made_with": made_with(place, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),

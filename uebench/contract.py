@@ -98,6 +98,9 @@ def _target(target: Target) -> Iterator[Finding]:
     weights = dict(network.named_parameters())
     same = all(torch.equal(value, fresh[name]) for name, value in weights.items())
     yield Finding("same seed, same weights", same, "initialise from torch's default generator only")
+    rates = target.rates(target.build(LARGE, CLASSES))
+    known = all(f"network.{name}" in weights for name in rates)
+    yield Finding("rates are of its parameters", known, "return names of network.named_parameters()")
 
 
 def _target_on(target: Target, device: torch.device) -> None:

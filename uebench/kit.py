@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
 from uebench.api import Context, Images
-from uebench.attacks import Attack, adversary, apgd, attack_passes, frozen, pgd, slope
+from uebench.attacks import Attack, accuracy_under_pgd, adversary, apgd, attack_passes, frozen, pgd, slope
 from uebench.norms import Norm, project
 from uebench.pixels import Pixels, blank, crop_and_flip, quantise, to_bytes, to_float, to_steps
 from uebench.recipe import Recipe
@@ -18,6 +18,7 @@ __all__ = [
     "Norm",
     "Pixels",
     "Training",
+    "accuracy_under_pgd",
     "adversary",
     "alternate",
     "apgd",
@@ -26,10 +27,12 @@ __all__ = [
     "centre",
     "crop_and_flip",
     "frozen",
+    "normalise",
     "parts",
     "pgd",
     "project",
     "quantise",
+    "scale",
     "slope",
     "to_bytes",
     "to_float",
@@ -56,6 +59,20 @@ def centre() -> torch.nn.Module:
     from uebench.networks import Centre
 
     return Centre()
+
+
+def normalise(mean: Sequence[float], deviation: Sequence[float]) -> torch.nn.Module:
+    """Return the layer that takes each channel's mean off images (b, c, h, w), and divides by its deviation."""
+    from uebench.networks import Normalise
+
+    return Normalise(mean, deviation)
+
+
+def scale(factor: float) -> torch.nn.Module:
+    """Return the layer that multiplies by a constant, such as a network's logits."""
+    from uebench.networks import Scale
+
+    return Scale(factor)
 
 
 def alternate(

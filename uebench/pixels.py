@@ -86,16 +86,23 @@ def blank(images: Images, budget: Budget | float) -> torch.Tensor:
     return torch.zeros(images.shape, dtype=to_steps(torch.zeros(1, 1), budget).dtype, device=like.device)
 
 
-def crop_and_flip(images: torch.Tensor, pad: int, flip: bool = True) -> torch.Tensor:
-    """Pad (b, c, h, w) with black, crop at random and mirror half of them; drawn per image, differentiable."""
+def crop_and_flip(
+    images: torch.Tensor, pad: int, flip: bool | torch.Tensor = True, reflect: bool = False
+) -> torch.Tensor:
+    """Pad (b, c, h, w), crop at random and mirror half of the images; drawn per image, differentiable.
+
+    The padding is black, or the border reflected with `reflect`, for which `pad` must be smaller than the image.
+    `flip` may say of each image (b,) whether it is mirrored.
+    """
     count, channels, height, width = images.shape
     device = images.device
     top, left = torch.randint(0, 2 * pad + 1, (2, count, 1), device=device)
     columns = torch.arange(width, device=device).expand(count, width)
-    if flip:
-        mirrored = torch.rand(count, 1, device=device) < 0.5
+    if flip is not False:
+        mirrored = torch.rand(count, 1, device=device) < 0.5 if flip is True else flip.view(count, 1)
         columns = torch.where(mirrored, width - 1 - columns, columns)
     rows = torch.arange(height, device=device) + top
     pixels = rows[:, :, None] * (width + 2 * pad) + (columns + left)[:, None, :]
     index = pixels.view(count, 1, -1).expand(count, channels, -1)
-    return torch.nn.functional.pad(images, (pad,) * 4).flatten(2).gather(2, index).view_as(images)
+    padded = torch.nn.functional.pad(images, (pad,) * 4, mode="reflect" if reflect else "constant")
+    return padded.flatten(2).gather(2, index).view_as(images)

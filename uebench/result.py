@@ -30,11 +30,22 @@ Amount = Annotated[float, Meta(ge=0, le=LARGEST)]
 
 
 class Point(Struct, frozen=True, forbid_unknown_fields=True):
-    """An evaluation on the way: steps taken so far, accuracies in [0, 1]."""
+    """An evaluation on the way: steps taken so far, accuracies in [0, 1].
+
+    `loss` is the mean training loss since the point before, `attacked_accuracy` that of the last training batch under a
+    strong attack, where the breaker attacks. Records older than these lack both.
+    """
 
     step: Annotated[int, Meta(ge=1, le=LARGEST)]
     test_accuracy: Share
     train_accuracy: Share
+    loss: Amount | None = None
+    attacked_accuracy: Share | None = None
+
+
+def _plain(point: Point) -> dict[str, Any]:
+    """Return a point as a table, without what it lacks."""
+    return {name: value for name, value in structs.asdict(point).items() if value is not None}
 
 
 class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,7 +90,7 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         """Return the record as one line of JSON: sorted keys, no NaN."""
         left_out = () if self.chosen else LATER
         table = {name: value for name, value in structs.asdict(self).items() if name not in left_out}
-        return json.dumps(table, sort_keys=True, allow_nan=False, ensure_ascii=False, default=structs.asdict)
+        return json.dumps(table, sort_keys=True, allow_nan=False, ensure_ascii=False, default=_plain)
 
     def same_numbers(self, other: Result) -> bool:
         """Tell whether two records agree in everything that an equal run reproduces."""

@@ -17,6 +17,22 @@ DEFAULT = "demo"
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "paper": {},  # the defaults of `Recipe`
     "fast": {"steps": 4000, "lr": 0.6, "schedule": "one-cycle", "precision": "bf16", "clip": 5, "hidden_lr": 0.1},
+    "quick": {
+        "steps": 388,  # four epochs of 50 000 images
+        "batch": 512,
+        "lr": 0.75,
+        "momentum": 0.85,
+        "nesterov": True,
+        "weight_decay": 0.00133,
+        "schedule": "triangle",
+        "precision": "bf16",
+        "evaluations": 4,
+        "label_smoothing": 0.2,
+        "lookahead": 10,
+        "crop": "reflect",
+        "shift": 2,
+        "flip": "alternating",
+    },
 }
 """Families of recipes. What else a suite or the user says of a recipe goes over its family's settings; a grid, or a
 suite like another, that names a family owes nothing to the other's recipe."""

@@ -78,10 +78,11 @@ def teach(job: Victim, place: Place, report: Report) -> None:
         augment=job.source.augment,
         journal=journal,
         seed=seed,
+        mirrors=job.source.mirrors(),
     )
     facts = {
-        "test_accuracy": outcome.curve[-1][1],
-        "train_accuracy": outcome.curve[-1][2],
+        "test_accuracy": outcome.curve[-1].test_accuracy,
+        "train_accuracy": outcome.curve[-1].train_accuracy,
         "seconds": journal.seconds,
         "made_with": made_with(place, job.source, job.target),
     }

@@ -31,6 +31,14 @@ class AdvLinf(Breaker):
         step = self.step * self.radius
         return kit.adversary(self.method, model, images, targets, radius=self.radius, steps=self.steps, step=step)
 
+    def attacked_accuracy(
+        self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Return the accuracy under PGD of ten steps, which tells a one-step attack that has been learned by heart."""
+        if not self.radius or not self.steps:
+            return None
+        return kit.accuracy_under_pgd(model, images, labels, radius=self.radius)
+
     def passes(self) -> float:
         """Return the steps of the attack."""
         return kit.attack_passes(self.method, self.steps) if self.radius else 0

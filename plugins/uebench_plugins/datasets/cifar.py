@@ -42,6 +42,10 @@ class Cifar10(Source):
         """Flip half of the images, and crop at random after padding with black."""
         return kit.crop_and_flip(images, self.pad)
 
+    def mirrors(self) -> bool:
+        """Return that mirrored photographs keep their class."""
+        return True
+
 
 class Cifar100(Cifar10):
     """50 000 training and 10 000 test images of 32x32 pixels in 100 classes; read as `cifar10` is."""

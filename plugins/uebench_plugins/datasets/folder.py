@@ -83,6 +83,10 @@ class Folder(Source):
         """Crop at random after padding with black, and flip."""
         return kit.crop_and_flip(images, self.pad, self.flip)
 
+    def mirrors(self) -> bool:
+        """Return whether images are to be mirrored."""
+        return self.flip
+
     def _photos(self) -> bool:
         """Return whether the folders in `path` are classes, not parts."""
         root = Path(self.path).expanduser()

@@ -69,6 +69,10 @@ class Imagenet100(Source):
         mirrored = torch.rand(len(seen), 1, 1, 1, device=seen.device) < 0.5
         return torch.where(mirrored, seen.flip(3), seen)
 
+    def mirrors(self) -> bool:
+        """Return that mirrored photographs keep their class."""
+        return True
+
     def _files(self) -> tuple[list[pictures.Picture], list[pictures.Picture], list[str]]:
         """Return the files of both parts and the class names; raises `UserError` where they are not those expected."""
         root = Path(self.path).expanduser()
