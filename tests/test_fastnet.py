@@ -108,11 +108,12 @@ def grey_then_colour(net: nn.Module, train: Split, test: Split) -> tuple[float, 
     for step in range(recipe.steps):
         index = training.batch(step)
         training.step(step, kit.to_float(images[index]), train.labels[index])
-    accuracies = []
-    with kit.frozen(net):
-        for seen in (Grayscale().compress(test.images), test.images):
-            accuracies.append(float((net(kit.to_float(seen)).argmax(1) == test.labels).float().mean()))
-    return accuracies[0], accuracies[1]
+
+    def accuracy(images: Tensor) -> float:
+        with kit.frozen(net):
+            return float((net(kit.to_float(images)).argmax(1) == test.labels).float().mean())
+
+    return accuracy(Grayscale().compress(test.images)), accuracy(test.images)
 
 
 def whitened(net: nn.Module, images: Tensor) -> nn.Module:
