@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import TINY
-from uebench import bundle, entry, leaderboard, naming, plan, spec, suite
+from uebench import bundle, entry, leaderboard, pages, plan, spec, suite
 from uebench.bundle import Bundle
 from uebench.plan import Cell, cell_identity, content_key
 from uebench.registry import registry
@@ -52,7 +52,7 @@ def record(selection: Selection, cell: Cell, right: int) -> Result:
         made_with={"device": "a processor", "uebench": "0.1.0", "torch": "2.15.0", "plugins": {"uebench": "0.1.0"}},
         finished="2026-01-01T00:00:00+00:00",
     )
-    return naming.labelled(selection, cell, one)
+    return pages.labelled(selection, cell, one)
 
 
 def results(

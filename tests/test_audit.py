@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
 from uebench import Budget, Noise, audit, parameter
-from uebench.audit import ContractError
+from uebench.errors import ContractError
 
 
 class Any8(Noise):

@@ -24,10 +24,11 @@ from uebench import (
     cells,
     choosing,
     forecast,
-    naming,
+    pages,
     ranking,
     result,
     seen,
+    spec,
     suite,
     tables,
     work,
@@ -165,7 +166,7 @@ def test_a_trial_is_plain_work_on_a_part_of_the_released_images_scored_on_the_re
     assert set(found) == {"none", "grayscale", "jpeg:quality=30"}
     for trial in CELL.trials:
         images = seen.filtered(trial.cell.chain, released[~held], labels[~held], derive(seed, "filter"))
-        chain, role = choosing.name(trial.cell.chain), derive(seed, "train")
+        chain, role = spec.chain_label(trial.cell.chain), derive(seed, "train")
         outcome = train(
             build(VICTIM, (3, 8, 8), 10, "fp32", CPU, role),
             Split(images, labels[~held]),
@@ -190,7 +191,7 @@ def test_the_best_is_taken_and_the_first_of_equals() -> None:
 def test_the_record_is_that_of_the_chosen_chain_and_says_what_it_cost(done: Place) -> None:
     found = record(CELL, done)
     assert found.trials[found.chosen] == max(found.trials.values())
-    (trial,) = [one for one in CELL.trials if choosing.name(one.cell.chain) == found.chosen]
+    (trial,) = [one for one in CELL.trials if spec.chain_label(one.cell.chain) == found.chosen]
     own = record(trial.cell, done)
     other = {"key", "breaker", "parameters", "chosen", "trials"}
     assert {name: value for name, value in numbers(found).items() if name not in other} == {
@@ -291,7 +292,7 @@ def test_a_record_that_contradicts_its_choice_is_refused(changes: dict[str, Any]
 
 def test_the_board_tells_what_was_chosen_by_the_suites_names(done: Place) -> None:
     usual = replace(suite.read(str(TINY)), defaults={"breaker": {"jpeg": {"quality": 30}}})
-    found = naming.labelled(replace(selected((CHOOSER,)), suite=usual), CELL, record(CELL, done))
+    found = pages.labelled(replace(selected((CHOOSER,)), suite=usual), CELL, record(CELL, done))
     assert set(found.trials) == {"none", "grayscale", "jpeg"}
     assert found.chosen in found.trials
     (board,) = ranking.rank(usual, [found, structs.replace(found, key="x", seed=1)])

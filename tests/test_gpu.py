@@ -11,7 +11,7 @@ import torch
 
 from tests.conftest import TINY
 from uebench import leaderboard
-from uebench.place import device_name
+from uebench.origin import device_name
 from uebench.result import Result
 
 LEARNED = {"none": 0.8, "adv-linf": 0.4}

@@ -14,7 +14,7 @@ from torch import Tensor
 import uebench
 from tests.test_work import DIGITS, silent
 from uebench import log, work
-from uebench.files import StoreError
+from uebench.errors import StoreError
 from uebench.journal import LINES, StoredJournal
 from uebench.place import Place
 from uebench.plan import Protect

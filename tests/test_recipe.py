@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.test_train import Broken, learn, same_weights
 from uebench import Rate, Recipe, Source, Target, UserError, check, kit
-from uebench.audit import ContractError
+from uebench.errors import ContractError
 from uebench.sgd import Training, learning_rate
 from uebench.store import Store
 from uebench.train import Views, build

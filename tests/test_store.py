@@ -11,7 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from uebench.files import StoreError, write_whole
+from uebench.errors import StoreError
+from uebench.files import write_whole
 from uebench.store import Busy, Store
 
 FILES = {"one.bin": bytes(range(256)), "two.json": b"{}"}

@@ -22,10 +22,11 @@ from uebench import Breaker, Noise, Recipe, Source, Split, elsewhere, plan, repl
 from uebench.journal import StoredJournal
 from uebench.pixels import Pixels, crop_and_flip
 from uebench.place import Place
+from uebench.protecting import LentContext
 from uebench.registry import registry
 from uebench.store import Store
 from uebench.train import build, train
-from uebench.work import LentContext
+from uebench.work import artefacts
 
 LIBRARY = {"adjust_sharpness"}
 """Functions of torchvision that wait for a table of nine numbers."""
@@ -216,5 +217,6 @@ def test_no_step_of_a_noise_waits(name: str, lend: Lend, tmp_path: Path) -> None
         images, labels = Pixels(data.train.images.to(device), device), data.train.labels.to(device)
         journal = Counting(tmp_path, waits)
         place = Place(journal.store, device, every=math.inf)
-        noise.make(cast(Tensor, images if noise.streams else images[:]), labels, LentContext(job, data, place, journal))
+        context = LentContext(job, data, place, journal, artefacts(place, journal.report))
+        noise.make(cast(Tensor, images if noise.streams else images[:]), labels, context)
     assert not any(journal.found.values()), journal.found

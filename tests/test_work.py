@@ -28,19 +28,22 @@ from uebench import (
     UserError,
     cells,
     data,
-    display,
     journal,
     kit,
     parameter,
+    progress,
+    protecting,
     suite,
     work,
 )
 from uebench import plan as planning
-from uebench.audit import ContractError
+from uebench.errors import ContractError
 from uebench.executors import execute
 from uebench.journal import StoredJournal
-from uebench.place import Place, code
+from uebench.origin import code
+from uebench.place import Place
 from uebench.plan import Cell, Job, Plan, Protect, Victim
+from uebench.protecting import LentContext
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.schedule import Queue
@@ -151,12 +154,12 @@ def test_no_two_of_victim_surrogate_and_target_start_alike(place: Place, monkeyp
 
     job = made.protects[-1]
     work.do(made.protects[0], place, silent)
-    for module in (work, cells):
+    for module in (protecting, cells):
         monkeypatch.setattr(module, "train", train)
     for one in (made.victims[0], made.cells[0]):
         with pytest.raises(InterruptedError):
             work.do(one, place, silent)
-    context = work.LentContext(job, data.load(DIGITS, "", place.store), place, written(place, job))
+    context = lend(job, data.load(DIGITS, "", place.store), place)
     surrogate = context.network(VICTIM)
     starts.append({name: value for name, value in surrogate.named_parameters() if value.ndim == 4})
     victim, target, surrogate_start = starts
@@ -165,6 +168,10 @@ def test_no_two_of_victim_surrogate_and_target_start_alike(place: Place, monkeyp
         assert not torch.equal(victim[name], target[name])
         assert not torch.equal(victim[name], surrogate_start[name])
         assert not torch.equal(target[name], surrogate_start[name])
+
+
+def lend(job: Protect, loaded: Dataset, place: Place) -> LentContext:
+    return LentContext(job, loaded, place, written(place, job), work.artefacts(place, silent))
 
 
 def written(place: Place, job: Job) -> StoredJournal:
@@ -177,11 +184,11 @@ def test_a_victim_knows_the_clean_set_and_is_lent_as_it_was_stored(place: Place)
     assert work.perform(victim, place, silent) is True
     stored = weights_of(place.store, victim)
     loaded = data.load(DIGITS, "", place.store)
-    lent = work.LentContext(job, loaded, place, written(place, job)).network(VICTIM, trained=True)
-    assert same(dict(lent.state_dict()), stored)
-    confusion = evaluate(lent, loaded.train, 10)
+    trained = lend(job, loaded, place).network(VICTIM, trained=True)
+    assert same(dict(trained.state_dict()), stored)
+    confusion = evaluate(trained, loaded.train, 10)
     assert int(confusion.diagonal().sum()) > 0.5 * int(confusion.sum())
-    by_name = work.LentContext(job, loaded, place, written(place, job)).network("smallcnn:width=4", trained=True)
+    by_name = lend(job, loaded, place).network("smallcnn:width=4", trained=True)
     assert same(dict(by_name.state_dict()), stored)
 
 
@@ -238,7 +245,7 @@ class Killed(Exception):
 def test_a_victim_killed_on_its_way_goes_on_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "StoredJournal", Prompt)
+    monkeypatch.setattr(protecting, "StoredJournal", Prompt)
     (victim,) = planned([TAPPED]).victims
     straight, broken = (Place(Store(tmp_path / name), CPU, every=0) for name in ("straight", "broken"))
     work.do(victim, straight, silent)
@@ -363,7 +370,7 @@ class Counting(kit.Pixels):
 
 
 def test_a_streaming_noise_never_has_the_whole_set_as_floats(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "Pixels", Counting)
+    monkeypatch.setattr(protecting, "Pixels", Counting)
     HANDED.clear()
     released = []
     for noise, most in ((Streamed(), 50), (Whole(), 397)):
@@ -606,11 +613,11 @@ def test_the_code_of_a_job_is_that_of_its_components_their_parameters_and_what_t
     assert len({code(noise), code(SEM(surrogate=ResNet8())), code(REM(surrogate=SmallCNN())), code(noise, SC())}) == 4
 
 
-def told(monkeypatch: pytest.MonkeyPatch) -> tuple[Clock, display.Lines, Job, io.StringIO]:
+def told(monkeypatch: pytest.MonkeyPatch) -> tuple[Clock, progress.Lines, Job, io.StringIO]:
     job, output = planned([NoNoise()]).protects[0], io.StringIO()
-    clock = Clock(monkeypatch, display)
-    lines = display.listener(Console(file=output, width=40), {job.key: "making [none]"}, 3)
-    assert type(lines) is display.Lines
+    clock = Clock(monkeypatch, progress)
+    lines = progress.listener(Console(file=output, width=40), {job.key: "making [none]"}, 3)
+    assert type(lines) is progress.Lines
     lines.started(job)
     return clock, lines, job, output
 
@@ -640,8 +647,8 @@ def test_a_log_tells_loss_rate_and_time_left_now_and_then(monkeypatch: pytest.Mo
 def test_bars_show_the_loss_beside_the_name() -> None:
     job, output = planned([NoNoise()]).protects[0], io.StringIO()
     console = Console(file=output, width=120, force_terminal=True, color_system=None)
-    bars = display.listener(console, {job.key: "making [none]"}, 3)
-    assert isinstance(bars, display.Bars)
+    bars = progress.listener(console, {job.key: "making [none]"}, 3)
+    assert isinstance(bars, progress.Bars)
     bars.started(job)
     bars.stepped(job, 4, 8, None)
     console.print(bars.progress.get_renderable())

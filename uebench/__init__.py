@@ -1,7 +1,8 @@
 """Noises that make images unlearnable, breakers that learn from them all the same, and a board that ranks both."""
 
 from uebench.api import Breaker, Budget, Choice, Context, Dataset, Images, Noise, Rate, Source, Split, Target
-from uebench.component import Component, UserError, parameter
+from uebench.component import Component, parameter
+from uebench.errors import UserError
 from uebench.hookspecs import hookimpl
 from uebench.recipe import Recipe
 

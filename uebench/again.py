@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from uebench import plan, spec
 from uebench.api import Breaker, Noise
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.selection import recipe_of, select

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import mean, variance
 
-from uebench.component import UserError
+from uebench.errors import UserError
 
 MOST = 3.0
 """Standard deviations that two runs may lie apart and still agree."""

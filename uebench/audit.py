@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 
 from uebench.api import Budget, Noise
-from uebench.component import UserError
+from uebench.errors import ContractError
 from uebench.pixels import to_float, to_steps
 
 TOLERANCE = 1e-6
@@ -17,10 +17,6 @@ SHARE = 1e-5
 """What it may add to the L2 norm, as a share of the radius: a factor in float32 is off by a little for every value."""
 CHUNK = 1000 * 3 * 32 * 32
 """Values worked on at once."""
-
-
-class ContractError(UserError):
-    """A component broke the contract it is written against; says which, and how."""
 
 
 def parts(count: int, values: int) -> list[slice]:

@@ -31,14 +31,14 @@ def plugins(name: str | None) -> None:
 @plugin_option
 def check(name: str, suite: str) -> None:
     """Check that the components called NAME (or NAME:key=value) keep the contract; exit status 1 where one does not."""
+    from uebench import catalogue, display
     from uebench import check as checking
-    from uebench import display
     from uebench.suite import read
 
     broken = False
     for kind, component in checking.find(name, read(suite)):
         findings = checking.check(kind, component)
-        checking.show(display.console(), kind, component, findings)
+        catalogue.show_findings(display.console(), kind, component, findings)
         broken = broken or not all(finding.kept for finding in findings)
     sys.exit(int(broken))
 

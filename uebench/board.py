@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from uebench import compare as comparing
-from uebench import display, history, leaderboard, pages, ranking, tables
-from uebench.component import UserError
+from uebench import display, leaderboard, pages, tables
+from uebench.errors import UserError
 from uebench.files import write_whole
 from uebench.result import Result
 from uebench.suite import Suite, read
 
 
-def on_record(boards: Path, suite: Suite) -> tuple[dict[str, Result], history.Rulings]:
-    """Return the results of a board by key, and what was decided about it."""
-    folder = boards / suite.name
-    return leaderboard.read(folder / "results.jsonl"), history.rulings(history.read(folder))
-
-
-def rebuild(folder: Path, suite: Suite, results: Mapping[str, Result]) -> list[ranking.Board]:
-    """Rank a board's results under the decisions in its history, and write every generated file; returns the boards."""
-    boards = ranking.rank(suite, results.values(), history.rulings(history.read(folder)))
-    pages.publish(folder, suite, boards)
-    pages.index(folder.parent)
-    return boards
-
-
 def rank(suite: str, into: Path | None, boards: Path) -> None:
     """Rebuild the files of a board, and its table in a document."""
     chosen, folder, results = _recorded(suite, boards)
-    made = rebuild(folder, chosen, {one.key: one for one in results})
+    made = pages.rebuild(folder, chosen, {one.key: one for one in results})
     if into:
         pages.insert(into, chosen, made)
     for board in made:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from uebench import audit, spec
+from uebench import spec
 from uebench.api import Breaker, Choice
-from uebench.component import UserError
+from uebench.errors import ContractError, UserError
 from uebench.pixels import to_float
 from uebench.seeds import sow
 from uebench.seen import filtered
@@ -52,7 +52,7 @@ def _filter(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Ite
         once, again = (filtered((breaker,), images, labels, 0) for _ in range(2))
         yield Finding("same seed, same filter", torch.equal(once, again), DRAW)
         reason = ""
-    except audit.ContractError as error:
+    except ContractError as error:
         reason = str(error)
     yield Finding("filter keeps shape and type", not reason, reason)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from uebench import container, log, result
-from uebench.component import UserError
 from uebench.container import LARGEST, LIMITS, MANIFEST, MEMBERS, RESULTS
+from uebench.errors import UserError
 from uebench.files import pack, writing
 from uebench.result import Result
 from uebench.store import LOG

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import MISSING, fields
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from rich.console import Console
 from rich.markup import escape
 
 from uebench import display, spec
+from uebench.component import Component
 from uebench.kinds import component_kind
 from uebench.registry import Entry, registry
+
+if TYPE_CHECKING:
+    from uebench.trial import Finding
 
 
 def overview(console: Console) -> None:
@@ -54,3 +58,9 @@ def _summary(entry: Entry) -> str:
 
 def _origin(entry: Entry) -> str:
     return f"{entry.distribution} {entry.release:.19}"  # a file's version is a hash
+
+
+def show_findings(console: Console, kind: str, component: Component, findings: list[Finding]) -> None:
+    """Print the findings as a table."""
+    rows = [["pass" if one.kept else "FAIL", one.rule, "" if one.kept else one.advice] for one in findings]
+    display.show(console, f"{kind} {spec.label(component)}", ["", "rule", "what to do"], rows)

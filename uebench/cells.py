@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,16 +15,15 @@ from uebench.api import Split
 from uebench.data import complete, kept, load, split
 from uebench.files import pack
 from uebench.journal import Report, StoredJournal
-from uebench.place import Place, code, made_with, measure_from_here, now, peak
-from uebench.plan import Cell, Job, Trial
+from uebench.origin import code, made_with, now
+from uebench.place import Place, measure_from_here, peak
+from uebench.plan import Cell, Trial
 from uebench.precision import settle
+from uebench.protecting import Artefact
 from uebench.result import Point, Result
 from uebench.seeds import derive
 from uebench.seen import filtered, trained_on
 from uebench.train import Outcome, build, train
-
-Artefact = Callable[[Job], Mapping[str, Path]]
-"""Returns the files of a job that another needs, once it is done."""
 
 
 def _shown(cell: Cell, place: Place, released: Path) -> tuple[Split, torch.Size, int]:
@@ -101,7 +100,7 @@ def run(cell: Cell, place: Place, report: Report, artefact: Artefact) -> None:
         train_seconds=journal.seconds,
         peak_bytes=peak(place.device),
         flags=[*outcome.flags, *_flags(cell)],
-        made_with=made_with(place, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
+        made_with=made_with(place.device, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
         finished=now(),
     )
     place.store.save(cell.key, {"result.json": record.line().encode()})
@@ -119,7 +118,7 @@ def try_out(trial: Trial, place: Place, report: Report, artefact: Artefact) -> N
         "accuracy": outcome.curve[-1].test_accuracy,
         "seconds": journal.seconds,
         "peak_bytes": peak(place.device),
-        "made_with": made_with(place, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
+        "made_with": made_with(place.device, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
     }
     place.store.save(trial.key, {"facts.json": pack(facts)})
     forecast.note(trial, place.store, place.device, journal.seconds)
@@ -136,6 +135,6 @@ def choose(cell: Cell, place: Place, artefact: Artefact) -> None:
     path = artefact(chosen)["result.json"]
     own = result.parse(path.read_bytes(), place=f"stored result {chosen.key}")
     tried = [breaker for one in cell.trials for breaker in one.cell.chain]
-    plugins = made_with(place, *cell.chain, *tried)["plugins"]
+    plugins = made_with(place.device, *cell.chain, *tried)["plugins"]
     record = choosing.taken_over(own, cell, facts, plugins, now())
     place.store.save(cell.key, {"result.json": record.line().encode()})

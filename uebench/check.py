@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
-from uebench import contract, display, elsewhere, grammar, spec
+from uebench import contract, elsewhere, grammar, spec
 from uebench.component import Component
 from uebench.registry import registry
 from uebench.suite import DEFAULT, Suite, read
@@ -54,12 +53,6 @@ def check(kind: str, component: Component) -> list[Finding]:
     if all(one.kept for one in findings):  # only what works on one device is worth a try on another
         findings.append(_elsewhere(component, there))
     return [*contract.anything(component), *findings]
-
-
-def show(console: Console, kind: str, component: Component, findings: list[Finding]) -> None:
-    """Print the findings as a table."""
-    rows = [["pass" if one.kept else "FAIL", one.rule, "" if one.kept else one.advice] for one in findings]
-    display.show(console, f"{kind} {spec.label(component)}", ["", "rule", "what to do"], rows)
 
 
 def _elsewhere(component: Component, attempt: Callable[[Any, torch.device], object]) -> Finding:

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import structs
 
 from uebench import spec
-from uebench.api import Breaker, Split
-from uebench.component import UserError
+from uebench.api import Split
+from uebench.errors import UserError
 from uebench.plan import Cell
 from uebench.result import Result
 from uebench.seeds import derive, permutation
@@ -30,11 +30,6 @@ def parted(shown: Split, share: float, seed: int) -> tuple[Split, Split]:
     return Split(shown.images[~here], shown.labels[~there]), Split(shown.images[here], shown.labels[there])
 
 
-def name(chain: Sequence[Breaker]) -> str:
-    """Return the label of a chain."""
-    return "+".join(map(spec.label, chain))
-
-
 def best(facts: Sequence[Mapping[str, Any]]) -> int:
     """Return the place of the highest accuracy among the facts of trials, the first of equals."""
     return max(range(len(facts)), key=lambda place: float(facts[place]["accuracy"]))
@@ -48,10 +43,12 @@ def taken_over(
     return structs.replace(
         own,
         key=cell.key,
-        breaker=name(cell.chain),
+        breaker=spec.chain_label(cell.chain),
         parameters=cell.parameters,
-        chosen=name(cell.trials[best(facts)].cell.chain),
-        trials={name(one.cell.chain): fact["accuracy"] for one, fact in zip(cell.trials, facts, strict=True)},
+        chosen=spec.chain_label(cell.trials[best(facts)].cell.chain),
+        trials={
+            spec.chain_label(one.cell.chain): fact["accuracy"] for one, fact in zip(cell.trials, facts, strict=True)
+        },
         train_seconds=own.train_seconds + sum(one["seconds"] for one in facts),
         peak_bytes=max(peaks, default=None),
         made_with={**own.made_with, "plugins": {**own.made_with["plugins"], **plugins}},

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from uebench import authoring, desk, showing
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.later import later
 from uebench.options import boards_option, crew_options, machine_options, place, plugin_option, seed_option, shares
 

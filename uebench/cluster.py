@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.executors import cores
 from uebench.files import write_whole
 from uebench.plan import Job, Plan

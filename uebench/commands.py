@@ -13,16 +13,16 @@ import torch
 from rich.console import Console
 
 from uebench import bench as benching
-from uebench import display, forecast, leaderboard, naming, pages, preview, schedule, tables
+from uebench import display, forecast, leaderboard, naming, pages, preview, progress, schedule, tables
 from uebench import export as exporting
 from uebench import plan as planning
 from uebench.api import Breaker, Noise, Source
-from uebench.board import rebuild
-from uebench.component import UserError
 from uebench.data import fingerprint, load, names
+from uebench.errors import UserError
 from uebench.files import sweep, write_whole
 from uebench.machine import Machine
-from uebench.place import Place, made_with, now
+from uebench.origin import made_with, now
+from uebench.pages import rebuild
 from uebench.plan import Plan
 from uebench.registry import registry
 from uebench.selection import Selection, select
@@ -59,11 +59,11 @@ def run(suite: str, lists: dict[str, Any], machine: Machine, boards: Path, dry: 
     plan = survey.sound(wanted)
     survey.build(left)
     _broken(survey, wanted)  # said before all work, and after it
-    with display.listener(console, called, len(plan.cells)) as watching:
+    with progress.listener(console, called, len(plan.cells)) as watching:
         queue = schedule.Queue(watching, recorded=recorded)
         through = machine.execute(plan, queue)
     done = [
-        one if one is recorded.get(cell.key) else naming.labelled(part[cell.key], cell, one)
+        one if one is recorded.get(cell.key) else pages.labelled(part[cell.key], cell, one)
         for cell in plan.cells
         if (one := queue.results.get(cell.key))
     ]
@@ -87,7 +87,7 @@ def export(suite: str | None, lists: dict[str, Any], machine: Machine, folder: P
     plan = Plan(job.victims, [job], [])
     store.prepare()
     console, called = display.console(), {one.key: naming.name(selection, one) for one in plan.jobs}
-    with display.listener(console, called, 0) as watching:
+    with progress.listener(console, called, 0) as watching:
         queue = schedule.Queue(watching)
         through = machine.execute(plan, queue)
     left = sum(not finished(one, store) for one in plan.jobs)
@@ -126,7 +126,7 @@ def bench(suites: Sequence[str], lists: dict[str, Any], machine: Machine, second
         mean = sum(1 / speed.images_per_second for speed in speeds) / len(speeds)
         forecast.note(one, store, device, mean * sum(forecast.passes(one).values()))
         found += [speed.facts() for speed in speeds]
-    machine_facts = made_with(Place(store, device))
+    machine_facts = made_with(device)
     facts = {"made_with": machine_facts, "finished": now(), "speeds": found}
     display.show(console, f"on {machine_facts['device']}", *preview.speeds(found), numbers=True)
     for name, plan in plans.items():

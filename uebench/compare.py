@@ -11,7 +11,7 @@ import pandas as pd
 
 from uebench import grammar, spec
 from uebench import registry as plugins
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.result import Result
 from uebench.selection import recipe_of
 from uebench.suite import Claim, Suite

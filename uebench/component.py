@@ -6,12 +6,7 @@ import math
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, dataclass_transform
 
-
-class UserError(Exception):
-    """A mistake of the person at the keyboard; shown as one line, never with a traceback."""
-
-    status = 2
-    """The exit status of the command line."""
+from uebench.errors import UserError
 
 
 def parameter(

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.store import LOG
 
 MANIFEST, RESULTS = "manifest.json", "results.jsonl"

@@ -14,8 +14,9 @@ import torch
 
 from uebench import audit, breaker_contract
 from uebench.api import Dataset, Noise, Source, Target
-from uebench.component import Component, UserError
+from uebench.component import Component
 from uebench.data import validate
+from uebench.errors import ContractError, UserError
 from uebench.pixels import to_float
 from uebench.seeds import sow
 from uebench.store import Store
@@ -51,7 +52,7 @@ def _noise_in(noise: Noise, whole: bool) -> Iterator[Finding]:
         yield Finding("leaves its inputs alone", untouched, "work on a copy: images.clone()")
         try:
             released, reason = audit.release(noise, data.train.images, delta), ""
-        except audit.ContractError as error:
+        except ContractError as error:
             released, reason = None, str(error)
         yield Finding("keeps shape, type and budget", released is not None, reason)
         if released is None:

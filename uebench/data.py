@@ -13,8 +13,7 @@ import torch
 
 from uebench import spec
 from uebench.api import Dataset, Source, Split
-from uebench.audit import ContractError
-from uebench.component import UserError
+from uebench.errors import ContractError, UserError
 from uebench.files import pack
 from uebench.pixels import to_float
 from uebench.store import Store

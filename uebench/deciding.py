@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from uebench import grammar, history, leaderboard, ranking, submission
-from uebench.board import on_record, rebuild
-from uebench.component import UserError
-from uebench.display import say
+from uebench.errors import UserError
 from uebench.history import Rulings
-from uebench.judging import Desk, Judged
+from uebench.judging import Desk, Judged, Say
+from uebench.pages import on_record, rebuild
 from uebench.ranking import Board
 from uebench.result import Result
 from uebench.store import Store
@@ -23,7 +22,7 @@ REASON = 300
 """Characters of the reason of a withdrawal."""
 
 
-def accept(judged: Judged, desk: Desk) -> None:
+def accept(judged: Judged, desk: Desk, say: Say) -> None:
     """Take a judged bundle onto its board; references that are on the board stay as they are.
 
     A bundle is accepted again only with another badge. Raises `UserError` for that, for a bundle that brings nothing,
@@ -52,10 +51,10 @@ def accept(judged: Judged, desk: Desk) -> None:
             "badge": judged.badge,
             "rerun": judged.again,
         }
-        _decide(desk.boards, suite, board, merged, "accepted", content)
+        _decide(desk.boards, suite, board, merged, "accepted", content, say)
 
 
-def withdraw(suite: str, noise: str, reason: str, store: Store, boards: Path) -> None:
+def withdraw(suite: str, noise: str, reason: str, store: Store, boards: Path, say: Say) -> None:
     """Take the rank of a noise on a board, given by its label or canonical text; its row stays, with the reason."""
     chosen = read(suite)
     if not legible(reason, "the reason", REASON).strip():
@@ -63,7 +62,7 @@ def withdraw(suite: str, noise: str, reason: str, store: Store, boards: Path) ->
     with store.lock(f"board-{chosen.name}", wait=True):
         board, rulings = on_record(boards, chosen)
         content = {"noise": _listed(chosen, board, rulings, noise), "reason": reason}
-        _decide(boards, chosen, board, board, "withdrawn", content)
+        _decide(boards, chosen, board, board, "withdrawn", content, say)
 
 
 def _listed(suite: Suite, board: Mapping[str, Result], rulings: Rulings, noise: str) -> str:
@@ -86,6 +85,7 @@ def _decide(
     after: Mapping[str, Result],
     event: str,
     content: Mapping[str, Any],
+    say: Say,
 ) -> None:
     """Write a decision into the history, with what it changes, and rebuild the board."""
     folder, date = boards / suite.name, datetime.now(UTC).isoformat(timespec="seconds")

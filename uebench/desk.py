@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,11 @@ def submit(
     \b
     uebench submit demo --noise em --into em.zip --name "Ada Example"
     """
-    from uebench import submitting
+    from uebench import display, submitting
     from uebench.store import Store
 
     submitter = {"name": name, "contact": contact, "paper": paper}
-    submitting.submit(suite, lists, into, images, submitter, Store(store), boards)
+    submitting.submit(suite, lists, into, images, submitter, Store(store), boards, display.say)
 
 
 @click.command()
@@ -53,8 +54,9 @@ def verify(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
     is your decision. Status 0: what was asked holds; 1: running again was not possible, or disagrees; 2: refused.
     """
     from uebench import judging
+    from uebench.display import say
 
-    sys.exit(int(not judging.judge(bundle, rerun, seed, _desk(**rest)).agreed))
+    sys.exit(int(not judging.judge(bundle, rerun, seed, _desk(**rest), say, _watch).agreed))
 
 
 @click.command()
@@ -62,12 +64,19 @@ def verify(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
 def accept(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
     """Verify BUNDLE in the same way, and take it onto its board; what verify ran is not run again."""
     from uebench import deciding, judging
+    from uebench.display import say
 
     desk = _desk(**rest)
-    judged = judging.judge(bundle, rerun, seed, desk)
+    judged = judging.judge(bundle, rerun, seed, desk, say, _watch)
     if judged.agreed:
-        deciding.accept(judged, desk)
+        deciding.accept(judged, desk, say)
     sys.exit(int(not judged.agreed))
+
+
+def _watch(names: Mapping[str, str], cells: int) -> Any:
+    from uebench import display, progress
+
+    return progress.listener(display.console(), names, cells)
 
 
 def _desk(boards: Path, suite: str | None, **rest: Any) -> Any:
@@ -87,9 +96,10 @@ def _desk(boards: Path, suite: str | None, **rest: Any) -> Any:
 def withdraw(suite: str, noise: str, reason: str, store: Path, boards: Path) -> None:
     """Take the rank of a noise on SUITE's board; its row and its numbers stay, with the reason."""
     from uebench import deciding
+    from uebench.display import say
     from uebench.store import Store
 
-    deciding.withdraw(suite, noise, reason, Store(store), boards)
+    deciding.withdraw(suite, noise, reason, Store(store), boards, say)
 
 
 COMMANDS = (submit, verify, accept, withdraw)

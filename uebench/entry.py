@@ -10,7 +10,7 @@ from typing import Any
 
 from uebench import grammar, spec
 from uebench.bundle import Bundle
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.grouping import required
 from uebench.plan import NUMBERS
 from uebench.registry import registry

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from uebench import grammar
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.place import Place
 from uebench.plan import Plan
 from uebench.processes import Terms, spread

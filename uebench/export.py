@@ -20,9 +20,9 @@ from PIL import Image
 
 from uebench import __version__, spec
 from uebench.api import Budget, Dataset, Noise
-from uebench.audit import TOLERANCE, ContractError, excess
-from uebench.component import UserError
+from uebench.audit import TOLERANCE, excess
 from uebench.data import load, names
+from uebench.errors import ContractError, UserError
 from uebench.files import write_whole, writing
 from uebench.pixels import to_steps
 from uebench.plan import Protect

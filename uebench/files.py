@@ -10,13 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from uebench.component import UserError
-
-
-class StoreError(UserError):
-    """The store or the board cannot be written."""
-
-    status = 1
+from uebench.errors import StoreError
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from uebench import spec
 from uebench.api import Target
 from uebench.files import pack
-from uebench.place import device_name
+from uebench.origin import device_name
 from uebench.plan import Cell, Job, Protect, Trial, Victim
 from uebench.recipe import Recipe
 from uebench.spec import alternatives

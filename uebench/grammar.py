@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
-from uebench.component import UserError
+from uebench.errors import UserError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 SPECIAL = re.compile(r"[,:+=()\s]")

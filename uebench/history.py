@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.files import write_whole
 from uebench.untrusted import Table, conform, read_json
 

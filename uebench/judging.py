@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uebench import bundle, display, grammar, naming, rerun, schedule, spec, submission
-from uebench.board import on_record
+from uebench import bundle, grammar, naming, rerun, schedule, spec, submission
 from uebench.bundle import Bundle
-from uebench.component import Component, UserError
-from uebench.display import say
+from uebench.component import Component
 from uebench.entry import Entry, handed_in
+from uebench.errors import UserError
 from uebench.history import Badge
 from uebench.machine import Machine
+from uebench.pages import on_record
 from uebench.registry import registry
 from uebench.result import Result
 from uebench.submitting import tell
 from uebench.suite import Suite, available, read
+
+Say = Callable[[str], None]
+"""Takes a line for the person who asked."""
+Watch = Callable[[Mapping[str, str], int], AbstractContextManager[schedule.Listener]]
+"""Returns what follows a run, given the names of its jobs by key and the number of its cells."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Judged:
     agreed: bool = True
 
 
-def judge(path: Path, count: int, seed: int, desk: Desk) -> Judged:
+def judge(path: Path, count: int, seed: int, desk: Desk, say: Say, watch: Watch) -> Judged:
     """Check a bundle, run so many of its cells again, drawn by the seed, and say what came of it.
 
     Raises `UserError` for a bundle that is not valid, and where there is no device to run cells on.
@@ -68,18 +74,18 @@ def judge(path: Path, count: int, seed: int, desk: Desk) -> Judged:
     board, rulings = on_record(desk.boards, suite)
     references = submission.check(found, suite, board, rulings, datetime.now(UTC))
     judged = Judged(found, suite, handed_in(found, suite))
-    tell(found, judged.made)
+    tell(found, judged.made, say)
     most = max((one.deviations for one in references), default=0.0)
     apart = f", at most {most:.1f} standard deviations apart" if references else ""
     say(f"checks    hold; {len(references)} references are on the board{apart}")
     if count:
         new = [one for one in found.results if judged.made.own(one) or one.key not in board]
-        judged = _again(judged, rerun.sample(new, found.sha256, count, seed), seed, desk)
+        judged = _again(judged, rerun.sample(new, found.sha256, count, seed), seed, desk, say, watch)
     say(f"badge     {judged.badge}")
     return judged
 
 
-def _again(judged: Judged, chosen: Sequence[Result], seed: int, desk: Desk) -> Judged:
+def _again(judged: Judged, chosen: Sequence[Result], seed: int, desk: Desk, say: Say, watch: Watch) -> Judged:
     """Run results again, in a store of its own, so that no result is compared with itself."""
     machine = replace(desk.machine, store=desk.machine.store / "rerun")
     store = machine.open()
@@ -92,7 +98,7 @@ def _again(judged: Judged, chosen: Sequence[Result], seed: int, desk: Desk) -> J
     store.prepare()
     plan = prepared.plan
     called = {job.key: naming.name(prepared.selection, job) for job in plan.jobs}
-    with display.listener(display.console(), called, len(plan.cells)) as watching:
+    with watch(called, len(plan.cells)) as watching:
         queue = schedule.Queue(watching)
         machine.execute(plan, queue)
     for key, reason in queue.failures.items():

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from uebench import result
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.files import write_whole
 from uebench.result import Result
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.store import LOG, Store
 from uebench.untrusted import Table, conform, read_json
 

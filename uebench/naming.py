@@ -6,11 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from msgspec import structs
-
-from uebench import choosing, spec
+from uebench import spec
 from uebench.plan import Cell, Job, Protect, Trial, Victim
-from uebench.result import Result
 from uebench.selection import Selection, describe, describe_chain
 
 
@@ -83,13 +80,3 @@ def labels(selection: Selection, cell: Cell) -> Labels:
         kind=cell.kind,
         recipe=spec.label(cell.recipe),
     )
-
-
-def labelled(selection: Selection, cell: Cell, result: Result) -> Result:
-    """Return a result with the names that this suite gives its parts."""
-    names = dict(vars(labels(selection, cell)))
-    if result.chosen:
-        called = {choosing.name(one.cell.chain): describe_chain(selection.suite, one.cell.chain) for one in cell.trials}
-        names |= {"chosen": called[result.chosen]}
-        names |= {"trials": {called[name]: accuracy for name, accuracy in result.trials.items()}}
-    return structs.replace(result, suite=selection.suite.name, parameters=cell.parameters, **names)

@@ -8,11 +8,15 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from msgspec import structs
 
-from uebench import tables
-from uebench.component import UserError
+from uebench import history, leaderboard, naming, ranking, spec, tables
+from uebench.errors import UserError
 from uebench.files import write_whole
+from uebench.plan import Cell
 from uebench.ranking import Board
+from uebench.result import Result
+from uebench.selection import Selection, describe_chain
 from uebench.suite import Suite
 
 READING = """\
@@ -151,3 +155,29 @@ def insert(document: Path, suite: Suite, boards: Sequence[Board]) -> None:
     if not found:
         raise UserError(f"{document} has no block <!-- board: {suite.name} --> ... <!-- end -->")
     write_whole(document, text.encode())
+
+
+def on_record(boards: Path, suite: Suite) -> tuple[dict[str, Result], history.Rulings]:
+    """Return the results of a board by key, and what was decided about it."""
+    folder = boards / suite.name
+    return leaderboard.read(folder / "results.jsonl"), history.rulings(history.read(folder))
+
+
+def rebuild(folder: Path, suite: Suite, results: Mapping[str, Result]) -> list[ranking.Board]:
+    """Rank a board's results under the decisions in its history, and write every generated file; returns the boards."""
+    boards = ranking.rank(suite, results.values(), history.rulings(history.read(folder)))
+    publish(folder, suite, boards)
+    index(folder.parent)
+    return boards
+
+
+def labelled(selection: Selection, cell: Cell, result: Result) -> Result:
+    """Return a result with the names that this suite gives its parts."""
+    names = dict(vars(naming.labels(selection, cell)))
+    if result.chosen:
+        called = {
+            spec.chain_label(one.cell.chain): describe_chain(selection.suite, one.cell.chain) for one in cell.trials
+        }
+        names |= {"chosen": called[result.chosen]}
+        names |= {"trials": {called[name]: accuracy for name, accuracy in result.trials.items()}}
+    return structs.replace(result, suite=selection.suite.name, parameters=cell.parameters, **names)

@@ -1,25 +1,12 @@
-"""Where work is done: the store, the device and what it holds; and what a number was made with."""
+"""Where work is done: the store, the device, and what the device holds."""
 
 from __future__ import annotations
 
-import platform
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
-import uebench
 from uebench.api import Split
-from uebench.component import Component
-from uebench.files import digest
-from uebench.precision import CPUINFO, has_bf16
-from uebench.registry import registry
 from uebench.store import Store
 
 
@@ -42,61 +29,6 @@ class Place:
     def holds(self, size: int) -> bool:
         """Tell whether so many bytes leave three quarters of a GPU's free memory; the host takes what it is given."""
         return self.device.type != "cuda" or size < torch.cuda.mem_get_info(self.device)[0] / 4
-
-
-def made_with(place: Place, *components: Component) -> dict[str, Any]:
-    """Return the versions and the device that a number was made with."""
-    return {
-        "uebench": uebench.__version__,
-        "torch": str(torch.__version__),
-        "torchvision": version("torchvision"),
-        "python": platform.python_version(),
-        "device": device_name(place.device),
-        "bf16": has_bf16(place.device),
-        "threads": None if place.device.type == "cuda" else torch.get_num_threads(),
-        "plugins": dict(sorted({registry().origin(component) for component in components})),
-    }
-
-
-def code(*components: Component) -> str:
-    """Return a hash of the files that define components, those in their parameters and what their classes extend."""
-    modules = {cls.__module__ for one in components for part in _parts(one) for cls in type(part).__mro__}
-    return digest("".join(_source(module) for module in sorted(modules)).encode())
-
-
-def _parts(component: Component) -> Iterator[Component]:
-    yield component
-    for one in fields(component):  # type: ignore[arg-type]
-        value = getattr(component, one.name)
-        for inner in value if isinstance(value, tuple) else (value,):
-            if isinstance(inner, Component):
-                yield from _parts(inner)
-
-
-@cache
-def _source(module: str) -> str:
-    """Return a hash of a module's file, as it is when first asked for; of a plug-in file, as it was loaded."""
-    loaded = {file.module: file.content for file in registry().files}
-    path = getattr(sys.modules.get(module), "__file__", None)
-    content = loaded.get(module) or (Path(path).read_bytes() if path and Path(path).is_file() else b"")
-    return digest(content)
-
-
-def now() -> str:
-    """Return the time, UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def device_name(device: torch.device) -> str:
-    """Return a GPU's name, or the processor's and its vector instructions: bits differ between processors."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = CPUINFO.read_text().splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def measure_from_here(device: torch.device) -> None:

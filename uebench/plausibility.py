@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from uebench import spec
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.plan import cell_identity, content_key
 from uebench.recipe import Recipe
 from uebench.registry import registry

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
-from uebench.component import UserError
+from uebench.errors import UserError
 
 
 @dataclass(frozen=True)

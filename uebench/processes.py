@@ -8,25 +8,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 
-from uebench.component import UserError
 from uebench.place import Place
 from uebench.plan import Job
 from uebench.plugin_file import PluginFile
 from uebench.registry import registry
 from uebench.schedule import PAUSE, Queue, attempt
 from uebench.store import Store
-
-Value = TypeVar("Value")
 
 
 def died(status: int | None) -> str:
@@ -50,7 +46,7 @@ class Terms:
     files: Sequence[PluginFile]
 
 
-def _settle(files: Sequence[PluginFile]) -> None:
+def settle_process(files: Sequence[PluginFile]) -> None:
     """Make this a process that leaves Ctrl-C to its parent, dies with it, and knows its plug-in files."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -67,7 +63,7 @@ def _settle(files: Sequence[PluginFile]) -> None:
         known.add(file)
 
 
-def _start(process: BaseProcess) -> None:
+def start_process(process: BaseProcess) -> None:
     """Start a process that leaves Ctrl-C to its parent from the first, not only once it has loaded what it needs."""
     resource_tracker.ensure_running()  # which unblocks the signal when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -79,7 +75,7 @@ def _start(process: BaseProcess) -> None:
 
 def _serve(connection: Connection, device: str, terms: Terms) -> None:
     """Do the jobs that come through a connection, until it closes or the parent dies."""
-    _settle(terms.files)
+    settle_process(terms.files)
     torch.set_num_threads(terms.threads)
     place = Place(Store(terms.root, lambda line: connection.send(("said", line))), torch.device(device), terms.every)
 
@@ -108,7 +104,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, *self.arguments), daemon=True)
-        _start(self.process)
+        start_process(self.process)
         theirs.close()
 
     def give(self, job: Job) -> None:
@@ -171,53 +167,3 @@ def spread(queue: Queue, devices: Sequence[str], workers: int, terms: Terms) -> 
             one.process.kill()
         for one in crew:
             one.process.join()
-
-
-def _answer(connection: Connection, files: Sequence[PluginFile]) -> None:
-    """Send what calls give that come through a connection, until it closes or the parent dies."""
-    _settle(files)
-    while True:
-        try:
-            ask, arguments = connection.recv()
-        except EOFError:
-            return
-        connection.send("begun")
-        connection.send(ask(*arguments))
-
-
-class Aside:
-    """A process for calls that may hang or die, replaced where one does."""
-
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
-        self._running: tuple[BaseProcess, Connection] | None = None
-
-    def ask(self, ask: Callable[..., Value], *arguments: Any) -> Value:
-        """Return what a call that raises nothing gives; raises `UserError` where it dies, or is out of patience."""
-        if self._running is None:
-            context = multiprocessing.get_context("spawn")
-            ours, theirs = context.Pipe()
-            started = context.Process(target=_answer, args=(theirs, registry().files), daemon=True)
-            _start(started)
-            theirs.close()
-            self._running = started, ours
-        process, connection = self._running
-        try:
-            connection.send((ask, arguments))
-            connection.recv()
-            if not connection.poll(self.patience):
-                self.close()
-                raise UserError(hung(self.patience))
-            value: Value = connection.recv()
-        except (EOFError, OSError):
-            process.join()
-            self.close()
-            raise UserError(died(process.exitcode)) from None
-        return value
-
-    def close(self) -> None:
-        """End the process."""
-        if self._running:
-            self._running[0].kill()
-            self._running[0].join()
-            self._running = None

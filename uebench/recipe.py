@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from uebench.component import Component, UserError, parameter
+from uebench.component import Component, parameter
+from uebench.errors import UserError
 
 
 class Recipe(Component):

@@ -13,7 +13,8 @@ from typing import Any, get_origin
 import pluggy
 
 from uebench import grammar, hookspecs, spec
-from uebench.component import Component, UserError
+from uebench.component import Component
+from uebench.errors import UserError
 from uebench.kinds import HOOKS, KINDS, advice, component_kind, flaw
 from uebench.plugin_file import PluginFile
 

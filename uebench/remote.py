@@ -16,7 +16,7 @@ from typing import Any
 import ray
 import torch
 
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.place import Place
 from uebench.processes import Terms
 from uebench.registry import registry

@@ -10,9 +10,10 @@ from uebench import plan as planning
 from uebench.agreement import Agreement, counts, spread
 from uebench.api import Noise, Source, Target
 from uebench.bundle import Bundle
-from uebench.component import Component, UserError
+from uebench.component import Component
 from uebench.data import complete, fingerprint, load
 from uebench.entry import Entry
+from uebench.errors import UserError
 from uebench.files import digest
 from uebench.plan import Cell, Plan
 from uebench.restore import NotHere, restore, restore_chain

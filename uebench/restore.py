@@ -9,7 +9,8 @@ from typing import cast, get_origin
 
 from uebench import grammar, spec
 from uebench.api import Breaker
-from uebench.component import Component, UserError
+from uebench.component import Component
+from uebench.errors import UserError
 from uebench.kinds import component_kind
 from uebench.registry import registry
 

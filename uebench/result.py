@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from uebench import grammar
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.untrusted import conform, unlike
 
 SCHEMA = 1

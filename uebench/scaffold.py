@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.files import writing
 from uebench.registry import registry
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from uebench import forecast
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.journal import Report
 from uebench.place import Place
 from uebench.plan import Cell, Job, Plan, Protect, Trial, Victim

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from uebench import again, figures, grammar, grouping, history, leaderboard, pages, ranking, tables
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.result import Result
 from uebench.suite import Suite
 

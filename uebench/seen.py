@@ -6,6 +6,7 @@ import torch
 
 from uebench import audit, spec
 from uebench.api import Breaker, Dataset, Split
+from uebench.errors import ContractError
 from uebench.pixels import to_bytes, to_float
 from uebench.plan import Cell
 from uebench.seeds import derive, sow
@@ -25,7 +26,7 @@ def filtered(chain: tuple[Breaker, ...], images: torch.Tensor, labels: torch.Ten
 def _filtered(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     found = breaker.filter(to_float(images), labels.to(images.device, copy=True))
     if found.shape != images.shape or not found.is_floating_point() or not bool(found.isfinite().all()):
-        raise audit.ContractError(f"breaker {breaker.name}: filter must return finite floats of its input's shape")
+        raise ContractError(f"breaker {breaker.name}: filter must return finite floats of its input's shape")
     return to_bytes(found)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from uebench import grammar, spec
 from uebench import registry as plugins
 from uebench.api import Breaker, Noise, Source, Target
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.recipe import Recipe
 from uebench.suite import RECIPES, Suite, name_of
 from uebench.suite_file import Kind

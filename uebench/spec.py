@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from uebench import grammar
 from uebench.api import Breaker
-from uebench.component import Component, UserError
+from uebench.component import Component
+from uebench.errors import UserError
 
 
 def kinds(cls: type[Component]) -> Mapping[str, Any]:
@@ -164,3 +165,8 @@ def alternatives(breakers: Sequence[Breaker]) -> tuple[tuple[Breaker, ...], ...]
                 raise UserError(f"{one.name} cannot choose {inner[0]}, which chooses itself")
             return tuple(chain([*breakers[:place], *own, *breakers[place + 1 :]]) for own in found.chains)
     return ()
+
+
+def chain_label(chain: Sequence[Breaker]) -> str:
+    """Return the label of a chain: those of its members, joined with `+`."""
+    return "+".join(map(label, chain))

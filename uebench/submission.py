@@ -11,8 +11,8 @@ from typing import Any
 from uebench import log, plausibility, spec
 from uebench.agreement import Agreement, images_counted, spread
 from uebench.bundle import Bundle
-from uebench.component import UserError
 from uebench.entry import Entry, cell, follows, handed_in
+from uebench.errors import UserError
 from uebench.grouping import required
 from uebench.history import Rulings
 from uebench.restore import NotHere, parse, restore, restore_chain

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from uebench import bundle, log, naming, provenance, spec, submission
 from uebench import plan as planning
-from uebench.board import on_record
 from uebench.bundle import Bundle
-from uebench.component import UserError
 from uebench.data import fingerprint
-from uebench.display import say
 from uebench.entry import Entry, follows, terms
+from uebench.errors import UserError
+from uebench.pages import on_record
 from uebench.result import Result
 from uebench.selection import Selection, recipe_of, select
 from uebench.standing import SEEDS
@@ -30,6 +29,7 @@ def submit(
     submitter: Mapping[str, str],
     store: Store,
     boards: Path,
+    say: Callable[[str], None],
 ) -> None:
     """Write a bundle from the board's results; refuses what would not be valid.
 
@@ -62,7 +62,7 @@ def submit(
     logged = [line for key in keys for line in log.lines(key, store.find(key) or {})]
     submission.check(Bundle("", manifest, results, logged), chosen, board, rulings, datetime.now(UTC))
     bundle.write(into, manifest, results, released if images else {}, logged)
-    tell(bundle.read(into), made)
+    tell(bundle.read(into), made, say)
     say(f"badge     claimed; send {into} to the maintainers of the board")
 
 
@@ -118,7 +118,7 @@ def _distributions(results: Sequence[Result]) -> list[dict[str, str]]:
     return found
 
 
-def tell(found: Bundle, made: Entry) -> None:
+def tell(found: Bundle, made: Entry, say: Callable[[str], None]) -> None:
     """Say what a bundle is."""
     says, own = found.manifest, [one for one in found.results if made.own(one)]
     noises, seeds = ", ".join(sorted({one.noise for one in own})), ", ".join(map(str, says["seeds"]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from uebench import grammar
 from uebench import registry as plugins
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.suite_file import GRID, LISTS, Kind, SuiteFile, defaults_over, recipe_over
 
 DEFAULT = "demo"

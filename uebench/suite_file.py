@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from uebench import grammar, spec
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.kinds import KINDS
 from uebench.recipe import Recipe
 

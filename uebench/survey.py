@@ -14,11 +14,10 @@ import torch
 from uebench import plan as planning
 from uebench import spec
 from uebench.api import Source
-from uebench.component import UserError
+from uebench.aside import Aside
 from uebench.data import complete, fingerprint, load
-from uebench.files import StoreError
+from uebench.errors import StoreError, UserError
 from uebench.plan import Cell, Job, Plan, Protect, Victim
-from uebench.processes import Aside
 from uebench.store import Store
 
 Value = TypeVar("Value")

@@ -12,8 +12,7 @@ import torch
 from uebench import folding, replay
 from uebench.api import Breaker, Split, Target
 from uebench.attacks import frozen
-from uebench.audit import ContractError
-from uebench.component import UserError
+from uebench.errors import ContractError, UserError
 from uebench.pixels import Pixels, crop_and_flip, to_float
 from uebench.precision import settle
 from uebench.recipe import Recipe

@@ -15,10 +15,11 @@ from uebench.data import untested
 from uebench.journal import StoredJournal
 from uebench.pixels import Pixels
 from uebench.place import Place
+from uebench.protecting import LentContext
 from uebench.recipe import Recipe
 from uebench.seeds import sow
 from uebench.store import Store
-from uebench.work import LentContext
+from uebench.work import artefacts
 
 SHAPE, CLASSES, IMAGES = (3, 16, 16), 4, 24
 LARGE = (3, 32, 32)
@@ -98,5 +99,7 @@ def make(
     images, labels = Pixels(data.train.images.to(device, copy=True), device), data.train.labels.to(device, copy=True)
     given: Any = images if noise.streams else images[:]
     sow(0)
-    delta = noise.make(given, labels, LentContext(job, data, Place(store, device, every=0), journal))
+    place = Place(store, device, every=0)
+    context = LentContext(job, data, place, journal, artefacts(place, journal.report))
+    delta = noise.make(given, labels, context)
     return delta, given[:], labels

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from uebench.component import UserError
+from uebench.errors import UserError
 
 DIGITS = 16
 """Of a whole number: more are no count of anything here."""

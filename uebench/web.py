@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from uebench import figures, pages, spec
-from uebench.component import UserError
+from uebench.errors import UserError
 from uebench.files import write_whole
 from uebench.sections import Section, gather, parts
 from uebench.suite import read

@@ -90,7 +90,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Selection, Plan, Sto
         for job in (*made.victims, *made.protects):
             store.save(job.key, {"facts.json": b"{}", "gallery.png": b"", "released.safetensors": bytes(250_000)})
         for cell, accuracy in zip(made.cells, torch.rand(CELLS, generator=draw).tolist(), strict=True):
-            labelled = naming.labelled(chosen, cell, result(cell, accuracy))
+            labelled = pages.labelled(chosen, cell, result(cell, accuracy))
             store.save(cell.key, {"result.json": labelled.line().encode()})
     return chosen, made, store
 
