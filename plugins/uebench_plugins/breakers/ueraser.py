@@ -8,8 +8,8 @@ import torch
 
 import uebench
 from uebench import Breaker, kit, parameter
-from uebench_plugins.breakers.operations import OPERATIONS, apply
 from uebench_plugins.breakers.plasma import plasma
+from uebench_plugins.breakers.randaugment_ops import OPERATIONS, apply
 
 ROUGHNESS, INTENSITY = (0.3, 0.7), (0.5, 1.0)
 """Of the fractals, drawn for each image: the released code."""
