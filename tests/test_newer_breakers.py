@@ -227,7 +227,9 @@ class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-@pytest.mark.parametrize(("step", "most"), [(lambda images: RandAugment().augment(images, images), 120)], ids=["two"])
+@pytest.mark.parametrize(
+    ("step", "most"), [(lambda images: RandAugment().augment(images, images), 120), (view, 130)], ids=["two", "view"]
+)
 def test_a_step_of_all_operations_launches_few_kernels(step: Callable[[Tensor], object], most: int) -> None:
     """A small network's step is as long as its launches; each operation by itself took three times as many."""
     with elsewhere.device() as device:
@@ -454,16 +456,21 @@ def test_a_view_ends_with_any_operation_at_any_strength(monkeypatch: pytest.Monk
     assert float((strength > 0).float().mean()) == pytest.approx(0.5, abs=0.03)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 1, 17, 17), (2, 2, 20, 33), (1, 3, 2, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 1, 17, 17), (2, 2, 20, 33), (1, 3, 2, 2), (1, 1, 1, 3)], ids=str)
 def test_a_fractal_is_diamond_and_square_node_by_node(shape: tuple[int, ...]) -> None:
     roughness = torch.tensor([0.3, 0.7])[: shape[0]]
     torch.manual_seed(3)
     found = plasma(torch.Size(shape), roughness)
     torch.manual_seed(3)
-    nodes, level = torch.rand(*shape[:2], 2, 2), 0
-    while nodes.shape[-1] < max(shape[2:]):
+    size = 1
+    while size + 1 < max(shape[2:]):
+        size *= 2
+    drawn = torch.rand(*shape[:2], size + 1, size + 1)  # each node's random value is where the node is
+    nodes, level = drawn[..., ::size, ::size], 0
+    while nodes.shape[-1] <= size:
         side = 2 * nodes.shape[-1] - 1
-        fresh, finer = torch.rand(*shape[:2], side, side), torch.zeros(*shape[:2], side, side)
+        apart = size // (side - 1)
+        fresh, finer = drawn[..., ::apart, ::apart], torch.zeros(*shape[:2], side, side)
         finer[..., ::2, ::2] = nodes
         weight = (roughness**level if level else torch.zeros(shape[0])).view(-1, 1)
         for odd, steps in ((2, [(-1, -1), (-1, 1), (1, -1), (1, 1)]), (1, [(-1, 0), (1, 0), (0, -1), (0, 1)])):
