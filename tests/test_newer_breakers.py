@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.transforms.v2 import functional as T
 
 from tests.test_train import Broken, learn, same_weights
-from uebench import Breaker, UserError, kit
+from uebench import Breaker, UserError, elsewhere, kit
 from uebench.seen import filtered
 from uebench.store import Store
 from uebench.train import build
@@ -22,10 +25,10 @@ from uebench_plugins.breakers import ueraser
 from uebench_plugins.breakers.colour import Colour
 from uebench_plugins.breakers.cutout import Cutout
 from uebench_plugins.breakers.mixing import CutMix, Mixup
-from uebench_plugins.breakers.operations import OPERATIONS, apply
 from uebench_plugins.breakers.orthogonal import OrthogonalProjection, remove
 from uebench_plugins.breakers.plasma import plasma
 from uebench_plugins.breakers.randaugment import RandAugment
+from uebench_plugins.breakers.randaugment_ops import OPERATIONS, apply
 from uebench_plugins.breakers.ueraser import UEraser, view
 from uebench_plugins.targets.smallcnn import SmallCNN
 
@@ -182,20 +185,58 @@ def by_torchvision(name: str, image: Tensor, strength: float) -> Tensor:
     return made[name]()
 
 
-@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 20, 28), (1, 16, 16)], ids=str)
+SHAPES = [(3, 32, 32), (3, 20, 28), (3, 36, 11), (1, 16, 16), (1, 9, 40), (3, 2, 5), (1, 1, 1)]
+"""No two odd sides: turned by 30 degrees, sources lie just between two pixels there, and rounding decides."""
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_operation_is_torchvisions(name: str, shape: tuple[int, ...]) -> None:
-    images, strengths = pictures(4, *shape), torch.tensor([1.0, -0.6, 0.3, 0.0])
-    done = apply(images, torch.full((4,), NAMES.index(name)), strengths)
-    expected = [by_torchvision(name, *one) for one in zip(images, strengths.tolist(), strict=True)]
+    """On images of 8 bits, on floats, and on channels of one value."""
+    images = torch.cat([pictures(6, *shape), torch.rand(6, *shape), torch.rand(2, shape[0], 1, 1).expand(2, *shape)])
+    strengths = torch.cat([torch.tensor([1.0, -1.0, 0.3, -0.3, 0.0, 0.07]), torch.empty(8).uniform_(-1, 1)])
+    done = apply(images, torch.full((14,), NAMES.index(name)), strengths)
+    expected = [by_torchvision(name, *pair) for pair in zip(images, strengths.tolist(), strict=True)]
     assert torch.allclose(done, torch.stack(expected), atol=1e-5)
 
 
-def test_every_image_of_a_batch_has_an_operation_of_its_own() -> None:
-    images, choice = pictures(40, 3, 12, 12), torch.randint(len(NAMES), (40,))
-    strengths = torch.empty(40).uniform_(-1, 1)
-    alone = [apply(images[one : one + 1], choice[one : one + 1], strengths[one : one + 1]) for one in range(40)]
-    assert torch.allclose(apply(images, choice, strengths), torch.cat(alone), atol=1e-6)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_image_of_a_batch_has_an_operation_of_its_own(shape: tuple[int, ...]) -> None:
+    images, choice = pictures(42, *shape), torch.arange(14).repeat(3)[torch.randperm(42)]
+    strengths = torch.empty(42).uniform_(-1, 1)
+    before = images.clone()
+    done = apply(images, choice, strengths)
+    assert torch.equal(images, before), "the batch that was given is as it was"
+    for image, number, strength, result in zip(images, choice, strengths, done, strict=True):
+        alone = apply(image[None], number[None], strength[None])[0]
+        assert torch.allclose(result, alone, atol=1e-6)
+        assert torch.allclose(result, by_torchvision(NAMES[number], image, float(strength)), atol=1e-5)
+
+
+class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations on the played device that launch a kernel, or copy from the host."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        there = any(isinstance(leaf, Tensor) and leaf.device == elsewhere.DEVICE for leaf in tree_leaves(result))
+        self.count += there and not operation.is_view and "empty" not in str(operation)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("step", "most"), [(lambda images: RandAugment().augment(images, images), 120), (view, 130)], ids=["two", "view"]
+)
+def test_a_step_of_all_operations_launches_few_kernels(step: Callable[[Tensor], object], most: int) -> None:
+    """A small network's step is as long as its launches; each operation by itself took three times as many."""
+    with elsewhere.device() as device:
+        images = torch.rand(512, 3, 32, 32).to(device)
+        with Launches() as launches:
+            step(images)
+    assert most / 2 < launches.count <= most
 
 
 def test_operations_refuse_channels_they_do_not_know() -> None:
@@ -415,16 +456,21 @@ def test_a_view_ends_with_any_operation_at_any_strength(monkeypatch: pytest.Monk
     assert float((strength > 0).float().mean()) == pytest.approx(0.5, abs=0.03)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 1, 17, 17), (2, 2, 20, 33), (1, 3, 2, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 1, 17, 17), (2, 2, 20, 33), (1, 3, 2, 2), (1, 1, 1, 3)], ids=str)
 def test_a_fractal_is_diamond_and_square_node_by_node(shape: tuple[int, ...]) -> None:
     roughness = torch.tensor([0.3, 0.7])[: shape[0]]
     torch.manual_seed(3)
     found = plasma(torch.Size(shape), roughness)
     torch.manual_seed(3)
-    nodes, level = torch.rand(*shape[:2], 2, 2), 0
-    while nodes.shape[-1] < max(shape[2:]):
+    size = 1
+    while size + 1 < max(shape[2:]):
+        size *= 2
+    drawn = torch.rand(*shape[:2], size + 1, size + 1)  # each node's random value is where the node is
+    nodes, level = drawn[..., ::size, ::size], 0
+    while nodes.shape[-1] <= size:
         side = 2 * nodes.shape[-1] - 1
-        fresh, finer = torch.rand(*shape[:2], side, side), torch.zeros(*shape[:2], side, side)
+        apart = size // (side - 1)
+        fresh, finer = drawn[..., ::apart, ::apart], torch.zeros(*shape[:2], side, side)
         finer[..., ::2, ::2] = nodes
         weight = (roughness**level if level else torch.zeros(shape[0])).view(-1, 1)
         for odd, steps in ((2, [(-1, -1), (-1, 1), (1, -1), (1, 1)]), (1, [(-1, 0), (1, 0), (0, -1), (0, 1)])):

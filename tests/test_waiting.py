@@ -28,8 +28,6 @@ from uebench.store import Store
 from uebench.train import build, train
 from uebench.work import artefacts
 
-LIBRARY = {"adjust_sharpness"}
-"""Functions of torchvision that wait for a table of nine numbers."""
 _aten = torch.ops.aten
 READS = {
     _aten._local_scalar_dense.default,
@@ -50,9 +48,8 @@ class Waits:
 
     def note(self) -> None:
         stack = traceback.extract_stack()
-        if not LIBRARY & {frame.name for frame in stack}:
-            own = [one for one in stack if "uebench" in one.filename and one.filename != elsewhere.__file__]
-            self.places.append(f"{own[-1].filename}:{own[-1].lineno}" if own else "here")
+        own = [one for one in stack if "uebench" in one.filename and one.filename != elsewhere.__file__]
+        self.places.append(f"{own[-1].filename}:{own[-1].lineno}" if own else "here")
 
 
 class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -14,25 +14,25 @@ def plasma(shape: torch.Size, roughness: torch.Tensor) -> torch.Tensor:
     starts from more than four corners.
     """
     count, channels, height, width = shape
-    weight, roughness = torch.zeros_like(roughness).view(-1, 1, 1, 1), roughness.view(-1, 1, 1, 1)
-    nodes = torch.rand(count, channels, 2, 2, device=roughness.device)
-    while nodes.shape[-1] < max(height, width):
-        side = 2 * nodes.shape[-1] - 1
-        fresh = torch.rand(count, channels, side, side, device=nodes.device)
-        finer = torch.zeros_like(fresh)
-        finer[..., ::2, ::2] = nodes
-        middles = finer[..., 1::2, 1::2]
-        middles.copy_(torch.lerp(torch.nn.functional.avg_pool2d(nodes, 2, 1), fresh[..., 1::2, 1::2], weight))
-        known = torch.ones_like(finer[:1, :1])
-        mean = _cross(finer) / _cross(known)
-        for rows, columns in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
-            finer[..., rows, columns] = torch.lerp(mean[..., rows, columns], fresh[..., rows, columns], weight)
-        nodes = finer
-        weight = roughness if side == 3 else weight * roughness
+    doublings = max(max(height, width) - 2, 0).bit_length()
+    size = 2**doublings
+    # every node has its random value from the start, and mixes it with the mean when its turn comes
+    nodes = torch.rand(count, channels, size + 1, size + 1, device=roughness.device)
+    share = 1 - roughness.view(-1, 1, 1, 1, 1) ** torch.arange(doublings, device=roughness.device)
+    # the mean of a side takes in its ends, then one middle of a square, then the other: the fourth neighbour, or the
+    # third at the border, where one is missing
+    last = torch.full((size, 1), 1 / 4, device=roughness.device)
+    last[0].fill_(1 / 3)
+    for doubling in range(doublings):
+        side, half = size >> doubling, size >> doubling + 1
+        mixed = share[..., doubling] if doubling else 1.0
+        ways = nodes, nodes.mT  # along the rows, and along the columns
+        means = [torch.lerp(grid[..., ::side, :-1:side], grid[..., ::side, side::side], 0.5) for grid in ways]
+        middle = torch.lerp(means[0][..., :-1, :], means[0][..., 1:, :], 0.5)
+        nodes[..., half::side, half::side].lerp_(middle, mixed)
+        for grid, mean in zip(ways, means, strict=True):
+            middles = grid[..., half::side, half::side]
+            mean[..., 1:, :].lerp_(middles, 1 / 3)
+            mean[..., :-1, :].lerp_(middles, last[: 2**doubling])
+            grid[..., ::side, half::side].lerp_(mean, mixed)
     return nodes[..., :height, :width]
-
-
-def _cross(values: torch.Tensor) -> torch.Tensor:
-    """Return the sum of the four neighbours of each node; beyond the border there is nothing."""
-    wide = torch.nn.functional.pad(values, (1, 1, 1, 1))
-    return wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1] + wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:]

@@ -8,8 +8,8 @@ import torch
 
 import uebench
 from uebench import Breaker, kit, parameter
-from uebench_plugins.breakers.operations import OPERATIONS, apply
 from uebench_plugins.breakers.plasma import plasma
+from uebench_plugins.breakers.randaugment_ops import OPERATIONS, apply
 
 ROUGHNESS, INTENSITY = (0.3, 0.7), (0.5, 1.0)
 """Of the fractals, drawn for each image: the released code."""
@@ -29,6 +29,7 @@ class UEraser(Breaker):
     """
 
     name = "ueraser"
+    version = 2
     paper = "Qin et al., Learning the Unlearnable: Adversarial Augmentations Suppress Unlearnable Example Attacks, 2023"
 
     mode: Literal["standard", "lite", "max"] = parameter(default="standard", doc="when the hardest view is taken")
@@ -46,10 +47,11 @@ class UEraser(Breaker):
             for draws in kit.parts(self.repeat, images):
                 many = view(torch.cat([images] * draws))
                 losses = torch.nn.functional.cross_entropy(model(many), torch.cat([targets] * draws), reduction="none")
-                for seen, loss in zip(many.chunk(draws), losses.chunk(draws), strict=True):
-                    harder = loss > highest
-                    hardest = torch.where(harder.view(-1, 1, 1, 1), seen, hardest)
-                    highest = torch.where(harder, loss, highest)
+                loss, draw = losses.view(draws, -1).max(0)
+                seen = many.view(draws, *images.shape)[draw, torch.arange(len(images), device=images.device)]
+                harder = loss > highest
+                hardest = torch.where(harder.view(-1, 1, 1, 1), seen, hardest)
+                highest = torch.where(harder, loss, highest)
         return hardest
 
     def passes(self) -> float:
@@ -60,20 +62,22 @@ class UEraser(Breaker):
 def view(images: torch.Tensor) -> torch.Tensor:
     """Return one random view of each image (b, c, h, w) in [0, 1]."""
     count, channels = images.shape[:2]
-
-    def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.empty(count, device=images.device).uniform_(low, high)
-
-    def half(kept: torch.Tensor, changed: torch.Tensor) -> torch.Tensor:
-        return torch.where(uniform(0, 1).view(-1, 1, 1, 1) < 0.5, changed, kept)
-
-    brightness = uniform(*INTENSITY).view(-1, 1, 1, 1) * (2 * plasma(images.shape, uniform(*ROUGHNESS)) - 1)
-    images = half(images, (images + brightness).clamp(0, 1))
-    images = half(images, ((images - 0.5) * 4 * plasma(images.shape, uniform(*ROUGHNESS)) + 0.5).clamp(0, 1))
-    order = torch.rand(count, channels, device=images.device).argsort(1)
-    images = half(images, images.gather(1, order[:, :, None, None].expand_as(images)))
-    choice = torch.randint(len(OPERATIONS), (count,))
-    return apply(images, choice, torch.empty(count).uniform_(-1, 1))
+    brighter, contrasted, shuffled = torch.rand(3, count) < 0.5
+    # The host draws what is small, and sends it to the device without a wait. An image that does not get a change has
+    # numbers of no effect: of what brightness moves by, and of the factor of contrast, which is kept + gain * map.
+    numbers = torch.empty(5, count)
+    numbers[:2].uniform_(*ROUGHNESS)
+    numbers[2] = 2 * torch.empty(count).uniform_(*INTENSITY) * brighter
+    numbers[3], numbers[4] = ~contrasted, 4 * contrasted
+    order = torch.where(shuffled[:, None], torch.rand(count, channels).argsort(1), torch.arange(channels))
+    numbers, order = (drawn.to(images.device, non_blocking=True) for drawn in (numbers, order))
+    move, kept, gain = numbers[2:, :, None, None, None]
+    maps = plasma(torch.Size((2 * count, *images.shape[1:])), numbers[:2].flatten())
+    images = torch.addcmul(images, move, maps[:count] - 0.5).clamp_(0, 1)
+    middle = torch.full((), 0.5, device=images.device)
+    images = torch.lerp(middle, images, torch.addcmul(kept, gain, maps[count:])).clamp_(0, 1)
+    images = images.gather(1, order[:, :, None, None].expand_as(images))
+    return apply(images, torch.randint(len(OPERATIONS), (count,)), torch.empty(count).uniform_(-1, 1))
 
 
 @uebench.hookimpl
