@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from uebench import Target, kit
 from uebench.seeds import derive, sow
@@ -75,6 +76,64 @@ def views(images: Tensor) -> tuple[Tensor, Tensor]:
                 if 0 <= source[0] < 6 and 0 <= source[1] < 6:
                     matrix[image, row * 6 + column, source[0] * 6 + source[1]] = 1
     return torch.einsum("bij,bcj->bci", matrix, images.flatten(2)).view_as(images), matrix
+
+
+def noise_by_rounds(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    order: list[int],
+    *,
+    batch: int,
+    learn: int,
+    noise_steps: int,
+    step: float,
+    rate: float,
+    stop_error: float,
+    rounds: int,
+) -> tuple[Tensor, int, list[float]]:
+    """Make EM's noise as the official code does, image by image: slow, and written without the code under test.
+
+    `step` is in pixel range. Returns the noise in pixel range, the number of rounds, and the norms of the gradients.
+    """
+    weights = list(net.parameters())
+    momentum: list[Tensor] = []
+    norms: list[float] = []
+    noise = [torch.zeros(images.shape[1:]) for _ in images]  # stored in single precision
+    batches = [order[first : first + batch] for first in range(0, len(order), batch)]
+    learned = 0
+
+    def protected(chosen: list[int]) -> Tensor:
+        return torch.stack([images[image] + noise[image] for image in chosen])  # not clipped
+
+    taken = 0
+    while taken < rounds:
+        taken += 1
+        net.train()
+        for _ in range(learn):
+            chosen = batches[learned % len(batches)]
+            learned += 1
+            loss = F.cross_entropy(net(protected(chosen)), labels[chosen])
+            slopes = torch.autograd.grad(loss, weights)
+            norms.append(float(sum(slope.square().sum() for slope in slopes)) ** 0.5)
+            slopes = [slope * min(1, 5 / norms[-1]) for slope in slopes]
+            slopes = [slope + 5e-4 * weight.detach() for slope, weight in zip(slopes, weights, strict=True)]
+            momentum = [0.9 * old + slope for old, slope in zip(momentum, slopes, strict=True)] if momentum else slopes
+            with torch.no_grad():
+                for weight, change in zip(weights, momentum, strict=True):
+                    weight -= rate * change
+        net.eval()
+        for image, clean in enumerate(images):
+            for _ in range(noise_steps):
+                point = (clean + noise[image]).clamp(0, 1)[None].requires_grad_(True)
+                (slope,) = torch.autograd.grad(F.cross_entropy(net(point), labels[image : image + 1]), point)
+                moved = (point.detach() - step * slope.sign())[0]
+                noise[image] = (moved - clean).clamp(-RADIUS, RADIUS)
+            noise[image] = noise[image].float()
+        wrong = sum(int(net(protected([image])).argmax()) != int(labels[image]) for image in range(len(images)))
+        if wrong / len(images) <= stop_error:
+            break
+    return torch.stack(noise), taken, norms
 
 
 class Watched(nn.Module):

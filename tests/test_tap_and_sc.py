@@ -11,12 +11,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.laboratory import RADIUS, Sink, Watched, data, surrogate, views
-from uebench import Noise, UserError, kit
+from uebench import Noise, UserError, check, kit, spec
+from uebench.registry import registry
 from uebench_plugins.noises.sc import SC, SCLinf
-from uebench_plugins.noises.tap import TAP
+from uebench_plugins.noises.tap import TAP, shift_and_flip
 from uebench_plugins.targets.smallcnn import SmallCNN
 
 VICTIM = SmallCNN(width=4)
+
+
+class Unchanged(Sink):
+    """A context whose set has no augmentation."""
+
+    def augment(self, images: Tensor) -> Tensor:
+        return images
 
 
 def losses(net: torch.nn.Module, images: Tensor, delta: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -112,6 +120,115 @@ def test_tap_starts_in_the_ball_or_from_gaussian_noise_cut_to_it(start: Any, sha
     with kit.frozen(net):
         delta = noise.descend(net, images, labels, Sink())
     assert float((delta.abs() > RADIUS - 1e-6).float().mean()) == pytest.approx(share, abs=0.02)
+
+
+def shifted_by_grid(images: Tensor, most: float) -> Tensor:
+    """Return the views of the official code, from its grid in [-1, 1] with the corners' middles at the ends."""
+    count, _, height, width = images.shape
+    down, right = (torch.rand(2, count, 1, dtype=images.dtype) * 2 - 1) * most
+    mirrored = torch.rand(count, 1) < 0.5
+    grid = torch.zeros(count, height, width, 2, dtype=images.dtype)
+    for image in range(count):
+        for row in range(height):
+            for column in range(width):
+                across = -1 + 2 * column / (width - 1)
+                across = -across if mirrored[image] else across
+                grid[image, row, column, 0] = across + 2 * float(right[image]) / (width - 1)
+                grid[image, row, column, 1] = -1 + 2 * (row + float(down[image])) / (height - 1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+@pytest.mark.parametrize("most", [0.5, 4.0, 9.0])
+def test_views_are_shifted_by_fractions_of_a_pixel_as_grid_sampling_does(most: float) -> None:
+    images = torch.rand(16, 3, 6, 8, dtype=torch.float64)
+    torch.manual_seed(3)
+    seen = shift_and_flip(images, most)
+    torch.manual_seed(3)
+    assert torch.allclose(seen, shifted_by_grid(images, most), atol=1e-12)
+    assert 0 <= float(seen.min()) <= float(seen.max()) <= 1
+
+
+def test_shifts_reach_their_bound_evenly_and_half_of_the_views_are_mirrored() -> None:
+    """A bright column tells how far it went, an image that brightens to the right which way round it is."""
+    torch.manual_seed(0)
+    images = torch.zeros(4000, 1, 21, 21)
+    images[..., 10] = 1.0
+    seen = shift_and_flip(images, 4.0)[:, 0, 10]
+    moved = (seen * torch.arange(21)).sum(1) / seen.sum(1) - 10
+    assert float(moved.abs().max()) == pytest.approx(4, abs=0.02)
+    assert float(moved.mean()) == pytest.approx(0, abs=0.15)
+    assert float(moved.std()) == pytest.approx(8 / math.sqrt(12), rel=0.03)
+    ramp = shift_and_flip(torch.linspace(0, 1, 21).expand(4000, 1, 21, 21), 4.0)[:, 0, 10]
+    assert float((ramp[:, 12] < ramp[:, 8]).float().mean()) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.7])
+def test_taps_official_steps_are_the_algorithm_written_out(shift: float) -> None:
+    """Gaussian start, one view a step, and noise that is cut to the ball and to the valid range after each step."""
+    net, (images, labels) = surrogate(), data()
+    noise = TAP(
+        radius=RADIUS, victim=VICTIM, noise_steps=4, noise_step=0.3, start="gaussian", shift=shift, in_range=True
+    )
+    torch.manual_seed(5)
+    with kit.frozen(net):
+        found = noise.descend(net, images, labels, Sink())
+    torch.manual_seed(5)
+    delta = torch.empty_like(images).normal_(0, RADIUS).clamp(-RADIUS, RADIUS)
+    net.eval()
+    for _ in range(4):
+        point = (images + delta).clamp(0, 1).requires_grad_(True)
+        if shift:
+            seen = shifted_by_grid(point, shift)
+        else:
+            _, matrix = views(point.detach())
+            seen = torch.einsum("bij,bcj->bci", matrix, point.flatten(2)).view_as(images)
+        (slope,) = torch.autograd.grad(F.cross_entropy(net(seen), labels, reduction="sum"), point)
+        delta = (delta - 0.3 * RADIUS * slope.sign()).clamp(-RADIUS, RADIUS)
+        delta = torch.minimum(torch.maximum(delta, -images), 1 - images)
+    assert torch.allclose(found, delta, atol=1e-12)
+    assert float((images + found).min()) >= 0
+    assert float((images + found).max()) <= 1 + 1e-12
+
+
+def test_a_pixel_at_the_end_of_its_range_still_moves() -> None:
+    """What rounding adds to x + noise would put it outside, where a clamp has no gradient."""
+    images = torch.rand(64, 3, 6, 6) * 0.1 + 0.9
+    labels = torch.zeros(64, dtype=torch.int64)
+    net = VICTIM.build((3, 6, 6), 4)
+    noise = TAP(radius=RADIUS, victim=VICTIM, noise_steps=60, noise_step=0.5, in_range=True)
+
+    class Turning(torch.nn.Module):
+        """Wants light pixels first and dark ones later."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.calls = net, 0
+
+        def forward(self, seen: Tensor) -> Tensor:
+            self.calls += 1
+            light = seen.mean((1, 2, 3)) * (1 if self.calls < 30 else -1)
+            return torch.stack([100 * light, torch.zeros_like(light)], dim=1)
+
+    torch.manual_seed(0)
+    with kit.frozen(net):
+        delta = noise.descend(Turning(), images, labels, Unchanged())
+    assert torch.allclose(delta, torch.full_like(delta, -RADIUS), atol=1e-6)
+
+
+def test_published_keys_of_tap_hold() -> None:
+    build = registry().build
+    text = "tap@1:radius=0.03137254901960784,victim=({})," + (
+        "noise_steps=250,noise_step=0.008,restarts=1,start=uniform,batch=128"
+    )
+    victim = spec.canonical(build("target", "smallcnn"))
+    assert spec.canonical(build("noise", "tap:victim=smallcnn")) == text.format(victim)
+    official = build("noise", "tap:victim=smallcnn,shift=4,in_range=true")
+    assert spec.canonical(official) == f"{text.format(victim)},shift=4.0,in_range=true"
+
+
+def test_the_official_variant_keeps_the_contract() -> None:
+    official = "restarts=2,start=gaussian,noise_step=0.05,shift=4,in_range=true,batch=8,noise_steps=3"
+    check.assert_contract(f"tap:{official},victim=(smallcnn:width=4)")
 
 
 def pictures(per_class: list[int], size: int = 32) -> tuple[Tensor, Tensor]:

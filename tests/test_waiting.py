@@ -204,7 +204,10 @@ EIGEN = {"ntga", "ntga-pgd"}
 
 
 @BOTH
-@pytest.mark.parametrize("name", [name for name in registry().entries["noise"] if name not in ("file", *ROUNDS)])
+@pytest.mark.parametrize(
+    "name",
+    [*(name for name in registry().entries["noise"] if name not in ("file", *ROUNDS)), "tap:shift=4,in_range=true"],
+)
 def test_no_step_of_a_noise_waits(name: str, lend: Lend, tmp_path: Path) -> None:
     noise = cast(Noise, registry().build("noise", name, suite.read(str(TINY)).defaults))
     data, job = trial.Sample().load(Path()), plan.protect(trial.Sample(), "", noise, Recipe(steps=3), seed=0)

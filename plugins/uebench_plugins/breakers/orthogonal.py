@@ -14,9 +14,12 @@ class OrthogonalProjection(Breaker):
     Removes noise that classes share, which is linearly separable; noise of each image's own it hardly touches. The
     classifier's order is shuffled, where the released code goes through the set as it is. That code trains on what is
     left as it is, partly outside of [0, 1]; here it is clipped and rounded to 8 bits like all that a filter returns. On
-    7 330 images of CIFAR-10 that clips 2 % of the values and brings back 1 to 2 % of what was removed, in L2; another
-    linear classifier finds no more in it. The strong augmentation and CutMix that the paper trains with are no part of
-    this: `orthogonal-projection+cutmix`.
+    10 000 images of CIFAR-10 that clips 2.3 % of the values (2.2 to 2.8 % over six draws of the classifier) and brings
+    back 4 % of what was removed, in L2; another linear classifier finds no more in it. On 1 000 images it clips 42 %
+    (39 to 45 %): the classifier takes only 20 steps there, its weights still span the mean image, and what is left is
+    all but black, with a mean of 0.06 in place of 0.47. At 3 000 to 6 000 images it is 2 to 37 %, by draw. `batch=64`
+    takes more steps, and clips 2 % of 1 000 images too. The strong augmentation and CutMix that the paper trains with
+    are no part of this: `orthogonal-projection+cutmix`.
     """
 
     name = "orthogonal-projection"

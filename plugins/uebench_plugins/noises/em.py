@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 import torch
 
 import uebench
-from uebench import Context, Images, Noise, kit, parameter
+from uebench import Context, Images, Noise, Recipe, Target, kit, parameter
+from uebench_plugins.noises.rounds import descend, error_rate, positive, take_rounds
 from uebench_plugins.noises.surrogate import SurrogateNoise
+
+GRADIENT_NORM = 5
+"""The most that the gradient of all weights may measure in a round, in L2: the official code's value."""
 
 
 class EM(SurrogateNoise):
@@ -17,9 +24,15 @@ class EM(SurrogateNoise):
     The surrogate learns from augmented images. With `augment=false` it does not, as in the official EM code; the noise
     then fits one position of the image, and a short run's is undone by the target's own cropping and flipping.
 
-    The official code takes twenty steps of a tenth of the radius and starts from the image's last noise
-    (`noise_steps=20,noise_step=0.1,warm_start=true`), and drops all negative noise when it adds it (`one_sided=true`).
-    Its surrogate learns from noise that is not yet rounded to 8 bits; here it learns from what will be released.
+    The official code is `loop=rounds,warm_start=true,augment=false,schedule=constant,batch=512`, with
+    `noise_steps=20,noise_step=0.1` and, as it drops all negative noise when it adds it and truncates the rest to 8
+    bits, `one_sided=true`. A round is `learn` training steps of the surrogate, on batches in one order that goes on
+    from round to round, and then a descent on every image. Rounds end once the surrogate classifies the protected
+    images, or after `steps` training steps. Noise stays in floats, gradients are cut to a norm of 5, and the surrogate
+    learns from x + noise unclipped. The order is drawn once at random here, as a set may be sorted by class; the
+    official code takes the set's own. For CIFAR-100 it has `learn=20`, and a tenth of the weight decay here.
+
+    With `loop=batches` the surrogate learns from the noise in 8 bits, as it will be released.
     """
 
     name = "em"
@@ -30,12 +43,23 @@ class EM(SurrogateNoise):
     augment: bool = parameter(default=True, doc="the surrogate learns from augmented images")
     warm_start: bool = parameter(default=False, doc="start from the image's last noise, not from a random one")
     one_sided: bool = parameter(default=False, doc="release the positive part of the noise only")
+    loop: Literal["batches", "rounds"] = parameter(
+        default="batches",
+        doc="batches: noise for each batch that is learned; rounds: for all images, after every `learn` of `steps`",
+        later=True,
+    )
+    learn: int = parameter(default=10, doc="surrogate training steps in a round", unit="batches", low=1, later=True)
+    stop_error: float = parameter(
+        default=0.01, doc="error of the surrogate that ends the rounds", low=0, high=1, later=True
+    )
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Alternate descent on the noise with one plain training step of the surrogate."""
+        """Alternate descent on the noise with plain training of the surrogate."""
         network = context.network(self.surrogate)
+        if self.loop == "rounds":
+            return self.take_rounds(images, labels, context, network)
 
-        def descend(x: torch.Tensor, y: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+        def minimise(x: torch.Tensor, y: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
             found = kit.pgd(
                 network,
                 x,
@@ -53,10 +77,63 @@ class EM(SurrogateNoise):
             labels,
             context,
             network,
-            make=descend,
+            make=minimise,
             view=lambda x, y: context.augment(x) if self.augment else x,
         )
         return delta.clamp(min=0) if self.one_sided else delta
+
+    def take_rounds(
+        self, images: Images, labels: torch.Tensor, context: Context, network: torch.nn.Module
+    ) -> torch.Tensor:
+        """Go through the official code's rounds; returns the noise in floats, on the device where the set is kept."""
+        rounds = -(-self.steps // self.learn)
+        recipe = Recipe(
+            steps=rounds * self.learn, batch=self.batch, lr=self.lr, schedule=self.schedule, clip=GRADIENT_NORM
+        )
+        training = kit.Training(network, recipe, len(images), context.seed)
+        noise = kit.blank(images, self.radius).float()
+        if kept := context.kept():
+            training.resume(kept)
+            noise.copy_(kept["noise"])
+        draw = torch.Generator().manual_seed(context.seed)
+        sweep = torch.split(torch.randperm(len(images), generator=draw).to(labels.device), self.batch)
+        learned = [index for index in sweep if len(index) > 1] or sweep  # batch norm cannot learn from one image
+
+        def noise_of(index: torch.Tensor) -> torch.Tensor:
+            return noise[index.to(noise.device)].to(labels.device)
+
+        def protected(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return images[index] + noise_of(index), labels[index]
+
+        def train(step: int) -> None:
+            x, y = protected(learned[step % len(learned)])
+            loss, _ = training.step(step, context.augment(x) if self.augment else x, y)
+            context.tell(loss)
+
+        def move(index: torch.Tensor) -> None:
+            x, start = images[index], noise_of(index)
+            if not self.warm_start:
+                start = torch.empty_like(x).uniform_(-self.radius, self.radius)
+            step = self.noise_step * self.radius
+            moved = descend(network, x, labels[index], start, radius=self.radius, steps=self.noise_steps, step=step)
+            noise[index.to(noise.device)] = moved.to(noise)
+
+        take_rounds(
+            context,
+            rounds=rounds,
+            learn=self.learn,
+            sweep=sweep,
+            train=train,
+            descend=move,
+            error=lambda: error_rate(network, map(protected, sweep)),
+            stop_error=self.stop_error,
+            keep=lambda: context.keep(training.state, noise=noise),
+        )
+        return positive(noise) if self.one_sided else noise
+
+    def passes(self, count: int) -> Mapping[Target, float]:
+        """Return the passes of the loop by batches; how many rounds there will be is not known."""
+        return super().passes(count) if self.loop == "batches" else {}
 
 
 @uebench.hookimpl

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 import uebench
 from uebench import Context, Images, Noise, Recipe, Target, kit, parameter
+from uebench_plugins.noises.rounds import descend, error_rate, positive, take_rounds
 
 
 class EMClasswise(Noise):
@@ -17,6 +18,12 @@ class EMClasswise(Noise):
     its class, whose mean over the images of a class in a batch becomes its noise. Rounds end once the surrogate
     classifies the protected part. The official code shows un-augmented images to the surrogate; `augment` says
     otherwise.
+
+    Where x + noise leaves [0, 1], the surrogate here learns from clipped images, and the image counts in the mean with
+    the whole noise of its class. In the official code (`saturation=official`) the surrogate learns from x + noise
+    unclipped, and an image counts with what it shows of the noise, which draws the mean of a class with many black or
+    white pixels towards 0. The official code also adds the positive part of the noise only, truncated to 8 bits
+    (`one_sided=true`).
     """
 
     name = "em-classwise"
@@ -34,6 +41,12 @@ class EMClasswise(Noise):
     rounds: int = parameter(default=100, doc="rounds at most", low=1)
     batch: int = parameter(default=512, doc="batch size", unit="images", low=1)
     lr: float = parameter(default=0.1, doc="surrogate's learning rate", above=0)
+    saturation: Literal["clipped", "official"] = parameter(
+        default="clipped", doc="what is done where x + noise leaves [0, 1]", later=True
+    )
+    one_sided: bool = parameter(
+        default=False, doc="release the positive part of the noise only, truncated to 8 bits", later=True
+    )
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Go through rounds of training steps and descent steps, until the surrogate's error is low."""
@@ -46,21 +59,30 @@ class EMClasswise(Noise):
         if kept := context.kept():
             training.resume(kept)
             patterns.copy_(kept["patterns"])
-        length = self.learn + len(sweep)
-        for step in context.steps(self.rounds * length):
-            turn, place = divmod(step, length)
-            if place < self.learn:
-                index = part[training.batch(turn * self.learn + place)]
-                y = labels[index]
-                x = (images[index] + patterns[y]).clamp(0, 1)
-                loss, _ = training.step(turn * self.learn + place, context.augment(x) if self.augment else x, y)
-                context.tell(loss)
-            else:
-                index = sweep[place - self.learn]
-                self.descend(network, images[index], labels[index], patterns)
-            if place == length - 1 and self.error(network, images, labels, patterns, sweep) <= self.stop_error:
-                break
-            context.keep(training.state, patterns=patterns)
+
+        def protected(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = labels[index]
+            x = images[index] + patterns[y]
+            return x if self.saturation == "official" else x.clamp(0, 1), y
+
+        def train(step: int) -> None:
+            x, y = protected(part[training.batch(step)])
+            loss, _ = training.step(step, context.augment(x) if self.augment else x, y)
+            context.tell(loss)
+
+        take_rounds(
+            context,
+            rounds=self.rounds,
+            learn=self.learn,
+            sweep=sweep,
+            train=train,
+            descend=lambda index: self.descend(network, images[index], labels[index], patterns),
+            error=lambda: error_rate(network, map(protected, sweep)),
+            stop_error=self.stop_error,
+            keep=lambda: context.keep(training.state, patterns=patterns),
+        )
+        if self.one_sided:
+            patterns = positive(patterns)
         delta, steps = kit.blank(images, self.radius), kit.to_steps(patterns, self.radius)
         for index in torch.split(torch.arange(len(labels), device=labels.device), self.batch):
             delta[index.to(delta.device)] = steps[labels[index]].to(delta.device)
@@ -80,30 +102,18 @@ class EMClasswise(Noise):
 
     def descend(self, network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, patterns: torch.Tensor) -> None:
         """Move the noise of every class that is in a batch, in place."""
-        with kit.frozen(network):
-            _, slope = kit.slope(network, (x + patterns[y]).clamp(0, 1), y)
-        moved = (patterns[y] - self.noise_step * self.radius * slope.sign()).clamp(-self.radius, self.radius)
+        step = self.noise_step * self.radius
+        if self.saturation == "official":
+            moved = descend(network, x, y, patterns[y], radius=self.radius, steps=1, step=step)
+        else:
+            with kit.frozen(network):
+                _, slope = kit.slope(network, (x + patterns[y]).clamp(0, 1), y)
+            moved = (patterns[y] - step * slope.sign()).clamp(-self.radius, self.radius)
         members = torch.nn.functional.one_hot(y, len(patterns)).to(moved)
         counts = members.sum(0)
         there = counts > 0
         means = torch.einsum("bk,bchw->kchw", members, moved)[there] / counts[there].view(-1, 1, 1, 1)
         patterns[there] = means.clamp(-self.radius, self.radius)
-
-    def error(
-        self,
-        network: torch.nn.Module,
-        images: Images,
-        labels: torch.Tensor,
-        patterns: torch.Tensor,
-        sweep: tuple[torch.Tensor, ...],
-    ) -> float:
-        """Return the share of the protected part that the surrogate gets wrong."""
-        wrong = torch.zeros((), dtype=torch.int64, device=labels.device)
-        with kit.frozen(network), torch.no_grad():
-            for index in sweep:
-                y = labels[index]
-                wrong += (network((images[index] + patterns[y]).clamp(0, 1)).argmax(1) != y).sum()
-        return int(wrong) / sum(map(len, sweep))
 
 
 @uebench.hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import uebench
-from uebench import Context, Images, Noise, UserError, kit
+from uebench import Context, Images, Noise, UserError, kit, parameter
 from uebench_plugins.noises.surrogate import SurrogateNoise
 
 
@@ -13,12 +13,16 @@ class EMREM(SurrogateNoise):
     """Minimise the surrogate's loss on a cropped and flipped view, and store that noise for the image as it is.
 
     This is the generator behind the EM columns of the REM and SEM papers, but that its surrogate learns from the noise
-    in 8 bits, as it is released, and theirs from half precision. Where the augmentation changes the size
-    (ImageNet), the set must be stored in the size of the view, as the published noise was.
+    in 8 bits, as it is released. Theirs learns from half precision and rounds when it saves. With `rounded=false` the
+    surrogate here learns from the noise in single precision, which is rounded to 8 bits once, as it is released. Where
+    the augmentation changes the size (ImageNet), the set must be stored in the size of the view, as the published
+    noise was.
     """
 
     name = "em-rem"
     paper = "Fu et al., Robust Unlearnable Examples, ICLR 2022: released code of its EM baseline, settings of table 5"
+
+    rounded: bool = parameter(default=True, doc="the surrogate learns from the noise in 8 bits", later=True)
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Alternate descent on the noise of an augmented view with one plain training step on that view."""
@@ -39,6 +43,7 @@ class EMREM(SurrogateNoise):
             make=descend,
             view=lambda x, y: x,
             before=context.augment,
+            rounded=self.rounded,
         )
 
 
