@@ -15,12 +15,12 @@ import safetensors.torch
 import torch
 from torchvision import models
 
-from uebench.place import Place
-from uebench.store import Store
+from uebench.jobs.workspace import Workspace
+from uebench.storage.store import Store
 
 os.environ["UEBENCH_DEVICE"] = "cpu"
 """Where there is a GPU, too, commands run on the processor, which gives the same bytes each time; see `test_gpu.py`."""
-TINY = Path(__file__).parent / "suites" / "tiny.toml"
+TINY = Path(__file__).parent / "data" / "suites" / "tiny.toml"
 ROOT = Path(__file__).parent.parent
 
 
@@ -60,8 +60,8 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def place(store: Store) -> Place:
-    return Place(store, torch.device("cpu"))
+def place(store: Store) -> Workspace:
+    return Workspace(store, torch.device("cpu"))
 
 
 @pytest.fixture

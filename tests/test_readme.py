@@ -12,10 +12,16 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import ROOT
-from uebench import check, history, leaderboard, pages, plan, ranking, suite
-from uebench.cli import main
-from uebench.registry import registry
-from uebench.selection import select
+from uebench.authoring.check import check_component
+from uebench.board.publish import GALLERY, insert_tables, publish_board, write_index
+from uebench.board.ranking import rank_results
+from uebench.cli.main import main
+from uebench.components.registry import registry
+from uebench.planning.plan import plan_selection
+from uebench.planning.selection import select_components
+from uebench.planning.suite import read_suite
+from uebench.storage.history import current_rulings, read_history
+from uebench.storage.results_file import read_results
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = {path: path.read_text() for path in (ROOT / "README.md", ROOT / "leaderboards" / "FINDINGS.md")}
@@ -37,12 +43,12 @@ def test_there_are_two_set_up_commands_and_ci_runs_the_second() -> None:
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_committed_boards_and_the_tables_in_documents_follow_from_the_record(name: str, tmp_path: Path) -> None:
-    chosen, folder = suite.read(name), ROOT / "leaderboards" / name
-    rulings = history.rulings(history.read(folder))
-    boards = ranking.rank(chosen, leaderboard.read(folder / "results.jsonl").values(), rulings)
-    if (folder / pages.GALLERY).is_dir():  # comes with the noises, not from the record
-        shutil.copytree(folder / pages.GALLERY, tmp_path / pages.GALLERY)
-    pages.publish(tmp_path, chosen, boards)
+    chosen, folder = read_suite(name), ROOT / "leaderboards" / name
+    rulings = current_rulings(read_history(folder))
+    boards = rank_results(chosen, read_results(folder / "results.jsonl").values(), rulings)
+    if (folder / GALLERY).is_dir():  # comes with the noises, not from the record
+        shutil.copytree(folder / GALLERY, tmp_path / GALLERY)
+    publish_board(tmp_path, chosen, boards)
     for path in tmp_path.glob("*.*"):
         assert path.read_bytes() == (folder / path.name).read_bytes(), f"run `uebench rank {name}`"
     holding = [path for path, text in DOCUMENTS.items() if f": {name} -->" in text]
@@ -50,7 +56,7 @@ def test_committed_boards_and_the_tables_in_documents_follow_from_the_record(nam
     for path in holding:
         copy = tmp_path / "copy.md"
         copy.write_text(DOCUMENTS[path])
-        pages.insert(copy, chosen, boards)
+        insert_tables(copy, chosen, boards)
         assert copy.read_text() == DOCUMENTS[path], f"run `uebench rank {name} --into {path.relative_to(ROOT)}`"
 
 
@@ -68,7 +74,7 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_list_of_boards_is_the_generated_one(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "leaderboards", tmp_path, dirs_exist_ok=True)
-    pages.index(tmp_path)
+    write_index(tmp_path)
     assert (tmp_path / "README.md").read_bytes() == (ROOT / "leaderboards" / "README.md").read_bytes()
 
 
@@ -101,16 +107,16 @@ def board_files(boards: Path) -> list[Path]:
 
 @pytest.mark.parametrize("name", BOARDS)
 def test_committed_records_are_cells_that_the_suite_plans_today(name: str) -> None:
-    records = leaderboard.read(ROOT / "leaderboards" / name / "results.jsonl")
+    records = read_results(ROOT / "leaderboards" / name / "results.jsonl")
     (content,) = {one.parameters["content"] for one in records.values()}
-    datasets = [f"{text}:path=." if text == "folder" else text for text in suite.read(name).datasets]
+    datasets = [f"{text}:path=." if text == "folder" else text for text in read_suite(name).datasets]
     nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
     cells = [
         cell
-        for selection in select(
-            suite.read(name), datasets=datasets, seeds=sorted({one.seed for one in records.values()})
+        for selection in select_components(
+            read_suite(name), datasets=datasets, seeds=sorted({one.seed for one in records.values()})
         )
-        for cell in plan.plan(selection, nothing, (plain,), [content]).cells  # type: ignore[arg-type]
+        for cell in plan_selection(selection, nothing, (plain,), [content]).cells  # type: ignore[arg-type]
     ]
     planned = {cell.key: cell.parameters for cell in cells}
     assert {key: planned.get(key) for key in records} == {key: one.parameters for key, one in records.items()}
@@ -154,7 +160,7 @@ def test_the_readmes_plug_in_keeps_the_contract() -> None:
     (code,) = blocks("python")
     names: dict[str, type] = {}
     exec(code, names)
-    findings = check.check("noise", names["Stamp"]())
+    findings = check_component("noise", names["Stamp"]())
     assert [one.rule for one in findings if not one.kept] == ["can be sent to a worker"], "it has no module here"
     (table,) = blocks("toml")
     assert tomllib.loads(table)["project"]["entry-points"]["uebench"] == {"stamp": "my_noise"}

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, TINY
-from tests.submissions import handed_in, results
-from uebench.cli import main
+from tests.submission.factory import handed_in, results
+from uebench.cli.main import main
 
 FOLDER = ROOT / ".github" / "workflows"
 FLOWS = {path.stem: yaml.load(path.read_text(), yaml.BaseLoader) for path in sorted(FOLDER.glob("*"))}

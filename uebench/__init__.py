@@ -1,10 +1,22 @@
 """Noises that make images unlearnable, breakers that learn from them all the same, and a board that ranks both."""
 
-from uebench.api import Breaker, Budget, Choice, Context, Dataset, Images, Noise, Rate, Source, Split, Target
-from uebench.component import Component, parameter
-from uebench.errors import UserError
-from uebench.hookspecs import hookimpl
-from uebench.recipe import Recipe
+from uebench.components.component import Component, parameter
+from uebench.components.errors import UserError
+from uebench.components.hookspecs import hookimpl
+from uebench.components.interfaces import (
+    Breaker,
+    Budget,
+    Choice,
+    Context,
+    Dataset,
+    Images,
+    Noise,
+    Rate,
+    Source,
+    Split,
+    Target,
+)
+from uebench.components.recipe import Recipe
 
 __version__ = "0.1.0"
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from uebench.api import Context, Images
-from uebench.attacks import Attack, accuracy_under_pgd, adversary, apgd, attack_passes, frozen, pgd, slope
-from uebench.norms import Norm, project
-from uebench.pixels import Pixels, blank, crop_and_flip, quantise, to_bytes, to_float, to_steps
-from uebench.recipe import Recipe
-from uebench.sgd import Training
+from uebench.components.interfaces import Context, Images
+from uebench.components.recipe import Recipe
+from uebench.compute.attacks import Attack, accuracy_under_pgd, adversary, apgd, attack_passes, frozen, pgd
+from uebench.compute.attacks import image_gradient as slope
+from uebench.compute.norms import Norm, project
+from uebench.compute.optimisation import Training
+from uebench.compute.pixels import Pixels, blank, crop_and_flip, quantise, to_bytes, to_float, to_steps
 
 __all__ = [
     "Attack",
@@ -56,21 +57,21 @@ def parts(draws: int, images: torch.Tensor) -> list[int]:
 
 def centre() -> torch.nn.Module:
     """Return the layer that shifts images from [0, 1] to [-0.5, 0.5], the only normalisation of the REM code base."""
-    from uebench.networks import Centre
+    from uebench.compute.networks import Centre
 
     return Centre()
 
 
 def normalise(mean: Sequence[float], deviation: Sequence[float]) -> torch.nn.Module:
     """Return the layer that takes each channel's mean off images (b, c, h, w), and divides by its deviation."""
-    from uebench.networks import Normalise
+    from uebench.compute.networks import Normalise
 
     return Normalise(mean, deviation)
 
 
 def scale(factor: float) -> torch.nn.Module:
     """Return the layer that multiplies by a constant, such as a network's logits."""
-    from uebench.networks import Scale
+    from uebench.compute.networks import Scale
 
     return Scale(factor)
 

@@ -14,16 +14,20 @@ import pytest
 import torch
 
 from tests.conftest import TINY
-from tests.test_executors import Watcher
-from uebench import leaderboard, naming, pages, plan, ranking, suite
-from uebench.data import fingerprint
-from uebench.executors import execute
-from uebench.plan import Plan
-from uebench.registry import registry
-from uebench.result import Point, Result
-from uebench.schedule import Queue, lacking, ordered
-from uebench.selection import Selection, select
-from uebench.store import Store
+from tests.executors.test_local import Watcher
+from uebench.board.publish import label_result, publish_board
+from uebench.board.ranking import rank_results
+from uebench.components.registry import registry
+from uebench.executors.local import run_locally
+from uebench.executors.scheduler import JobQueue, order_jobs, unfinished_jobs
+from uebench.jobs.datasets import content_fingerprint
+from uebench.planning.job_names import name_jobs
+from uebench.planning.plan import Plan, plan_selection
+from uebench.planning.selection import Selection, select_components
+from uebench.planning.suite import read_suite
+from uebench.storage.result import CurvePoint, Result
+from uebench.storage.results_file import read_results, write_results
+from uebench.storage.store import Store
 
 CELLS = 10_000
 
@@ -34,7 +38,7 @@ SEEDS = range(100)
 
 
 def selection() -> Selection:
-    (found,) = select(suite.read(str(TINY)), noises=NOISES, breakers=BREAKERS, seeds=SEEDS)
+    (found,) = select_components(read_suite(str(TINY)), noises=NOISES, breakers=BREAKERS, seeds=SEEDS)
     return found
 
 
@@ -44,7 +48,7 @@ def references(content: str = "") -> Any:
 
 
 def planned(chosen: Selection, content: str = "") -> Plan:
-    made = plan.plan(chosen, *references(content))
+    made = plan_selection(chosen, *references(content))
     assert len(made.cells) == CELLS
     return made
 
@@ -65,7 +69,7 @@ def result(cell: Any, accuracy: float) -> Result:
         test_accuracy=accuracy,
         train_accuracy=1.0,
         best_test_accuracy=accuracy,
-        curve=[Point(step, accuracy, 1.0) for step in range(1, 11)],
+        curve=[CurvePoint(step, accuracy, 1.0) for step in range(1, 11)],
         noise_linf=0.1,
         noise_l2=1.0,
         psnr=20.0,
@@ -83,14 +87,14 @@ def result(cell: Any, accuracy: float) -> Result:
 def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Selection, Plan, Store]:
     """Return a plan of which everything is finished, as far as a store can tell."""
     chosen, store = selection(), Store(tmp_path_factory.mktemp("full"))
-    made = planned(chosen, fingerprint(chosen.sources[0], store))
+    made = planned(chosen, content_fingerprint(chosen.sources[0], store))
     draw = torch.Generator().manual_seed(0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         for job in (*made.victims, *made.protects):
             store.save(job.key, {"facts.json": b"{}", "gallery.png": b"", "released.safetensors": bytes(250_000)})
         for cell, accuracy in zip(made.cells, torch.rand(CELLS, generator=draw).tolist(), strict=True):
-            labelled = pages.labelled(chosen, cell, result(cell, accuracy))
+            labelled = label_result(chosen, cell, result(cell, accuracy))
             store.save(cell.key, {"result.json": labelled.line().encode()})
     return chosen, made, store
 
@@ -102,8 +106,8 @@ def test_plan(benchmark: Any) -> None:
     def whole() -> None:
         fresh = replace(chosen, targets=[replace(one) for one in chosen.targets])
         made = planned(fresh)
-        assert all(naming.names(dict.fromkeys((job.key for job in made.jobs), fresh), made.jobs).values())
-        assert len(ordered(made.jobs, store, torch.device("cpu"))) == len(made.jobs)
+        assert all(name_jobs(dict.fromkeys((job.key for job in made.jobs), fresh), made.jobs).values())
+        assert len(order_jobs(made.jobs, store, torch.device("cpu"))) == len(made.jobs)
 
     benchmark.pedantic(whole, rounds=3)
 
@@ -112,8 +116,8 @@ def test_what_is_finished_is_found(benchmark: Any, full: tuple[Selection, Plan, 
     _, made, store = full
 
     def scan() -> None:
-        queue = Queue(Watcher())
-        assert not lacking(made, queue, store)
+        queue = JobQueue(Watcher())
+        assert not unfinished_jobs(made, queue, store)
         assert len(queue.results) == CELLS
 
     benchmark.pedantic(scan, rounds=3)
@@ -128,18 +132,18 @@ def test_finished_run_again(benchmark: Any, full: tuple[Selection, Plan, Store],
     words += ["--store", str(store.root), "--boards", str(tmp_path)]
     run = partial(subprocess.run, words, check=True, stdout=subprocess.DEVNULL)
     benchmark.pedantic(run, rounds=3, warmup_rounds=1)  # the first has the record to write
-    assert len(leaderboard.read(tmp_path / "tiny" / "results.jsonl")) == CELLS
+    assert len(read_results(tmp_path / "tiny" / "results.jsonl")) == CELLS
 
 
 def test_board(benchmark: Any, full: tuple[Selection, Plan, Store], tmp_path: Path) -> None:
     chosen, made, store = full
-    queue = Queue(Watcher())
-    lacking(made, queue, store)
+    queue = JobQueue(Watcher())
+    unfinished_jobs(made, queue, store)
 
     def publish() -> None:
-        leaderboard.write(tmp_path / "results.jsonl", queue.results)
-        records = leaderboard.read(tmp_path / "results.jsonl")
-        pages.publish(tmp_path, chosen.suite, ranking.rank(chosen.suite, records.values()))
+        write_results(tmp_path / "results.jsonl", queue.results)
+        records = read_results(tmp_path / "results.jsonl")
+        publish_board(tmp_path, chosen.suite, rank_results(chosen.suite, records.values()))
 
     benchmark.pedantic(publish, rounds=1)
     assert (tmp_path / "README.md").exists()
@@ -162,12 +166,14 @@ class Scale(Watcher):
 def test_memory_does_not_grow_with_the_number_of_cells(benchmark: Any, tmp_path: Path) -> None:
     """Of 240 cells in one process the last three quarters take no more than a hundredth of what the first took."""
     breakers = [f"adv-linf:radius={radius}/255,steps=1" for radius in range(1, 5)]
-    (chosen,) = select(suite.read(str(TINY)), noises=["none", "em:steps=1"], breakers=breakers, seeds=range(24))
+    (chosen,) = select_components(
+        read_suite(str(TINY)), noises=["none", "em:steps=1"], breakers=breakers, seeds=range(24)
+    )
     recipe = replace(chosen.recipe, steps=2, evaluations=1)
-    made = plan.plan(replace(chosen, recipe=recipe), *references())
+    made = plan_selection(replace(chosen, recipe=recipe), *references())
     watcher = Scale()
-    run = partial(execute, device="cpu", workers=1, threads=1, every=60)
-    benchmark.pedantic(lambda: run(made, Queue(watcher), tmp_path), rounds=1)
+    run = partial(run_locally, device="cpu", workers=1, threads=1, every=60)
+    benchmark.pedantic(lambda: run(made, JobQueue(watcher), tmp_path), rounds=1)
     assert len(made.cells) == 240
     quarter = watcher.memory[len(watcher.memory) // 4]
     benchmark.extra_info["growth, MB"] = (watcher.memory[-1] - quarter) / 1e6

@@ -16,18 +16,20 @@ from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 from torch.nn import functional as F
 
-from tests.test_executors import planned
-from tests.test_fast_path import plain_pgd
-from uebench import Breaker, Dataset, Recipe, Source, Split, attacks, kit, work
-from uebench.data import load
-from uebench.pixels import Pixels
-from uebench.place import Place
-from uebench.plan import Cell, Protect
-from uebench.registry import registry
-from uebench.seeds import derive
-from uebench.sgd import Training
-from uebench.store import Store
-from uebench.train import build, evaluate
+from tests.compute.test_fast_path import plain_pgd
+from tests.executors.test_local import planned
+from uebench import Breaker, Dataset, Recipe, Source, Split, kit
+from uebench.components.registry import registry
+from uebench.compute.attacks import pgd
+from uebench.compute.optimisation import Training
+from uebench.compute.pixels import Pixels
+from uebench.compute.seeds import derive_seed
+from uebench.compute.train import build_network, evaluate_network
+from uebench.jobs.datasets import load_dataset
+from uebench.jobs.run import run_job
+from uebench.jobs.workspace import Workspace
+from uebench.planning.plan import Cell, Protect
+from uebench.storage.store import Store
 from uebench_plugins.targets.resnet import ResNet8
 
 HOST, SHAPE, BATCH, RADIUS = torch.device("cpu"), (3, 32, 32), 64, 8 / 255
@@ -51,7 +53,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def network() -> Any:
-    return build(ResNet8(), SHAPE, 10, "fp32", HOST, 0)
+    return build_network(ResNet8(), SHAPE, 10, "fp32", HOST, 0)
 
 
 def apart(rounds: int, *works: Callable[[], object]) -> list[float]:
@@ -66,7 +68,7 @@ def apart(rounds: int, *works: Callable[[], object]) -> list[float]:
 
 
 def test_attack_step(benchmark: Any, network: Any, batch: tuple[Tensor, Tensor]) -> None:
-    benchmark(lambda: attacks.pgd(network, *batch, radius=RADIUS, steps=1, step=RADIUS / 4))
+    benchmark(lambda: pgd(network, *batch, radius=RADIUS, steps=1, step=RADIUS / 4))
 
 
 def test_training_step(benchmark: Any, network: Any, batch: tuple[Tensor, Tensor]) -> None:
@@ -99,7 +101,7 @@ def test_noise(benchmark: Any, name: str, tmp_path: Path) -> None:
     def whole() -> None:
         store = next(stores)
         store.prepare()
-        work.do(Protect(Scattered(), "", noise, "fp32", 0), Place(store, HOST), lambda *step: None)  # type: ignore[arg-type]
+        run_job(Protect(Scattered(), "", noise, "fp32", 0), Workspace(store, HOST), lambda *step: None)  # type: ignore[arg-type]
 
     benchmark.pedantic(whole, rounds=3)
     benchmark.extra_info["milliseconds an image and step"] = 1e3 * benchmark.stats.stats.median / (steps * BATCH)
@@ -119,7 +121,7 @@ def test_fast_path_against_the_plain_one(benchmark: Any, network: Any, batch: tu
         optimiser.step()
 
     def fast() -> None:
-        found = attacks.pgd(network, images, labels, radius=RADIUS, steps=10, step=RADIUS / 4, start=images)
+        found = pgd(network, images, labels, radius=RADIUS, steps=10, step=RADIUS / 4, start=images)
         training.step(0, found, labels)
 
     apart(1, slow, fast)
@@ -130,7 +132,7 @@ def test_fast_path_against_the_plain_one(benchmark: Any, network: Any, batch: tu
 
 def test_several_seeds_together(benchmark: Any, batch: tuple[Tensor, Tensor]) -> None:
     """The gradients of three networks in one call, against one after the other, as a run has them."""
-    networks = [build(ResNet8(), SHAPE, 10, "fp32", HOST, seed).network for seed in range(3)]
+    networks = [build_network(ResNet8(), SHAPE, 10, "fp32", HOST, seed).network for seed in range(3)]
     images = torch.stack([batch[0].roll(place, 0) for place in range(3)])
     labels = torch.stack([batch[1].roll(place, 0) for place in range(3)])
     weights, buffers = stack_module_state(networks)  # type: ignore[arg-type]
@@ -185,11 +187,11 @@ def test_the_engine_costs_less_than_two_percent_of_a_cell(benchmark: Any, tmp_pa
     attack = registry().build("breaker", "adv-linf:steps=10")
     (cell,) = (one for one in planned([], [attack]).cells if one.chain[0] == attack)  # type: ignore[list-item]
     recipe = Recipe(steps=150, batch=64, evaluations=1)
-    place = Place(store, HOST)
-    work.do(cell.protect, place, lambda *step: None)
-    data = load(cell.protect.source, "", store)
+    place = Workspace(store, HOST)
+    run_job(cell.protect, place, lambda *step: None)
+    data = load_dataset(cell.protect.source, "", store)
     shape, classes = data.test.images.shape[1:], len(data.classes)
-    seed = derive(cell.protect.seed, "train")
+    seed = derive_seed(cell.protect.seed, "train")
 
     def engine(turn: Callable[[], None]) -> None:
         class Turn(Breaker):
@@ -201,10 +203,10 @@ def test_the_engine_costs_less_than_two_percent_of_a_cell(benchmark: Any, tmp_pa
                 turn()
                 return images
 
-        work.do(Cell(cell.protect, (Turn(), *cell.chain), ResNet8(), recipe), place, lambda *step: None)
+        run_job(Cell(cell.protect, (Turn(), *cell.chain), ResNet8(), recipe), place, lambda *step: None)
 
     def bare() -> Iterator[None]:
-        network = build(ResNet8(), shape, classes, "fp32", HOST, seed)
+        network = build_network(ResNet8(), shape, classes, "fp32", HOST, seed)
         training = Training(network, recipe, len(data.train.labels), seed)
         pixels = Pixels(data.train.images, HOST)
         for step in range(recipe.steps):
@@ -213,7 +215,7 @@ def test_the_engine_costs_less_than_two_percent_of_a_cell(benchmark: Any, tmp_pa
             images = cell.chain[0].attack(network, images, data.train.labels[index], step / recipe.steps)
             training.step(step, images, data.train.labels[index])
             yield
-        evaluate(network, data.test, classes)
+        evaluate_network(network, data.test, classes)
 
     beside(engine, bare())
     shares = benchmark.pedantic(lambda: [beside(engine, bare()) for _ in range(ROUNDS)], rounds=1)

@@ -1,0 +1,139 @@
+"""Our numbers beside the published ones: matched by name, missing where missing, and claims judged by comparisons."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from msgspec import structs
+
+from tests.board.test_tables import made
+from uebench import UserError
+from uebench.board.published import (
+    comparison_table,
+    join_published,
+    judge_claim,
+    judge_claims,
+    measured_cells,
+    read_published,
+)
+from uebench.cli.main import main
+from uebench.components.spec import component_label
+from uebench.planning.selection import resolve_recipe
+from uebench.planning.suite import Claim, read_suite
+from uebench.storage.result import Result
+from uebench.storage.results_file import write_results
+
+TABLE4 = read_suite("rem-table4")
+RECIPE = component_label(resolve_recipe(TABLE4))
+
+
+def result(noise: str, breaker: str, seed: int, percent: float, **other: Any) -> Result:
+    labels = {"dataset": "cifar10", "target": "resnet18", "recipe": RECIPE, "suite": "rem-table4"}
+    one = made("rem", "none", seed, percent / 100, **other)
+    key = f"{noise}/{breaker}/{seed}/{other}"
+    return structs.replace(one, **{**labels, "key": key, "noise": noise, "breaker": breaker, **other})
+
+
+def beside(results: list[Result]) -> pd.DataFrame:
+    theirs = read_published(TABLE4)
+    assert theirs is not None
+    return join_published(theirs, measured_cells(TABLE4, results))
+
+
+def row(table: pd.DataFrame, noise: str, breaker: str) -> dict[str, Any]:
+    found = table[(table.dataset == "cifar10") & (table.noise == noise) & (table.breaker == breaker)]
+    assert len(found) == 1
+    return dict(found.iloc[0])
+
+
+def test_cells_are_matched_by_name_and_seeds_averaged() -> None:
+    table = beside([result("rem", "adv-linf", seed, 40 + 2 * seed) for seed in range(3)])
+    found = row(table, "rem", "adv-linf")
+    assert (found["ours"], found["deviation"], found["seeds"]) == (pytest.approx(42), pytest.approx(2), 3)
+    assert found["difference"] == pytest.approx(42 - found["percent"])
+    assert len(table) == 30
+    assert table["ours"].notna().sum() == 1, "what is not run stays empty"
+
+
+@pytest.mark.parametrize(
+    "other", [{"recipe": "sgd:steps=10"}, {"protected": 0.2}, {"kind": "clean-only"}, {"target": "vgg16"}]
+)
+def test_another_recipe_share_or_network_is_another_cell(other: dict[str, Any]) -> None:
+    assert beside([result("rem", "adv-linf", 0, 40, **other)])["ours"].isna().all()
+
+
+CLAIM = Claim("low below high", lower=["rem"], higher=["rem:eot=false"], breakers=["adv-linf", "none"])
+
+
+def test_a_claim_holds_fails_or_lacks_numbers_pair_by_pair() -> None:
+    results = [
+        result("rem", "adv-linf", 0, 40),
+        result("rem:eot=false", "adv-linf", 0, 41),
+        result("rem", "none", 0, 30),
+        result("rem:eot=false", "none", 0, 30),
+    ]
+    verdict = judge_claim(CLAIM, beside(results), "ours")
+    assert (verdict.holds, verdict.missing) == (1, 2), "CIFAR-100 has no numbers"
+    assert verdict.fails == ["cifar10 / resnet18 / none: rem 30.00, rem:eot=false 30.00"], "equal is not below"
+    assert str(verdict) == "fails (1 of 2, 2 missing)"
+    assert str(judge_claim(CLAIM, beside(results[:2]), "ours")) == "holds (1 of 1, 3 missing)"
+    assert str(judge_claim(CLAIM, beside([]), "ours")) == "not to be told"
+
+
+def test_a_claim_without_breakers_is_about_all_of_them() -> None:
+    theirs = read_published(TABLE4)
+    assert theirs is not None
+    every = judge_claim(replace(CLAIM, breakers=()), theirs, "percent")
+    assert every.holds + len(every.fails) == 6
+    assert every.missing == 0
+
+
+def test_published_numbers_bear_out_their_papers_main_claim() -> None:
+    chosen = read_suite("rem-table1")
+    verdicts = judge_claims(chosen, read_published(chosen), measured_cells(chosen, []))
+    assert verdicts[0]["published"].startswith("holds (27 of 27")
+    assert verdicts[0]["ours"] == "not to be told"
+
+
+def run(tmp_path: Path, *words: str) -> str:
+    path = tmp_path / "rem-table4" / "results.jsonl"
+    write_results(path, {one.key: one for one in [result("rem", "adv-linf", seed, 40 + seed) for seed in range(3)]})
+    done = CliRunner().invoke(main, ["compare", "rem-table4", "--boards", str(tmp_path), *words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_command_prints_every_form(tmp_path: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(run(tmp_path, "--format", "csv"))))
+    assert len(rows) == 30
+    assert [one["ours"] for one in rows if one["ours"]] == ["41.00"]
+    markdown = run(tmp_path, "--format", "markdown")
+    assert "| cifar10 | rem | adv-linf | resnet18 | " in markdown
+    assert "41.00 ± 1.00" in markdown
+    latex = run(tmp_path, "--format", "latex")
+    assert latex.count(r"\begin{tabular}") == 2
+    assert r"adv\_radius" in latex
+    table = run(tmp_path)
+    assert "published and ours, in percent" in table
+    assert "With the expectation REM protects better than without" in table
+
+
+def test_doubt_is_marked() -> None:
+    head, rows = comparison_table(beside([]))
+    doubted = [one for one in rows if one[head.index("in doubt")]]
+    assert doubted
+    assert all(one[head.index("published")].endswith("*") for one in doubted)
+    assert not any(one[head.index("published")].endswith("*") for one in rows if one not in doubted)
+
+
+def test_a_suite_without_published_numbers_is_said_and_one_with_claims_only_is_judged() -> None:
+    with pytest.raises(UserError, match="suite demo has no published numbers"):
+        read_published(read_suite("demo"))
+    assert read_published(read_suite("sem-cifar10")) is None

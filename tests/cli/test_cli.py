@@ -1,0 +1,129 @@
+"""The command line as a person meets it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.conftest import TINY
+from uebench.cli.main import main
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: str) -> Result:
+        done = CliRunner().invoke(main, words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done
+
+    return command
+
+
+SMALL = ("run", str(TINY), "--noise", "em", "--breaker", "adv-linf", "--workers", "1")
+
+
+def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
+    output = call(*SMALL).output
+    assert re.search(r"^\d\d:\d\d:\d\d start  making em for digits, seed 0$", output, re.MULTILINE)
+    assert re.search(r"done   em / adv-linf on smallcnn, seed 0: [\d.]+ %  \[1 of 4 cells\]", output)
+    assert output.rstrip().endswith("Board: leaderboards/tiny/README.md")
+    folder = tmp_path / "leaderboards" / "tiny"
+    assert "| [tiny](tiny/README.md) | A suite that runs in seconds |" in (folder.parent / "README.md").read_text()
+    written = {path.name for path in folder.iterdir()}
+    assert written == {"results.jsonl", "noises.csv", "noises.tex", "breakers.csv", "README.md", "gallery"}
+    rows = list(csv.DictReader((folder / "noises.csv").open()))
+    em = next(row for row in rows if row["noise"] == "em")
+    assert (em["rank"], em["status"], em["seeds"]) == ("1", "provisional", "1")
+    assert float(em["noise_linf"]) == pytest.approx(32 / 255, abs=1e-6)
+
+
+def test_ranking_again_rebuilds_the_same_files(call: Call, tmp_path: Path) -> None:
+    call(*SMALL)
+    folder = tmp_path / "leaderboards" / "tiny"
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    for name in ("noises.csv", "noises.tex", "breakers.csv", "README.md"):
+        (folder / name).unlink()
+    call("rank", str(TINY))
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+
+
+def test_a_dry_run_shows_every_job_and_writes_nothing(call: Call, tmp_path: Path) -> None:
+    output = call(*SMALL, "--dry-run").output
+    assert "2 noises and 4 cells; 6 of 6 jobs to do" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_finished_is_not_done_again_when_the_product_grows(call: Call) -> None:
+    call(*SMALL)
+    output = call(*SMALL, "--noise", "none", "--breaker", "adv-linf:radius=1/255").output
+    started = re.findall(r"start  (.*)", output)
+    assert started == [f"{noise} / adv-linf:radius=1/255 on smallcnn, seed 0" for noise in ("none", "em")]
+
+
+def test_other_numbers_on_record_are_kept_and_said_every_time(call: Call, tmp_path: Path) -> None:
+    call(*SMALL)
+    path = tmp_path / "leaderboards" / "tiny" / "results.jsonl"
+    own = path.read_text()
+    lines = [json.loads(line) for line in own.splitlines()]
+    for line in lines:
+        line["suite"] = "elsewhere"  # a name is no number
+    lines[2]["ssim"] /= 2
+    path.write_text("".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines))
+    theirs = path.read_bytes()
+    for _ in range(2):
+        output = call(*SMALL).output
+        assert "start " not in output
+        assert output.count("note: other numbers on record") == 1
+        assert path.read_bytes() == theirs
+    path.unlink()
+    assert "on record" not in call(*SMALL).output
+    assert path.read_text() == own
+
+
+def test_plugins_lists_everything_with_its_origin(call: Call) -> None:
+    output = call("plugins").output
+    for name in ("em", "rem", "sem", "adv-linf", "smallcnn", "resnet18", "digits", "folder"):
+        assert re.search(rf"│ {name} +│ .*│ uebench ", output), name
+
+
+def test_plugins_describes_one_with_units_and_paper(call: Call) -> None:
+    output = call("plugins", "rem").output
+    assert "Fu et al., Robust Unlearnable Examples" in output
+    assert re.search(
+        r"adv_radius +│ L-inf radius of the perturbations +│ +float +│ +4/255 +│ +pixel range \[0, 1\]", output
+    )
+
+
+def test_check_reports_rule_by_rule(call: Call) -> None:
+    output = call("check", "none", "--suite", str(TINY)).output
+    assert "noise none" in output
+    assert "breaker none" in output
+    assert re.search(r"pass │ same seed, same bytes", output)
+
+
+@pytest.mark.parametrize(("word", "status"), [("--version", 0), ("nonsense", 2)])
+def test_the_process_ends_at_once_but_what_was_to_be_done_at_its_end_is_done(word: str, status: int) -> None:
+    program = "import atexit; atexit.register(print, 'done'); from uebench.cli import script; script()"
+    ended = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True)
+    assert ended.returncode == status
+    assert ended.stdout.endswith("done\n")
+    assert bool(ended.stderr) == (status > 0)
+
+
+@pytest.mark.parametrize(("words", "looked"), [("--version", False), ("check smallcnn", True)])
+def test_garbage_is_looked_for_where_networks_compute(words: str, looked: bool) -> None:
+    program = "import atexit, gc; from uebench import cli; atexit.register(lambda: print(gc.isenabled())); cli.script()"
+    ended = subprocess.run([sys.executable, "-c", program, *words.split()], capture_output=True, text=True, check=True)
+    assert ended.stdout.endswith(f"{looked}\n")

@@ -1,0 +1,144 @@
+"""Where jobs run: what a dying process, a failing job or a busy neighbour does to the rest of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.conftest import TINY
+from uebench import Breaker, Context, Noise, UserError
+from uebench.components.registry import registry
+from uebench.executors.local import choose_devices, run_locally
+from uebench.executors.scheduler import JobQueue, attempt_job
+from uebench.jobs.workspace import Workspace
+from uebench.planning.plan import Job, Plan, plan_selection
+from uebench.planning.selection import Selection, select_components
+from uebench.planning.suite import read_suite
+from uebench.storage.result import Result
+from uebench.storage.store import Store
+
+
+class Dies(Breaker):
+    """Kill the process it runs in."""
+
+    name = "dies"
+
+    def filter(self, images: Tensor, labels: Tensor) -> Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return images
+
+
+class Bug(Noise):
+    """Fail as code fails."""
+
+    name = "bug"
+
+    def make(self, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        return {}["key"]
+
+
+class Watcher:
+    """A listener that takes notes."""
+
+    def __init__(self) -> None:
+        self.begun: list[Job] = []
+        self.reasons: list[tuple[str, str]] = []
+        self.lines: list[str] = []
+        self.counts: list[tuple[int, int]] = []
+
+    def started(self, job: Job) -> None:
+        self.begun.append(job)
+
+    def stepped(self, job: Job, step: int, count: int, loss: float | None) -> None:
+        self.counts.append((step, count))
+
+    def ended(self, job: Job, outcome: Result | bool) -> None:
+        assert outcome
+
+    def failed(self, job: Job, reason: str, trace: str) -> None:
+        self.reasons.append((reason, trace))
+
+    def said(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def planned(noises: list[Noise], breakers: list[Breaker]) -> Plan:
+    (selection,) = select_components(read_suite(str(TINY)))
+    nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
+    chosen = Selection(
+        selection.suite,
+        selection.sources,
+        noises,
+        [(one,) for one in breakers],
+        selection.targets,
+        selection.recipe,
+        [0],
+    )
+    return plan_selection(chosen, nothing, (plain,), [""])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_bug_shows_its_trace_and_fails_its_cells_only(tmp_path: Path, workers: int) -> None:
+    watcher = Watcher()
+    queue = JobQueue(watcher)
+    run_locally(planned([Bug()], []), queue, tmp_path, device="cpu", workers=workers, threads=1, every=60)
+    assert [one.noise for one in queue.results.values()] == ["none"]
+    ((reason, trace),) = watcher.reasons
+    assert reason == "KeyError: 'key'"
+    assert 'return {}["key"]' in trace
+    assert sorted(queue.failures.values()) == ["KeyError: 'key'", "what it needs failed: KeyError: 'key'"]
+    assert watcher.counts[-1][0] == watcher.counts[-1][1]
+
+
+def test_a_process_that_dies_fails_its_cell_and_is_replaced(tmp_path: Path) -> None:
+    watcher = Watcher()
+    queue = JobQueue(watcher)
+    both = [Dies(), registry().build("breaker", "adv-linf:steps=1")]
+    run_locally(planned([], both), queue, tmp_path, device="cpu", workers=2, threads=1, every=60)  # type: ignore[arg-type]
+    assert {one.breaker for one in queue.results.values()} == {"none", "adv-linf:steps=1"}
+    assert watcher.reasons == [("its process died (exit code -9); out of memory?", "")]
+
+
+def test_a_job_held_by_another_process_is_put_off_and_said(tmp_path: Path) -> None:
+    made = planned([], [])
+    (cell,) = made.cells
+    watcher = Watcher()
+    queue = JobQueue(watcher, [cell])
+    with Store(tmp_path).lock(cell.key):
+        job = queue.take()
+        assert job
+        queue.close(job, *attempt_job(job, Workspace(Store(tmp_path), torch.device("cpu")), print))
+    assert queue.jobs == [cell]
+    assert watcher.lines == ["another process is at work on a job of this run; waiting for it"]
+    assert queue.take() is None, "not before a moment has passed"
+
+
+def test_a_job_is_put_off_whose_need_another_process_is_at(tmp_path: Path) -> None:
+    """It would be silent for as long as that takes, and be ended for it."""
+    (cell,) = planned([], []).cells
+    place = Workspace(Store(tmp_path), torch.device("cpu"))
+    with Store(tmp_path).lock(cell.protect.key):
+        assert attempt_job(cell, place, print) == ("busy", cell.protect.key)
+    assert "failed" not in "".join(path.read_text() for path in (tmp_path / "half").glob("*.log"))
+
+
+def test_that_a_job_waits_for_another_of_the_same_run_is_not_said(tmp_path: Path) -> None:
+    (cell,) = planned([], []).cells
+    watcher, place = Watcher(), Workspace(Store(tmp_path), torch.device("cpu"))
+    queue = JobQueue(watcher, [cell.protect, cell])
+    assert queue.take() == cell.protect
+    with place.store.lock(cell.protect.key):
+        queue.close(cell, *attempt_job(cell, place, print))
+    assert not watcher.lines
+
+
+def test_devices_are_those_that_are_there() -> None:
+    assert choose_devices("cpu") == ["cpu"]
+    assert choose_devices()
+    with pytest.raises(UserError, match="no device 'cuda:99' here"):
+        choose_devices("cuda:99")

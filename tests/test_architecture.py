@@ -1,0 +1,110 @@
+"""Who may import whom: packages of the engine lie on layers, and the engine knows no plug-in."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import uebench
+from tests.conftest import ROOT
+from uebench.components.registry import registry
+
+ENGINE, BUILT_INS = ROOT / "uebench", ROOT / "plugins" / "uebench_plugins"
+LAYERS = [
+    {"components"},
+    {"compute", "planning", "storage"},
+    {"jobs", "board"},
+    {"executors", "site", "authoring"},
+    {"submission"},
+    {"cli"},
+]
+"""A package imports itself and packages on lower layers, in this order."""
+PUBLIC = {"__init__": {"components"}, "kit": {"components", "compute"}, "check": {"authoring"}, "__main__": {"cli"}}
+"""What each file of the public API imports."""
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the full name of everything that a module imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def allowed(path: Path) -> set[str]:
+    """Return the packages that a module of the engine may import."""
+    package = path.relative_to(ENGINE).parts[0]
+    if path.parent == ENGINE:
+        return PUBLIC[path.stem]
+    layer = next(number for number, packages in enumerate(LAYERS) if package in packages)
+    return {package}.union(*LAYERS[:layer])
+
+
+def test_the_engine_is_its_public_files_and_packages() -> None:
+    assert {path.stem for path in ENGINE.glob("*.py")} == set(PUBLIC)
+    assert {path.parent.name for path in ENGINE.glob("*/__init__.py")} == set.union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", sorted(ENGINE.rglob("*.py")), ids=lambda path: "-".join(path.parts[-2:]))
+def test_a_package_imports_lower_layers_only(path: Path) -> None:
+    for name in imports(path):
+        root, _, rest = name.partition(".")
+        assert root != "uebench_plugins", f"{path} imports {name}"
+        if root == "uebench" and rest and name != "uebench.__version__":
+            assert rest.partition(".")[0] in allowed(path), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", [*ENGINE.rglob("*.py"), *BUILT_INS.rglob("*.py")], ids=lambda path: path.stem)
+def test_every_module_opens_with_a_sentence(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_a_public_name_is_defined_once_in_the_engine() -> None:
+    places = defaultdict(set)
+    for path in ENGINE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [getattr(node, "name", "")]
+            if isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+            for name in names:
+                if name and not name.startswith("_"):
+                    places[name].add(str(path.relative_to(ENGINE)))
+    assert not {name: sorted(found) for name, found in places.items() if len(found) > 1}
+
+
+@pytest.mark.parametrize("path", sorted(BUILT_INS.rglob("*.py")), ids=lambda path: f"{path.parent.stem}-{path.stem}")
+def test_built_ins_use_the_engine_as_a_stranger_would(path: Path) -> None:
+    for name in imports(path):
+        if name.split(".")[0] == "uebench":
+            public = name.removeprefix("uebench.").partition(".")[0]
+            assert name == "uebench" or public == "kit" or public in uebench.__all__, f"{path} imports {name}"
+
+
+def test_the_engine_names_no_component() -> None:
+    names = {name for entries in registry().entries.values() for name in entries}
+    names -= {"none", "cuda"}  # the second is also what torch calls a device
+    own = {entry.cls.__name__ for entries in registry().entries.values() for entry in entries.values()}
+    for path in sorted(ENGINE.rglob("*")):
+        if path.suffix not in {".py", ".toml", ".html", ".jinja"}:
+            continue
+        text = path.read_text()
+        assert "uebench_plugins" not in text, path
+        if path.suffix != ".py":
+            told = names - ({"file", "folder"} if path.suffix == ".jinja" else set())  # words of its prose
+            assert not re.findall(rf"\b({'|'.join(told)})\b", text), path
+            continue
+        for node in ast.walk(ast.parse(text)):
+            documented = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and not documented:
+                assert node.value not in names, f"{path}:{node.lineno} names {node.value}"
+            if isinstance(node, ast.Name | ast.Attribute):
+                name = node.id if isinstance(node, ast.Name) else node.attr
+                assert name not in own, f"{path}:{node.lineno} names {name}"

@@ -1,0 +1,1 @@
+"""For authors of plug-ins: the contract, a scaffold, a simulated device."""

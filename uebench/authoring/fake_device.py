@@ -1,0 +1,136 @@
+"""A second device, played by the processor: finds a tensor that a component makes on the wrong one, without a GPU."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+
+DEVICE = torch.device("meta")
+"""What the device calls itself: one that torch knows and has no memory for, so nothing takes place there unseen."""
+CPU = torch.device("cpu")
+_aten = torch.ops.aten
+_MOVES = {_aten.copy_.default, _aten._to_copy.default}
+_INDEXES = {
+    _aten.index.Tensor,
+    _aten.index_put.default,
+    _aten.index_put_.default,
+    _aten._index_put_impl_.default,
+    _aten._unsafe_index.Tensor,
+}
+"""What takes an index from the host; all else wants its tensors in one place."""
+
+_FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, Tensor.new_tensor)
+_BY_INDEX = (Tensor.__getitem__, Tensor.__setitem__)
+
+
+class _Away(Tensor):
+    """A tensor that says it is on the device, around the one here that holds its values."""
+
+    here: Tensor
+
+    @staticmethod
+    def __new__(cls, here: Tensor) -> _Away:
+        made: _Away = Tensor._make_wrapper_subclass(
+            cls,
+            here.size(),
+            strides=here.stride(),
+            storage_offset=here.storage_offset(),
+            dtype=here.dtype,
+            device=DEVICE,
+        )
+        made.here = here
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def __torch_dispatch__(cls, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        return _perform(operation, args, kwargs or {})
+
+    def tolist(self) -> Any:
+        """Return the values as Python numbers; torch refuses that for a class of tensors."""
+        return self.here.tolist()
+
+
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _perform(operation, args, kwargs or {})
+
+
+class _Numbers(TorchFunctionMode):
+    """Makes a tensor of Python numbers here and moves it; torch itself would drop the numbers."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in _BY_INDEX:
+            index = tree_map(lambda one: torch.as_tensor(one) if _numbers(one) else one, args[1], is_leaf=_numbers)
+            return function(args[0], index, *args[2:])
+        if function not in _FROM_NUMBERS:
+            return function(*args, **kwargs)
+        like = args[0].device if args and isinstance(args[0], Tensor) else None
+        wanted = kwargs.pop("device", None) or like
+        made = function(*_here(args), **kwargs)
+        return made if wanted is None else made.to(wanted)
+
+
+def _perform(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Do an operation on the tensors here; its result is where torch would put it."""
+    wanted = kwargs.get("device")
+    there = _refuse_mixed(operation, args, kwargs) if wanted is None else torch.device(wanted) == DEVICE
+    inner = {**kwargs, "device": CPU} if there and wanted is not None else kwargs
+    found = operation(*_here(args), **_here(inner))
+    if not there:
+        return found
+    wrapped = tree_map_only(Tensor, _Away, found)
+    return return_and_correct_aliasing(operation, args, kwargs, wrapped)  # type: ignore[no-untyped-call]
+
+
+def _numbers(index: Any) -> bool:
+    """Tell whether an index is of numbers that are to be moved."""
+    if isinstance(index, list):
+        return bool(index) and all(isinstance(one, int) for one in index)
+    return isinstance(index, np.ndarray)
+
+
+def _here(values: Any) -> Any:
+    return tree_map_only(_Away, lambda one: one.here, values)
+
+
+def _refuse_mixed(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether an operation takes place on the device; raises `RuntimeError` for tensors in two places.
+
+    As on a GPU, single numbers come along from the host, and so does the index of a tensor on the device.
+    """
+    if operation in _MOVES:
+        return isinstance(args[0], _Away)
+    if operation in _INDEXES and isinstance(args[0], _Away):
+        args, kwargs = [args[0], *args[2:]], {}
+    tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+    there = any(isinstance(one, _Away) for one in tensors)
+    if there and any(one.dim() and not isinstance(one, _Away) for one in tensors):
+        raise RuntimeError(f"{operation} takes tensors on two devices")
+    return there
+
+
+@contextmanager
+def simulated_device() -> Iterator[torch.device]:
+    """Lend the device: what is created on it or moved to it computes as ever, but only with what is there too."""
+    enter = torch.autocast.__init__
+
+    def autocast(self: torch.autocast, device_type: str, *args: Any, **options: Any) -> None:
+        enter(self, CPU.type if device_type == DEVICE.type else device_type, *args, **options)
+
+    played = mock.patch.object(torch.autocast, "__init__", autocast)
+    with warnings.catch_warnings(), played, _Operations(), _Numbers():  # type: ignore[no-untyped-call]
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
+        yield DEVICE

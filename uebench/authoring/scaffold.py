@@ -1,0 +1,71 @@
+"""Writes the package of a new plug-in: a small method that works, the contract as its test, and what to do next."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import os
+import re
+import shutil
+from pathlib import Path
+
+import jinja2
+
+from uebench.components.errors import UserError
+from uebench.components.registry import registry
+from uebench.storage.atomic_files import reporting_write_errors
+
+TEMPLATES = Path(__file__).parent / "templates"
+PACKAGE_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+def create_plugin(kind: str, name: str, into: Path) -> Path:
+    """Write the folder `name` into another one and return it; raises `UserError` for a name that cannot be taken.
+
+    It appears at once when all is written.
+    """
+    module = name.replace("-", "_")
+    title = "".join(part.capitalize() for part in name.split("-"))
+    _refuse(kind, name, module, title)
+    folder, scratch = into / name, into / f".{name}.{os.getpid()}"
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"{folder} exists already; choose another name, or another folder with --into")
+    texts = _rendered(kind, name=name, module=module, title=title)
+    with reporting_write_errors(folder):
+        try:
+            for path, text in texts.items():
+                (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+                (scratch / path).write_text(text, "utf-8")
+            os.rename(scratch, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _refuse(kind: str, name: str, module: str, title: str) -> None:
+    if not PACKAGE_NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} is no name: expected lower-case letters, digits and single hyphens, with a letter first"
+        )
+    if keyword.iskeyword(module) or keyword.iskeyword(title):
+        raise UserError(f"{name!r} is a word of Python, which no module or class can be called; choose another name")
+    if name in registry().entries[kind]:
+        entry = registry().entries[kind][name]
+        raise UserError(f"the {kind} name {name} is taken by {entry.distribution} {entry.release}")
+    there = importlib.util.find_spec(module)
+    if there and there.origin:  # a folder without modules has none
+        raise UserError(f"a module {module} is installed already, from {there.origin}; choose another name")
+
+
+def _rendered(kind: str, **names: str) -> dict[str, str]:
+    """Return the text of every file, by its path in the package."""
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    paths = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        f"{kind}.py": f"{names['module']}.py",
+        "tests/test.py": f"tests/test_{names['module']}.py",
+    }
+    return {path: templates.get_template(f"{own}.jinja").render(kind=kind, **names) for own, path in paths.items()}

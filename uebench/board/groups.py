@@ -1,0 +1,62 @@
+"""Which results may be compared with each other, by which cells a suite ranks them, and the class of a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from uebench.components.registry import idle_component, registry
+from uebench.components.spec import canonical_text
+from uebench.planning.selection import build_chain, chain_label_in_suite, label_in_suite
+from uebench.planning.suite import Suite
+from uebench.storage.result import Result
+
+BUDGET_NAMES = (8, 16, 32)
+"""L-inf budget classes, in 1/255."""
+BUDGET_CLASSES = (*(f"L-inf {bound}/255" for bound in BUDGET_NAMES), "L2", "L0", "unbounded")
+"""Budget classes, in the order in which they are shown; each is ranked by itself."""
+
+
+def budget_class(norm: str, linf: float) -> str:
+    """Return the budget class of a noise: its norm, and for L-inf the largest change measured on the 8-bit images."""
+    if norm in ("l2", "l0"):
+        return norm.upper()
+    for bound, name in zip(BUDGET_NAMES, BUDGET_CLASSES, strict=False):
+        if norm == "linf" and round(linf * 255) <= bound:  # 8-bit images differ by whole steps
+            return name
+    return BUDGET_CLASSES[-1]
+
+
+def comparable_groups(results: Iterable[Result]) -> list[list[Result]]:
+    """Return the comparable groups of results: those of one data set, recipe, protected share and kind.
+
+    The whole clean set is the reference for every share, and so ends a group of any other.
+    """
+    found = dict[tuple[Any, ...], list[Result]]()
+    for one in sorted(results, key=lambda one: one.key):
+        texts = one.parameters
+        group = (texts["dataset"], texts["content"], texts["recipe"], one.kind, -one.protected)
+        found.setdefault(group, []).append(one)
+    for *same, kind, share in sorted(found):
+        if kind == "mixed" and share > -1:
+            whole = found.get((*same, kind, -1.0), [])
+            found[*same, kind, share] += [one for one in whole if one.parameters["noise"] == idle_component("noise")]
+    return [found[group] for group in sorted(found)]
+
+
+def group_setting(one: Result) -> str:
+    """Return what the results of a group have in common but the recipe."""
+    return one.dataset + ("" if one.protected == 1 else f", {one.protected:.0%} protected ({one.kind})")
+
+
+def group_title(one: Result) -> str:
+    """Return what the results of a group have in common."""
+    return f"{group_setting(one)}, recipe {one.recipe}"
+
+
+def required_labels(part: Suite) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the labels of a cross product's required breakers and targets by canonical text."""
+    chains = [build_chain(part, text) for text in part.required_breakers]
+    breakers = {"+".join(canonical_text(one) for one in made): chain_label_in_suite(part, made) for made in chains}
+    built = [registry().build("target", text, part.defaults) for text in part.required_targets]
+    return breakers, {canonical_text(one): label_in_suite(part, "target", one) for one in built}

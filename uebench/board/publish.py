@@ -1,0 +1,201 @@
+"""Writes a board's files: `noises.csv`, `.tex`, `breakers.csv`, `README.md`, and a table inside another document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from msgspec import structs
+
+from uebench.board.ranking import Board, rank_results
+from uebench.board.tables import (
+    breaker_columns,
+    breaker_matrix,
+    breaker_table,
+    csv_table,
+    escape_markdown,
+    latex_table,
+    markdown_grid,
+    markdown_table,
+    noise_table,
+    recipe_table,
+    target_table,
+)
+from uebench.components.errors import UserError
+from uebench.components.spec import chain_label
+from uebench.planning.job_names import cell_labels
+from uebench.planning.plan import Cell
+from uebench.planning.selection import Selection, chain_label_in_suite
+from uebench.planning.suite import Suite
+from uebench.storage.atomic_files import write_atomically
+from uebench.storage.history import Rulings, current_rulings, read_history
+from uebench.storage.result import Result
+from uebench.storage.results_file import read_results
+
+READING_TEXT = """\
+**Residual protection** ranks the noises: accuracy of plain training on clean images minus the highest accuracy that any
+required breaker reaches on the protected ones, in points, with its 95 % interval over seeds. Noises whose intervals
+overlap share a **band**. **Gap** is the clean accuracy under a breaker minus the protected accuracy under the same
+breaker, the smallest over required breakers. **Highest** is the most that any breaker on the board recovers, required
+or not. Accuracies are those of the last step on the clean test set, in percent, mean ± standard deviation over seeds,
+alone where there is one. Fewer than three seeds make an entry *provisional*. PSNR and SSIM are measured on the released
+8-bit images.
+"""
+TARGETS_TEXT = "Every target: the accuracy under the required breaker that recovers most there"
+RECIPES_TEXT = """\
+How alike two recipes order the noises that both have been used on: Kendall's tau is 1 where the orders are the same and
+-1 where one is the other reversed. Beside itself a recipe is compared seed by seed, and tau is the mean over their
+pairs: what chance leaves of an order. The times are those of training one network.
+"""
+INDEX_TEXT = """\
+# Leaderboards
+
+Generated; one folder a suite, each with its record, `results.jsonl`, one line a trained network. Every other file but
+`history.jsonl` follows from the record.
+
+"""
+RULES_TEXT = """
+## What the numbers mean
+
+A noise is ranked by its residual protection: accuracy of plain training on clean images minus the highest accuracy that
+a breaker reaches on the protected ones. Required breakers count for every noise, others from the day they were accepted
+against it. An entry needs every required cell; three seeds rank it, fewer make it provisional. Accuracies are those of
+the last step on clean test images.
+
+## How to hand in
+
+`uebench submit SUITE --noise NAME --into FILE.zip` after `uebench run SUITE --noise NAME`, or with `--breaker NAME` for
+a breaker against noises that are listed; then send the file in a pull request or an issue. A maintainer runs
+`uebench verify`, which imports nothing from it, and `uebench accept`. Badges say how far an entry was looked at:
+*claimed* (handed in), *valid* (complete, unchanged, plausible, references as on the board), *re-run* (a sample of its
+cells, drawn by the maintainer, run again and found the same). No badge: run by the maintainers. Two accuracies of a
+cell are the same when they lie within three standard deviations of the difference between two runs,
+sqrt(2 (s² + p (1 - p) / n)): s is the deviation over the cell's seeds, p their mean, n the number of test images.
+
+## Disputes and withdrawals
+
+Whoever doubts a number runs its cell again, or hands in a breaker that recovers more. Numbers that differ for one cell
+are never averaged: those on record stay until people have found out why. An entry that falls is withdrawn with its
+reason; it keeps its row and loses its rank. `history.jsonl` has every decision with its date and the values before and
+after it, and is only ever added to. A corrected noise comes back under a raised version.
+"""
+
+
+GENERATED_FILES = ("noises.csv", "noises.tex", "breakers.csv", "README.md")
+"""What `publish` writes."""
+GALLERY = "gallery"
+"""The folder of pictures; they come with the noises and are no part of the record."""
+
+
+def picture_name(name: str) -> str:
+    """Return the name, in a board's gallery, of the picture of a noise."""
+    return f"{re.sub(r'[^a-z0-9.=-]+', '_', name)}.png"
+
+
+def write_gallery(folder: Path, galleries: Mapping[str, bytes]) -> None:
+    """Write pictures of noises, by name, into a board's gallery."""
+    for name, content in galleries.items():
+        write_atomically(folder / GALLERY / picture_name(name), content)
+
+
+def publish_board(folder: Path, suite: Suite, boards: Sequence[Board]) -> None:
+    """Write every generated file of a board's folder; its page shows the pictures that hang in its gallery."""
+    for name in ("noises", "breakers"):
+        parts = [getattr(board, name).assign(board=board.title) for board in boards]
+        text = csv_table(pd.concat(parts), 6) if parts else ""
+        write_atomically(folder / f"{name}.csv", text.encode())
+    sheets = [f"% {' '.join(board.title.split())}\n{latex_table(*noise_table(board))}" for board in boards]
+    write_atomically(folder / "noises.tex", "\n".join(sheets).encode())  # each title is a comment, and so one line
+    parts = [
+        f"# {suite.title}\n\nSuite `{suite.name}`. Generated by `uebench rank {suite.name}` from `results.jsonl`.\n"
+    ]
+    parts.append(READING_TEXT)
+    for board in boards:
+        parts += [f"## {escape_markdown(board.title)}\n", markdown_table(*noise_table(board))]
+        if len(breaker_columns(board, required=False)) > len(breaker_columns(board, required=True)):
+            parts += ["Every breaker; in parentheses what no rank needs:\n", markdown_table(*breaker_matrix(board))]
+        if len(board.targets) > 1:
+            parts += [f"{TARGETS_TEXT}; in parentheses what no rank needs:\n", markdown_table(*target_table(board))]
+        parts += [
+            "Breakers, by the mean accuracy they recover over all ranked noises:\n",
+            markdown_table(*breaker_table(board)),
+        ]
+    alike = recipe_table(boards)
+    if alike[1]:
+        parts += [f"## Recipes\n\n{RECIPES_TEXT}", markdown_table(*alike)]
+    pictures = sorted((folder / GALLERY).glob("*.png"))
+    if pictures:
+        parts.append(
+            "## Gallery\n\nAn image of each class, clean and protected, and the noise, amplified to the full range.\n"
+        )
+        parts += [f"{path.stem}\n\n![{path.stem}]({GALLERY}/{path.name})\n" for path in pictures]
+    write_atomically(folder / "README.md", "\n".join(parts).encode())
+
+
+def write_index(boards: Path) -> None:
+    """Write the list of every board in a folder of boards."""
+    pages = sorted(boards.glob("*/README.md"))
+    titles = [page.read_text("utf-8").partition("\n")[0].removeprefix("# ") for page in pages]
+    names = [page.parent.name for page in pages]
+    rows = [
+        [f"[{name}]({name}/README.md)", title.replace("|", "\\|")] for name, title in zip(names, titles, strict=True)
+    ]
+    write_atomically(
+        boards / "README.md", (INDEX_TEXT + markdown_grid([["suite", "what it is"], *rows]) + RULES_TEXT).encode()
+    )
+
+
+def _replaced(text: str, block: re.Match[str]) -> str:
+    return block[1] + text + block[2]
+
+
+BLOCKS = {"board": noise_table, "breakers": breaker_matrix, "targets": target_table}
+"""The tables of each board that a document may hold, between `<!-- NAME: SUITE -->` and `<!-- end -->`."""
+
+
+def insert_tables(document: Path, suite: Suite, boards: Sequence[Board]) -> None:
+    """Replace the blocks of a suite in a document by its tables; raises `UserError` where there is none."""
+    try:
+        text = document.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {document}: {error}") from None
+    found = 0
+    contents = {name: [make(board) for board in boards] for name, make in BLOCKS.items()}
+    contents["recipes"] = [recipe_table(boards)]
+    for name, made in contents.items():
+        block = re.compile(rf"(<!-- {name}: {re.escape(suite.name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+        content = "\n".join(markdown_table(*one) for one in made)
+        text, count = block.subn(partial(_replaced, content), text)
+        found += count
+    if not found:
+        raise UserError(f"{document} has no block <!-- board: {suite.name} --> ... <!-- end -->")
+    write_atomically(document, text.encode())
+
+
+def read_board(boards: Path, suite: Suite) -> tuple[dict[str, Result], Rulings]:
+    """Return the results of a board by key, and what was decided about it."""
+    folder = boards / suite.name
+    return read_results(folder / "results.jsonl"), current_rulings(read_history(folder))
+
+
+def rebuild_board(folder: Path, suite: Suite, results: Mapping[str, Result]) -> list[Board]:
+    """Rank a board's results under the decisions in its history, and write every generated file; returns the boards."""
+    boards = rank_results(suite, results.values(), current_rulings(read_history(folder)))
+    publish_board(folder, suite, boards)
+    write_index(folder.parent)
+    return boards
+
+
+def label_result(selection: Selection, cell: Cell, result: Result) -> Result:
+    """Return a result with the names that this suite gives its parts."""
+    names = dict(vars(cell_labels(selection, cell)))
+    if result.chosen:
+        called = {
+            chain_label(one.cell.chain): chain_label_in_suite(selection.suite, one.cell.chain) for one in cell.trials
+        }
+        names |= {"chosen": called[result.chosen]}
+        names |= {"trials": {called[name]: accuracy for name, accuracy in result.trials.items()}}
+    return structs.replace(result, suite=selection.suite.name, parameters=cell.parameters, **names)

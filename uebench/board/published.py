@@ -1,0 +1,154 @@
+"""Puts a board's numbers beside the published ones, cell by cell, and says which of a paper's claims they bear out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from uebench.components.errors import UserError
+from uebench.components.grammar import nearest_match
+from uebench.components.registry import plugin_folders
+from uebench.components.spec import component_label
+from uebench.planning.selection import resolve_recipe
+from uebench.planning.suite import Claim, Suite
+from uebench.storage.result import Result
+
+CELL_COLUMNS = ["dataset", "noise", "breaker", "target", "protected", "kind"]
+"""What a published number and a result are matched by: the names that the suite gives."""
+COMPARISON_COLUMNS = [*CELL_COLUMNS, "percent", "source", "doubt"]
+
+
+def published_files() -> dict[str, Path]:
+    """Return the files of published numbers that plug-ins bring in their `published` folder, by suite."""
+    return {path.stem: path for folder in plugin_folders("published") for path in sorted(folder.glob("*.csv"))}
+
+
+def read_published(suite: Suite) -> pd.DataFrame | None:
+    """Return the published cells of a suite, `percent` from 0 to 100; None where there are claims only.
+
+    Raises `UserError` where there is nothing to compare with.
+    """
+    path = published_files().get(suite.name)
+    if path is None and not suite.claims:
+        raise UserError(f"suite {suite.name} has no published numbers{nearest_match(suite.name, published_files())}")
+    if path is None:
+        return None
+    types = {column: float if column in ("percent", "protected") else str for column in COMPARISON_COLUMNS}
+    table = pd.read_csv(path, dtype=types, keep_default_na=False)
+    if list(table.columns) != COMPARISON_COLUMNS:
+        raise UserError(f"{path} must have the columns {', '.join(COMPARISON_COLUMNS)}")
+    if table.duplicated(CELL_COLUMNS).any():
+        raise UserError(f"{path} has a cell twice")
+    return table
+
+
+def measured_cells(suite: Suite, results: Iterable[Result]) -> pd.DataFrame:
+    """Return mean, deviation over seeds and number of seeds, in percent, of every cell run by the suite's recipe."""
+    recipes = {component_label(resolve_recipe(part)) for part in suite.parts}
+    rows = [
+        {**{name: getattr(one, name) for name in CELL_COLUMNS}, "ours": 100 * one.test_accuracy}
+        for one in results
+        if one.recipe in recipes
+    ]
+    table = pd.DataFrame(rows, columns=[*CELL_COLUMNS, "ours"])
+    found = table.groupby(CELL_COLUMNS)["ours"].agg(["mean", "std", "count"]).reset_index()
+    return found.rename(columns={"mean": "ours", "std": "deviation", "count": "seeds"})
+
+
+def join_published(theirs: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Return the published cells in their order, each with ours; what is not run stays empty."""
+    table = theirs.merge(own, how="left", on=CELL_COLUMNS)
+    table["difference"] = table["ours"] - table["percent"]
+    table["seeds"] = table["seeds"].fillna(0).astype(int)
+    return table[[*CELL_COLUMNS, "percent", "ours", "deviation", "seeds", "difference", "doubt", "source"]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How many of a claim's comparisons hold, and which fail; `missing` ones lack a number on either side."""
+
+    claim: Claim
+    holds: int
+    fails: Sequence[str]
+    missing: int
+
+    def __str__(self) -> str:
+        told = self.holds + len(self.fails)
+        if not told:
+            return "not to be told"
+        word = "holds" if not self.fails else "fails"
+        rest = f", {self.missing} missing" if self.missing else ""
+        return f"{word} ({self.holds} of {told}{rest})"
+
+
+def comparison_table(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the comparison as people read it; a star marks a published number in doubt."""
+    rows = []
+    for one in cells.to_dict("records"):
+        published = f"{one['percent']:.2f}{'*' if one['doubt'] else ''}" if "percent" in one else ""
+        spread = "" if pd.isna(one["deviation"]) else f" ± {one['deviation']:.2f}"
+        told = one["seeds"] > 0
+        share = f" ({one['protected']:.0%} {one['kind']})" if (one["protected"], one["kind"]) != (1, "mixed") else ""
+        rows.append(
+            [
+                one["dataset"],
+                f"{one['noise']}{share}",
+                one["breaker"],
+                one["target"],
+                published,
+                f"{one['ours']:.2f}{spread}" if told else "–",
+                str(one["seeds"]),
+                f"{one['difference']:+.2f}" if told and "percent" in one else "",
+                one.get("doubt", ""),
+            ]
+        )
+    return ["data set", "noise", "breaker", "target", "published", "ours", "seeds", "difference", "in doubt"], rows
+
+
+def judge_claim(claim: Claim, table: pd.DataFrame, column: str) -> Verdict:
+    """Compare every pair of cells that a claim is about, on wholly protected sets, by a column in percent."""
+    whole = table[(table["protected"] == 1) & (table["kind"] == "mixed")]
+    values = {
+        (one.dataset, one.target, one.breaker, one.noise): getattr(one, column)
+        for one in whole.itertuples()
+        if pd.notna(getattr(one, column))
+    }
+    places = list(dict.fromkeys(zip(whole["dataset"], whole["target"], whole["breaker"], strict=True)))
+    holds, fails, missing = 0, [], 0
+    for place, low, high in _pairs(claim, places):
+        lower, higher = values.get((*place, low)), values.get((*place, high))
+        if lower is None or higher is None:
+            missing += 1
+        elif lower < higher:
+            holds += 1
+        else:
+            fails.append(f"{' / '.join(place)}: {low} {lower:.2f}, {high} {higher:.2f}")
+    return Verdict(claim, holds, fails, missing)
+
+
+def _pairs(claim: Claim, places: Sequence[tuple[str, str, str]]) -> Iterator[tuple[tuple[str, str, str], str, str]]:
+    for place in places:
+        if not claim.breakers or place[2] in claim.breakers:
+            yield from product([place], claim.lower, claim.higher)
+
+
+def judge_claims(suite: Suite, theirs: pd.DataFrame | None, own: pd.DataFrame) -> Sequence[Mapping[str, str]]:
+    """Return for each claim of a suite what the published numbers and ours say of it."""
+    rows = []
+    cells = own if theirs is None else join_published(theirs, own)
+    for claim in suite.claims:
+        paper = judge_claim(claim, theirs, "percent") if theirs is not None else None
+        mine = judge_claim(claim, cells, "ours")
+        rows.append(
+            {
+                "claim": claim.says,
+                "published": str(paper) if paper else "no numbers",
+                "ours": str(mine),
+                "fails here": "; ".join(mine.fails),
+            }
+        )
+    return rows

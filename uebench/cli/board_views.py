@@ -1,0 +1,75 @@
+"""A board as it lies in its folder: read, ranked again, drawn, and compared with what papers publish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from uebench.board.publish import insert_tables, rebuild_board
+from uebench.board.published import comparison_table, join_published, judge_claims, measured_cells, read_published
+from uebench.board.tables import csv_table, latex_table, markdown_table, noise_table
+from uebench.cli.console import make_console, print_table
+from uebench.components.errors import UserError
+from uebench.planning.suite import Suite, read_suite
+from uebench.storage.atomic_files import write_atomically
+from uebench.storage.result import Result
+from uebench.storage.results_file import read_results
+
+
+def rank_board(suite: str, into: Path | None, boards: Path) -> None:
+    """Rebuild the files of a board, and its table in a document."""
+    chosen, folder, results = _recorded(suite, boards)
+    made = rebuild_board(folder, chosen, {one.key: one for one in results})
+    if into:
+        insert_tables(into, chosen, made)
+    for board in made:
+        print_table(make_console(), board.title, *noise_table(board, brief=True), numbers=True)
+
+
+def plot_board(suite: str, boards: Path, into: Path | None) -> None:
+    """Draw the figures that a board's record has the data for, and say which it has not."""
+    from uebench.board.curves import make_curves
+    from uebench.board.plots import figure_svg, noise_styles  # no other command waits for matplotlib
+
+    _, folder, results = _recorded(suite, boards)
+    drawn, lacking = make_curves(results)
+    looks, place = noise_styles(drawn), into or folder / "plots"
+    for one in drawn:
+        path = place / f"{one.name}.svg"
+        write_atomically(path, figure_svg(one, looks))
+        click.echo(f"{path}: {one.title}; {one.setting}")
+    for line in lacking:
+        click.echo(f"not drawn: {line}")
+
+
+def compare_board(suite: str, form: str, boards: Path) -> None:
+    """Print a board's numbers beside the published ones, and what both say of the paper's claims."""
+    chosen = read_suite(suite)
+    theirs = read_published(chosen)
+    own = measured_cells(chosen, read_results(boards / chosen.name / "results.jsonl").values())
+    cells = own if theirs is None else join_published(theirs, own)
+    if form == "csv":
+        click.echo(csv_table(cells, 2), nl=False)
+        return
+    head, rows = comparison_table(cells)
+    verdicts = judge_claims(chosen, theirs, own)
+    judged = [list(one.values()) for one in verdicts]
+    if form == "table":
+        print_table(make_console(), f"{chosen.title}: published and ours, in percent", head, rows)
+        print_table(make_console(), "claims", list(verdicts[0]) if verdicts else ["claim"], judged)
+    else:
+        write = markdown_table if form == "markdown" else latex_table
+        click.echo(write(head, rows))
+        if verdicts:
+            click.echo(write(list(verdicts[0]), judged), nl=False)
+
+
+def _recorded(suite: str, boards: Path) -> tuple[Suite, Path, list[Result]]:
+    """Return a suite, the folder of its board and the results there; raises `UserError` where there are none."""
+    chosen = read_suite(suite)
+    folder = boards / chosen.name
+    results = read_results(folder / "results.jsonl")
+    if not results:
+        raise UserError(f"{folder / 'results.jsonl'} holds no results; run `uebench run {suite}` first")
+    return chosen, folder, list(results.values())

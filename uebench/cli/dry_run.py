@@ -1,0 +1,82 @@
+"""Shows what a run would do: its jobs, the passes they take, and the time, at the rates measured on this device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from datetime import timedelta
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from uebench.cli.console import print_table
+from uebench.jobs.forecast import count_passes, estimate_seconds
+from uebench.jobs.run import find_finished
+from uebench.planning.plan import Plan
+from uebench.storage.store import Store
+
+
+def print_dry_run(
+    console: Console, title: str, plan: Plan, called: Mapping[str, str], store: Store, crew: list[str]
+) -> None:
+    """Print every job of a plan, and what all that are not done take on a crew: the device of each worker."""
+    left = {job.key for job in plan.jobs if not find_finished(job, store)}
+    times = estimate_seconds(plan.jobs, store, torch.device(crew[0]))
+    rows = []
+    for job, seconds in zip(plan.jobs, times, strict=True):
+        passes = sum(count_passes(job).values())
+        state = format_seconds(seconds) if job.key in left else "done"
+        rows.append([job.key, called[job.key], format_passes(passes) if passes else "–", state])
+    print_table(console, title, ["key", "job", "passes", "time"], rows)
+    trials = f", {len(plan.trials)} trials" if plan.trials else ""
+    console.print(
+        f"{len(plan.protects)} noises{trials} and {len(plan.cells)} cells; {len(left)} of {len(plan.jobs)} jobs to do"
+    )
+    if left:
+        console.print(describe_total(plan, left, store, crew))
+
+
+def describe_total(plan: Plan, left: Set[str], store: Store, crew: list[str]) -> str:
+    """Return a sentence on the passes and the time that the jobs left of a plan take on a crew."""
+    jobs = [job for job in plan.jobs if job.key in left]
+    passes = format_passes(sum(sum(count_passes(job).values()) for job in jobs))
+    known = [one for one in estimate_seconds(jobs, store, torch.device(crew[0])) if one is not None]
+    if not known:
+        time = "nothing of the kind was measured on this device so far"
+    else:
+        unlike = f"; {len(jobs) - len(known)} jobs are unlike any measured and not in it"
+        workers = f"{len(crew)} worker{'s' * (len(crew) > 1)}"
+        time = f"{format_seconds(sum(known) / len(crew))} on {workers} at the rates measured here so far"
+        time += unlike if len(known) < len(jobs) else ""
+    return f"Passes of one image, forward and backward: {passes}\nTime: {time}"
+
+
+def speed_table(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table of measured speeds."""
+    head = ["network", "step", "images/s", "ms", "TFLOP/s", "of matrix product", "precision"]
+    rows = [
+        [
+            one["network"],
+            one["step"],
+            f"{one['images_per_second']:.3g}",
+            f"{1e3 * one['seconds']:.3g}",
+            f"{one['flops'] / one['seconds'] / 1e12:.3g}",
+            f"{one['share']:.0%}",
+            one["precision"],
+        ]
+        for one in found
+    ]
+    return head, rows
+
+
+def format_seconds(seconds: float | None) -> str:
+    """Write a time as hours, minutes and seconds."""
+    return "–" if seconds is None else str(timedelta(seconds=round(seconds)))
+
+
+def format_passes(passes: float) -> str:
+    """Write a number of passes with three digits and a unit."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if passes >= unit:
+            return f"{passes / unit:.3g} {name}"
+    return f"{passes:.3g}"

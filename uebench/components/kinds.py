@@ -1,0 +1,51 @@
+"""The kinds of components, the hooks that bring them, and what disqualifies a class from being one."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any, get_args, get_origin
+
+from uebench.components.component import Component
+from uebench.components.grammar import NAME_PATTERN
+from uebench.components.interfaces import Breaker, Noise, Source, Target
+from uebench.components.spec import parameter_types
+
+KINDS: dict[str, type[Component]] = {"noise": Noise, "breaker": Breaker, "target": Target, "dataset": Source}
+HOOKS = {"register_noises": "noise", "register_breakers": "breaker", "register_targets": "target"}
+HOOKS["register_datasets"] = "dataset"
+
+
+@cache
+def component_kind(annotation: Any) -> str | None:
+    """Return the kind of component that a parameter of this type holds, one or several; None for a plain value."""
+    if get_origin(annotation) is tuple and get_args(annotation)[1:] == (...,):
+        annotation = get_args(annotation)[0]
+    if inspect.isclass(annotation):
+        for kind, basis in KINDS.items():
+            if issubclass(annotation, basis):
+                return kind
+    return None
+
+
+def find_flaw(cls: Any, kind: str) -> str:
+    """Return what disqualifies a class from being registered as this kind, or an empty text."""
+    basis = KINDS[kind]
+    if not (inspect.isclass(cls) and issubclass(cls, basis) and cls is not basis):
+        return f"{cls!r} is no subclass of uebench.{basis.__name__}"
+    if not NAME_PATTERN.fullmatch(str(getattr(cls, "name", ""))):
+        return f"{cls.__name__} needs a name of lower-case letters, digits and hyphens"
+    try:
+        parameter_types(cls)
+    except (NameError, TypeError) as error:
+        return f"{cls.__name__} has a parameter whose type cannot be read: {error}"
+    return ""
+
+
+def advise_plugin(module: object) -> str:
+    """Return what a plug-in without hooks is to do about the components it defines."""
+    for hook, kind in HOOKS.items():
+        for cls in vars(module).values():
+            if getattr(cls, "__module__", "") == getattr(module, "__name__", None) and not find_flaw(cls, kind):
+                return f" for {cls.__name__}: let {hook}, marked with @uebench.hookimpl, return [{cls.__name__}]"
+    return f": mark one of {', '.join(HOOKS)} with @uebench.hookimpl"

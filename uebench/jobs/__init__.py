@@ -1,0 +1,1 @@
+"""One function for each kind of job: train a victim, make a noise, train a cell, choose."""

@@ -1,0 +1,185 @@
+"""Writes a protected set for others to use: pictures in one folder per class, an array, and a manifest."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+
+from uebench import __version__
+from uebench.components.errors import ContractError, UserError
+from uebench.components.interfaces import Budget, Dataset, Noise
+from uebench.components.spec import canonical_text
+from uebench.compute.audit import LINF_TOLERANCE, budget_excess
+from uebench.compute.pixels import to_steps
+from uebench.jobs.datasets import image_names, load_dataset
+from uebench.planning.plan import Protect
+from uebench.storage.atomic_files import reporting_write_errors, write_atomically
+from uebench.storage.store import Store
+
+ArrayFormat = Literal["safetensors", "npy", "none"]
+EXPORT_SCHEMA = 1
+THREADS = min(4, os.cpu_count() or 1)
+"""Pictures written at once: each takes some eighty bytes a pixel meanwhile."""
+
+
+def check_export_folder(folder: Path) -> None:
+    """Raise `UserError` where an export would mix with what is there, or could not be written."""
+    with reporting_write_errors(folder):
+        if folder.exists():
+            if not folder.is_dir():
+                raise UserError(f"{folder} is no folder; export into a new one")
+            if any(folder.iterdir()):
+                raise UserError(f"{folder} is not empty; export into a new folder")
+        above = next(one for one in Path(os.path.realpath(folder)).parents if one.exists())
+        reason = errno.EACCES if above.is_dir() else errno.ENOTDIR
+        if reason == errno.ENOTDIR or not os.access(above, os.W_OK | os.X_OK):
+            raise OSError(reason, os.strerror(reason))
+
+
+def write_export(job: Protect, store: Store, folder: Path, array: ArrayFormat) -> Dataset:
+    """Write the released images of a finished job into a new folder; returns the data set.
+
+    `images/<class>/<name>.png`, an array of the released images uint8 (n, c, h, w) with their labels, and
+    `manifest.json`. Photos of another size than the data set's keep their own: their noise is `enlarged`. The folder
+    appears at once when all is written.
+    """
+    check_export_folder(folder)
+    files = store.find(job.key)
+    if files is None:
+        raise UserError(f"noise {job.noise.name} is not finished in {store.root}")
+    data = load_dataset(job.source, job.fingerprint, store)
+    released = safetensors.torch.load_file(files["released.safetensors"])["images"]
+    facts = json.loads(files["facts.json"].read_bytes())
+    final = Path(os.path.realpath(folder))
+    scratch = final.with_name(f".{final.name[:50]}.{os.getpid()}")
+    with reporting_write_errors(folder):
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            (scratch / "images").mkdir(parents=True)
+            pictures = _pictures(job, data, released, scratch / "images")
+            arrays = _array(scratch, array, released, data.train.labels)
+            manifest = _manifest(job, data, released, facts) | {"array": arrays, "images": pictures}
+            text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+            # a file name that is no UTF-8 has surrogates, whose backslash form JSON reads back
+            write_atomically(scratch / "manifest.json", text.encode("utf-8", "backslashreplace"))
+            if final.exists():
+                final.rmdir()
+            os.replace(scratch, final)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return data
+
+
+def enlarge_noise(noise: Noise, delta: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
+    """Return a photo, uint8 (3 or 4, h, w), with the noise, int16 in steps of 1/255 (c, h', w'), made for it resized.
+
+    The noise is stretched to the photo's size, so that resizing the photo again brings most of it back; alpha is kept
+    as it is. A noise of an L2 budget, that of the photo's size, is weakened where its values did not spread evenly.
+    Raises `ContractError` where another budget does not go with the size.
+    """
+    size = list(photo.shape[1:])
+    delta = delta.expand(3, -1, -1)
+    budget, steps = noise.budget((3, *size)), _stretched(delta, size)
+    while (over := budget_excess(budget, steps[None] / 255)) > 1 + LINF_TOLERANCE / max(budget.radius, LINF_TOLERANCE):
+        if budget.norm != "l2":
+            raise ContractError(f"noise {noise.name}: its {budget.norm} budget is too small for {size[1]}x{size[0]}")
+        weaker = float((delta / 255).norm()) / over / 1.001  # by so much at least, that it comes to an end
+        delta = to_steps(delta[None] / 255, Budget("l2", weaker))[0]
+        steps = _stretched(delta, size)
+    return torch.cat([(photo[:3] + steps).clamp(0, 255).to(torch.uint8), photo[3:]])
+
+
+def _stretched(delta: torch.Tensor, size: list[int]) -> torch.Tensor:
+    """Give each pixel of another size the value (c, h, w) nearest to it, or where that is smaller the mean of some."""
+    rows, columns = (
+        (2 * torch.arange(max(own, made)) + 1) * made // (2 * max(own, made))
+        for own, made in zip(size, delta.shape[1:], strict=True)
+    )
+    steps = delta[:, rows][:, :, columns]
+    if list(steps.shape[1:]) != size:
+        found = torch.nn.functional.interpolate(steps[None].float(), size, mode="bilinear", antialias=True)
+        steps = found[0].round().to(torch.int16)
+    return steps
+
+
+def _pictures(job: Protect, data: Dataset, released: torch.Tensor, folder: Path) -> list[dict[str, Any]]:
+    """Write every image, in threads; returns what the manifest says of each."""
+    called = image_names(data)
+    for name, label in zip(called, data.train.labels.tolist(), strict=True):
+        parts = name.split("/")
+        if parts[0] != data.classes[label] or len(parts) != 2 or "\0" in name or not {"", ".", ".."}.isdisjoint(parts):
+            raise ContractError(f"dataset {job.source.name}: {name!r} is no name of the form class/name")
+    for label in {name.partition("/")[0] for name in called}:
+        (folder / label).mkdir()
+
+    def write(place: int) -> dict[str, Any]:
+        photo, image = job.source.photo(called[place]), released[place]
+        if photo is not None and (photo.shape[1:] != image.shape[1:] or len(photo) == 4):
+            image = enlarge_noise(job.noise, image.to(torch.int16) - data.train.images[place].to(torch.int16), photo)
+        path = folder / f"{called[place]}.png"
+        Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy()).save(path)
+        return {
+            "path": f"images/{called[place]}.png",
+            "label": int(data.train.labels[place]),
+            "size": [image.shape[2], image.shape[1]],
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(write, range(len(called))))
+
+
+def _array(folder: Path, array: ArrayFormat, released: torch.Tensor, labels: torch.Tensor) -> dict[str, str]:
+    """Write the arrays; returns the hash of each file."""
+    if array == "safetensors":
+        try:
+            safetensors.torch.save_file({"images": released, "labels": labels}, folder / "released.safetensors")
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+    elif array == "npy":
+        np.save(folder / "released.npy", released.numpy())
+        np.save(folder / "labels.npy", labels.numpy())
+    found = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with open(path, "rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _manifest(job: Protect, data: Dataset, released: torch.Tensor, facts: Mapping[str, Any]) -> dict[str, Any]:
+    budget = job.noise.budget(released.shape[1:])
+    return {
+        "schema": EXPORT_SCHEMA,
+        "made_with": facts["made_with"],
+        "exported_with": __version__,
+        "noise": canonical_text(job.noise),
+        "budget": {"norm": budget.norm, "radius": budget.radius if budget.norm != "none" else None},
+        "dataset": canonical_text(job.source),
+        "content": job.fingerprint,
+        "precision": job.precision,
+        "seed": job.seed,
+        "key": job.key,
+        "shape": list(released.shape),
+        "classes": list(data.classes),
+        "clean_sha256": _digest(data.train.images),
+        "released_sha256": _digest(released),
+        "measured": {name: facts[name] for name in ("noise_linf", "noise_l2", "psnr", "ssim")},
+        "skipped": list(data.skipped),
+    }
+
+
+def _digest(images: torch.Tensor) -> str:
+    return hashlib.sha256(images.contiguous().numpy().data).hexdigest()

@@ -1,0 +1,36 @@
+"""Pictures of a noise: some images clean, protected, and the noise between them amplified."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+
+SHEET_COLUMNS, SIDE, GAP = 10, 64, 2
+
+
+def make_sheet(clean: torch.Tensor, released: torch.Tensor, labels: torch.Tensor) -> bytes:
+    """Return a PNG of one image per class, ten at most, from uint8 (n, c, h, w) images before and after.
+
+    Rows: clean, protected, and grey plus the noise, amplified until its largest value fills the range. Small images
+    are enlarged by a whole factor, pixel for pixel.
+    """
+    first = [int((labels == label).nonzero()[0, 0]) for label in sorted(set(labels.tolist()))[:SHEET_COLUMNS]]
+    x, z = clean[first].cpu(), released[first].cpu()
+    noise = z.int() - x.int()
+    gain = 127 / max(1, int(noise.abs().max()))
+    amplified = (128 + gain * noise).round().to(torch.uint8)
+    scale = max(1, SIDE // max(x.shape[2:]))
+    rows = [np.concatenate([_tile(one, scale) for one in row], axis=1) for row in (x, z, amplified)]
+    content = io.BytesIO()
+    Image.fromarray(np.concatenate(rows)).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def _tile(image: torch.Tensor, scale: int) -> np.ndarray:
+    """Return an image (c, h, w) as an RGB array (h, w, 3), enlarged, with a white margin; grey if c is below three."""
+    colours = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    array = colours.permute(1, 2, 0).numpy().repeat(scale, 0).repeat(scale, 1)
+    return np.pad(array, ((0, GAP), (0, GAP), (0, 0)), constant_values=255)

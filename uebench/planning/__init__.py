@@ -1,0 +1,1 @@
+"""From a suite to a list of jobs: pure, reads nothing but TOML."""

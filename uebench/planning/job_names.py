@@ -1,0 +1,83 @@
+"""The names that a suite gives to jobs and results, for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from uebench.components.spec import component_label
+from uebench.planning.plan import Cell, Job, Protect, Trial, Victim
+from uebench.planning.selection import Selection, chain_label_in_suite, label_in_suite
+
+
+def noise_name(selection: Selection, job: Protect) -> str:
+    """Return the name of the noise that a job makes."""
+    return label_in_suite(selection.suite, "noise", job.noise)
+
+
+def job_name(selection: Selection, job: Job) -> str:
+    """Return a job's name for people."""
+    suite = selection.suite
+    if isinstance(job, Victim):
+        return f"training {label_in_suite(suite, 'target', job.target)} on clean images for noises, seed {job.seed}"
+    if isinstance(job, Trial):
+        return f"trial of {job_name(selection, job.cell)}"
+    if isinstance(job, Cell):
+        inner = f"{chain_label_in_suite(suite, job.chain)} on {label_in_suite(suite, 'target', job.target)}"
+        share = "" if job.protected == 1 and job.kind == "mixed" else f" ({job.protected:.0%} {job.kind})"
+        return f"{label_in_suite(suite, 'noise', job.protect.noise)}{share} / {inner}, seed {job.protect.seed}"
+    noise, dataset = label_in_suite(suite, "noise", job.noise), label_in_suite(suite, "dataset", job.source)
+    return f"making {noise} for {dataset}, seed {job.seed}"
+
+
+def name_jobs(part: Mapping[str, Selection], jobs: Sequence[Job]) -> dict[str, str]:
+    """Return the names of jobs by key; `part` has the selection of each.
+
+    What a name leaves out, the data set or the recipe, is told where jobs that share it differ in that.
+    """
+    found = {job.key: job_name(part[job.key], job) for job in jobs}
+    for detail in (_dataset, _recipe):
+        count = Counter(found.values())
+        details = {job.key: detail(part[job.key], job) for job in jobs if count[found[job.key]] > 1}
+        told = {found[key]: set[str]() for key in details}
+        for key, one in details.items():
+            told[found[key]].add(one)
+        found |= {key: f"{found[key]}, {one}" for key, one in details.items() if len(told[found[key]]) > 1}
+    return found
+
+
+def _dataset(selection: Selection, job: Job) -> str:
+    source = job.source if isinstance(job, Victim | Protect) else job.protect.source
+    return label_in_suite(selection.suite, "dataset", source)
+
+
+def _recipe(selection: Selection, job: Job) -> str:
+    return f"recipe {component_label(selection.recipe)}"
+
+
+@dataclass(frozen=True)
+class CellLabels:
+    """The names of a cell's parts; records and published numbers are matched by them."""
+
+    dataset: str
+    noise: str
+    breaker: str
+    target: str
+    protected: float
+    kind: str
+    recipe: str
+
+
+def cell_labels(selection: Selection, cell: Cell) -> CellLabels:
+    """Return the names that a suite gives a cell's parts."""
+    suite = selection.suite
+    return CellLabels(
+        dataset=label_in_suite(suite, "dataset", cell.protect.source),
+        noise=label_in_suite(suite, "noise", cell.protect.noise),
+        breaker=chain_label_in_suite(suite, cell.chain),
+        target=label_in_suite(suite, "target", cell.target),
+        protected=cell.protected,
+        kind=cell.kind,
+        recipe=component_label(cell.recipe),
+    )

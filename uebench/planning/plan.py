@@ -1,0 +1,236 @@
+"""The cross product as jobs with content keys; pure: it reads no file, no clock and no device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from uebench.components.interfaces import Breaker, Noise, Source, Target
+from uebench.components.recipe import Recipe
+from uebench.components.spec import canonical_text, chain_alternatives
+from uebench.planning.selection import Selection
+from uebench.planning.suite_file import ShareKind
+
+ENGINE_NUMBERS = 1
+"""Raised when a change of the engine gives other numbers for the same components."""
+
+_encode = json.JSONEncoder(sort_keys=True).encode
+
+
+def content_key(identity: Mapping[str, Any]) -> str:
+    """Return the key of a job: a hash of everything that its outcome depends on."""
+    text = _encode({"numbers": ENGINE_NUMBERS, **identity})
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def cell_identity(parameters: Mapping[str, str], protected: float, kind: str, seed: int) -> dict[str, Any]:
+    """Return everything that the result of a cell depends on, as a plan and as a record know it."""
+    return {**parameters, "protected": protected, "kind": kind, "seed": seed}
+
+
+@dataclass(frozen=True)
+class Victim:
+    """Train one network on the clean set, plainly, for noises that are made against it; no target starts as it does."""
+
+    source: Source
+    fingerprint: str
+    target: Target
+    recipe: Recipe
+    seed: int
+
+    @cached_property
+    def key(self) -> str:
+        """The content key."""
+        return content_key(
+            {
+                "dataset": canonical_text(self.source),
+                "content": self.fingerprint,
+                "victim": canonical_text(self.target),
+                "recipe": canonical_text(self.recipe),
+                "seed": self.seed,
+            }
+        )
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """Nothing."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Protect:
+    """Make one noise for one data set and release the protected images; shared by all breakers and targets."""
+
+    source: Source
+    fingerprint: str
+    noise: Noise
+    precision: Literal["fp32", "tf32", "bf16"]
+    seed: int
+    victims: tuple[Victim, ...] = ()
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the released images depend on."""
+        return {
+            "dataset": canonical_text(self.source),
+            "content": self.fingerprint,
+            "noise": canonical_text(self.noise),
+            "precision": self.precision,
+            "seed": self.seed,
+            **({"victims": [victim.key for victim in self.victims]} if self.victims else {}),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The content key."""
+        return content_key(self.identity)
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """The jobs that must be finished first."""
+        return self.victims
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Train one network on released images and test it.
+
+    `protected` is the share of protected images; `kind` says whether the others are there, clean (`mixed`),
+    or left out together with the protected ones (`clean-only`).
+    """
+
+    protect: Protect
+    chain: tuple[Breaker, ...]
+    target: Target
+    recipe: Recipe
+    protected: float = 1.0
+    kind: ShareKind = "mixed"
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """The canonical text of each component, and the fingerprint of the data set's content."""
+        return {
+            "content": self.protect.fingerprint,
+            "dataset": canonical_text(self.protect.source),
+            "noise": canonical_text(self.protect.noise),
+            "breaker": "+".join(canonical_text(one) for one in self.chain),
+            "target": canonical_text(self.target),
+            "recipe": canonical_text(self.recipe),
+        }
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the result depends on."""
+        return cell_identity(self.parameters, self.protected, self.kind, self.protect.seed)
+
+    @cached_property
+    def key(self) -> str:
+        """The content key."""
+        return content_key(self.identity)
+
+    @cached_property
+    def trials(self) -> tuple[Trial, ...]:
+        """The trials that a choosing member of the chain is decided by, in the order in which it names its chains."""
+        shares = [found.held_out for one in self.chain if (found := one.choice())]
+        return tuple(
+            Trial(replace(self, chain=one), share) for share in shares for one in chain_alternatives(self.chain)
+        )
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """The jobs that must be finished first."""
+        return (self.protect, *self.trials)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Train the network of a cell without a share of its training images and test it on those, as they are released."""
+
+    cell: Cell
+    held_out: float
+
+    @property
+    def protect(self) -> Protect:
+        """The noise of the cell."""
+        return self.cell.protect
+
+    @cached_property
+    def key(self) -> str:
+        """The content key."""
+        return content_key({**self.cell.identity, "held_out": self.held_out})
+
+    @property
+    def needs(self) -> tuple[Job, ...]:
+        """The job that must be finished first."""
+        return self.cell.needs
+
+
+Job = Victim | Protect | Trial | Cell
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in the order they are wanted, the noises they need, the victims of those, and trials, each once."""
+
+    victims: Sequence[Victim]
+    protects: Sequence[Protect]
+    cells: Sequence[Cell]
+    trials: Sequence[Trial] = ()
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Every job, after those it needs."""
+        return [*self.victims, *self.protects, *self.trials, *self.cells]
+
+
+def plan_protect(source: Source, content: str, noise: Noise, recipe: Recipe, seed: int) -> Protect:
+    """Return the job that makes a noise, with the victims that it declares, trained by the recipe."""
+    victims = tuple(Victim(source, content, target, recipe, seed) for target in noise.victims())
+    return Protect(source, content, noise, recipe.precision, seed, victims)
+
+
+def plan_selection(
+    selection: Selection, nothing: Noise, plain: tuple[Breaker, ...], fingerprints: Sequence[str]
+) -> Plan:
+    """Return every job of a selection and its references.
+
+    Unless the suite does without, the clean set (`nothing`) is trained whole under every breaker asked for, and every
+    noise under no breaker (`plain`). Without the protected images (`clean-only`) it is all one which noise they had.
+    `fingerprints` are those of the selection's sources, in order.
+    """
+    recipe = selection.recipe
+    noises = [nothing] if selection.kind == "clean-only" else selection.noises
+    wanted = [(noise, share, selection.kind) for noise in noises for share in selection.protected]
+    chains = selection.chains
+    if selection.suite.references:
+        wanted = list(dict.fromkeys([(nothing, 1.0, "mixed"), *wanted]))
+        chains = list(dict.fromkeys([plain, *chains]))
+    cells = [
+        Cell(
+            made,
+            chain,
+            target,
+            recipe,
+            *((1.0, "mixed") if noise == nothing and kind == "mixed" else (share, kind)),
+        )
+        for source, content in zip(selection.sources, fingerprints, strict=True)
+        for seed in selection.seeds
+        for noise, share, kind in wanted
+        for made in [plan_protect(source, content, noise, recipe, seed)]
+        for target in selection.targets
+        for chain in chains
+    ]
+    return plan_cells(cells)
+
+
+def plan_cells(cells: Iterable[Cell]) -> Plan:
+    """Return the plan of some cells, each once, and of everything they need."""
+    unique = {cell.key: cell for cell in cells}
+    protects = {cell.protect.key: cell.protect for cell in unique.values()}
+    victims = {victim.key: victim for one in protects.values() for victim in one.victims}
+    trials = {trial.key: trial for cell in unique.values() for trial in cell.trials}
+    return Plan(list(victims.values()), list(protects.values()), list(unique.values()), list(trials.values()))

@@ -1,0 +1,136 @@
+"""Turns a suite, or what the user wants of it, into components, and components into the names that it gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from uebench.components.errors import UserError
+from uebench.components.grammar import nearest_match, parse_component, split_outside_parentheses
+from uebench.components.interfaces import Breaker, Noise, Source, Target
+from uebench.components.recipe import Recipe
+from uebench.components.registry import registry
+from uebench.components.spec import component_label, convert_value, make_chain, parameter_types
+from uebench.planning.suite import RECIPE_FAMILIES, Suite, component_names
+from uebench.planning.suite_file import ShareKind
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a run is made of: a cross product's lists, or the user's in their place, as components."""
+
+    suite: Suite
+    sources: Sequence[Source]
+    noises: Sequence[Noise]
+    chains: Sequence[tuple[Breaker, ...]]
+    targets: Sequence[Target]
+    recipe: Recipe
+    seeds: Sequence[int]
+    protected: Sequence[float] = (1.0,)
+    kind: ShareKind = "mixed"
+
+
+def resolve_recipe(suite: Suite, text: str | None = None) -> Recipe:
+    """Return a suite's recipe, or in its place that of a text `family:key=value`; raises `UserError`."""
+    if text is None:
+        where, given = f"suite {suite.name}: recipe", dict(suite.recipe)
+        family = given.pop("family", "paper")
+    else:
+        where = "recipe"
+        family, given = parse_component(text)
+    if family not in RECIPE_FAMILIES:
+        raise UserError(f"{where}: unknown family {family!r}{nearest_match(str(family), RECIPE_FAMILIES)}")
+    types = parameter_types(Recipe)
+    for key in given:
+        if key not in types:
+            raise UserError(f"{where} has no parameter {key!r}{nearest_match(key, types)}")
+    whole = {**RECIPE_FAMILIES[family], **given}
+    return Recipe(**{key: convert_value(where, key, types[key], value) for key, value in whole.items()})
+
+
+def build_chain(suite: Suite, text: str) -> tuple[Breaker, ...]:
+    """Turn `breaker+breaker` into a chain, with the suite's defaults; raises `UserError`."""
+    made = [registry().build("breaker", part, suite.defaults) for part in split_outside_parentheses(text, "+")]
+    return make_chain(cast(list[Breaker], made))
+
+
+def select_components(
+    suite: Suite,
+    *,
+    datasets: Sequence[str] = (),
+    noises: Sequence[str] = (),
+    breakers: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    protected: Sequence[float] = (),
+    kind: ShareKind | None = None,
+    recipe: str | None = None,
+    seeds: Sequence[int] = (),
+    ranked: bool = False,
+) -> list[Selection]:
+    """Turn a suite into components, one selection a cross product; raises `UserError`.
+
+    A list that is given replaces the suite's; to be `ranked`, breakers that every rank needs join it where the suite
+    says so. Where the suite is several cross products, each takes what it has by name, and, but for data sets, what
+    none of them has; those that are left without anything are dropped.
+    """
+    given = {"datasets": datasets, "noises": noises, "breakers": breakers, "targets": targets}
+    found = []
+    for part in suite.parts:
+        lists = {key: _wanted(suite, part, key, texts) for key, texts in given.items()}
+        if suite.grids and not all(lists.values()):
+            continue
+
+        if breakers and ranked and part.required_run:
+            lists["breakers"] = [*lists["breakers"], *part.required_breakers]
+
+        def build(kind: str, texts: Sequence[str], part: Suite = part) -> list[Any]:
+            return list(dict.fromkeys(registry().build(kind, text, part.defaults) for text in texts))
+
+        found.append(
+            Selection(
+                suite=part,
+                sources=build("dataset", lists["datasets"]),
+                noises=build("noise", lists["noises"]),
+                chains=list(dict.fromkeys(build_chain(part, text) for text in lists["breakers"])),
+                targets=build("target", lists["targets"]),
+                recipe=resolve_recipe(part, recipe),
+                seeds=list(dict.fromkeys(seeds or suite.seeds)),
+                protected=list(dict.fromkeys(protected or part.protected)),
+                kind=kind or part.kind,
+            )
+        )
+    if not found:
+        raise UserError(f"suite {suite.name} has no cell of that kind; see `uebench run {suite.name} --dry-run`")
+    return found
+
+
+def _wanted(suite: Suite, part: Suite, key: str, given: Sequence[str]) -> Sequence[str]:
+    """Return what a cross product takes of a list that was given.
+
+    Data sets join none of several: each has settings of its own for those it has.
+    """
+    own: Sequence[str] = getattr(part, key)
+    if not given or not suite.grids:
+        return given or own
+    mine = {component_names(text) for text in own}
+    listed = {component_names(text) for one in suite.parts for text in getattr(one, key)}
+    return [
+        one
+        for one in given
+        if component_names(one) in mine or (key != "datasets" and component_names(one) not in listed)
+    ]
+
+
+def label_in_suite(suite: Suite, kind: str, component: Any) -> str:
+    """Return a component's label: its name and what differs from this suite's defaults."""
+    known = suite.labels.get(component)
+    if known is None:
+        usual = registry().usual(kind, component.name, suite.defaults)
+        known = suite.labels[component] = component_label(component, usual)
+    return known
+
+
+def chain_label_in_suite(suite: Suite, chain: Sequence[Breaker]) -> str:
+    """Return a chain's label, its members joined with `+`."""
+    return "+".join(label_in_suite(suite, "breaker", one) for one in chain)

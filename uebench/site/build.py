@@ -1,0 +1,108 @@
+"""Builds the boards as a static site: a page that lists the suites, a page for each of them and for each noise."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from uebench.board.publish import GALLERY, READING_TEXT, RECIPES_TEXT, TARGETS_TEXT, picture_name
+from uebench.components.errors import UserError
+from uebench.components.spec import format_number
+from uebench.planning.suite import read_suite
+from uebench.site import figures
+from uebench.site.view_model import Section, gather_section, noise_parts
+from uebench.storage.atomic_files import write_atomically
+
+LOADER = PackageLoader("uebench.site", "templates")
+STATIC = files("uebench.site") / "static"
+MARK = '<meta name="generator" content="uebench">'
+"""Tells our pages from others in a folder."""
+# `file:` because to some browsers a page from disk is no origin that 'self' could name.
+POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:; script-src 'self' file:"
+
+# Signs that turn the direction of the text after them, our own included, and those that no page may hold.
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def write_site(boards: Path, into: Path, names: Sequence[str] = ()) -> Path:
+    """Write the site of some suites, by default of every board in a folder, and return its first page.
+
+    Pages of noises that are no longer on record are removed. Raises `UserError` where there is nothing to show.
+    """
+    made = build_site(boards, names)
+    for name, content in made.items():
+        write_atomically(into / name, content)
+    written = {into / name for name in made}
+    for path in {other for one in written if one.parent != into for other in one.parent.glob("*.html")} - written:
+        if MARK.encode() in path.read_bytes():
+            path.unlink()
+    return into / "index.html"
+
+
+def build_site(boards: Path, names: Sequence[str] = ()) -> dict[str, bytes]:
+    """Return the site's content by path: the same records give the same bytes."""
+    names = names or sorted(path.parent.name for path in boards.glob("*/results.jsonl"))
+    sections = [gather_section(read_suite(name), boards) for name in dict.fromkeys(names)]
+    if not sections:
+        raise UserError(f"{boards} holds no board; run `uebench run` first")
+    words = tomllib.loads(_source("glossary.toml"))
+    environment = Environment(
+        loader=LOADER,
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: UNSEEN.sub("\N{REPLACEMENT CHARACTER}", value) if type(value) is str else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(figures=figures, number=format_number, words=words, policy=POLICY, mark=Markup(MARK))
+    environment.globals.update(reading=_rich(READING_TEXT), on_targets=TARGETS_TEXT, on_recipes=RECIPES_TEXT)
+    made = {name: (STATIC / name).read_bytes() for name in ("style.css", "board.js")}
+
+    def page(name: str, template: str, **values: Any) -> None:
+        made[name] = environment.get_template(template).render(home="../" * name.count("/"), **values).encode()
+
+    page("index.html", "index.html", sections=sections)
+    for section in sections:
+        made[f"{section.place}/results.jsonl"] = section.record
+        made |= {f"{section.place}/{GALLERY}/{path.name}": path.read_bytes() for path in section.pictures}
+        entries = {row["parameters"]: row for group in section.groups for row in group.noises}
+        page(f"{section.place}/index.html", "suite.html", section=section)
+        for row in entries.values():
+            drawn = picture_name(row["noise"])
+            picture = drawn if drawn in {path.name for path in section.pictures} else ""
+            page(
+                row["page"], "noise.html", section=section, entry=row, picture=picture, parts=noise_parts(section, row)
+            )
+    made["data.json"] = _data(sections, words)
+    return made
+
+
+def _data(sections: Sequence[Section], words: dict[str, Any]) -> bytes:
+    suites = {
+        section.suite.name: {
+            "title": section.suite.title,
+            "boards": [
+                {"title": group.title, "noises": group.noises, "breakers": group.breakers} for group in section.groups
+            ],
+        }
+        for section in sections
+    }
+    table = {"schema": 1, "fields": words["fields"], "flags": words["flags"], "suites": suites}
+    return (json.dumps(table, sort_keys=True, allow_nan=False, indent=1) + "\n").encode()
+
+
+def _source(name: str) -> str:
+    return LOADER.get_source(Environment(), name)[0]
+
+
+def _rich(text: str) -> Markup:
+    """Return a text with markdown's stars as HTML."""
+    return Markup(re.sub(r"(\*+)(.+?)\1", r"<strong>\2</strong>", str(escape(text)), flags=re.DOTALL))

@@ -1,0 +1,139 @@
+"""Turns a board's results into what the figures of the site show: curves over a breaker's number, scales, labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from uebench.board.intervals import confidence_interval, means_with_draws
+from uebench.board.parameter_sweeps import breaker_families
+from uebench.components.spec import format_number
+from uebench.storage.result import Result
+
+SHORTEST_SECONDS = 0.01
+"""The seconds below which costs are not told apart."""
+
+
+class IntervalPoint(NamedTuple):
+    """A mean over seeds at x, with the bounds of its 95 % interval; a single seed has none. All but x in [0, 1]."""
+
+    x: float
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Test accuracy against the one number in which some breakers differ; `curves` go by a noise's canonical text."""
+
+    breaker: str
+    parameter: str
+    target: str
+    curves: Mapping[str, Sequence[IntervalPoint]]
+
+
+def breaker_sweeps(records: Sequence[Result]) -> list[Sweep]:
+    """Return the curves over a number that the results of one comparable group make, for each target by itself."""
+    scores: dict[tuple[str, str, str], dict[int, float]] = {}
+    for one in records:
+        cell = one.target, one.parameters["noise"], one.parameters["breaker"]
+        scores.setdefault(cell, {})[one.seed] = one.test_accuracy
+    found = []
+    for family in breaker_families({one.parameters["breaker"]: one.breaker for one in records}):
+        numbers = {**family.idle, **family.values}
+        for target in sorted({target for target, *_ in scores}):
+            curves: dict[str, list[IntervalPoint]] = {}
+            for (where, noise, chain), values in sorted(scores.items()):
+                if where == target and chain in numbers:
+                    curves.setdefault(noise, []).append(_point(numbers[chain], values))
+            several = {noise: sorted(points) for noise, points in curves.items() if len(points) > 1}
+            if several:
+                found.append(Sweep(family.label, family.parameter, target, several))
+    return found
+
+
+def _point(x: float, values: Mapping[int, float]) -> IntervalPoint:
+    seeds = tuple(sorted(values))
+    drawn = means_with_draws(np.array([values[seed] for seed in seeds]), seeds)
+    return IntervalPoint(x, float(drawn[0]), *confidence_interval(drawn))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Maps values onto pixels, evenly or by their logarithms; what lies outside is drawn on the edge."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    marks: Sequence[tuple[float, str]]
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Return the pixel of a value."""
+        inside = min(max(value, self.low), self.high)
+        low, high, place = (math.log10(one) if self.log else one for one in (self.low, self.high, inside))
+        return round(self.start + (place - low) / ((high - low) or 1) * (self.stop - self.start), 1)
+
+    @classmethod
+    def percent(cls, values: Iterable[float], step: int, start: float, stop: float) -> Axis:
+        """Return an axis of shares, marked at every so many percent, that has zero and the values on it."""
+        known = [0.0, *values]
+        low, high = math.floor(100 * min(known) / step), max(1, math.ceil(100 * max(known) / step))
+        marks = [(place * step / 100, str(place * step)) for place in range(low, high + 1)]
+        return cls(low * step / 100, high * step / 100, start, stop, marks)
+
+    @classmethod
+    def decades(cls, values: Iterable[float], start: float, stop: float) -> Axis:
+        """Return a logarithmic axis marked at powers of ten, none of them below `LEAST`, a power of ten itself."""
+        known = [max(value, SHORTEST_SECONDS) for value in values]
+        low = math.floor(math.log10(min(known)))
+        high = max(low + 1, math.ceil(math.log10(max(known))))
+        marks = [(10.0**power, f"{10.0**power:g}") for power in range(low, high + 1)]
+        return cls(10.0**low, 10.0**high, start, stop, marks, log=True)
+
+    @classmethod
+    def at(cls, values: Iterable[float], gap: float, start: float, stop: float) -> Axis:
+        """Return an axis marked at its ends and, of the values between, at those that leave gaps of so many pixels."""
+        known = sorted(set(values))
+        bare = cls(known[0], known[-1], start, stop, [])
+        kept = known[:1]
+        for value in known[1:]:
+            if value == known[-1] or min(bare(value) - bare(kept[-1]), stop - bare(value)) >= gap:
+                kept.append(value)
+        return replace(bare, marks=[(value, format_number(value)) for value in kept])
+
+
+class Label(NamedTuple):
+    """Where the text beside a point stands, in pixels: its start or its end, which `anchor` says, and its baseline."""
+
+    x: float
+    y: float
+    anchor: str
+
+
+def place_labels(
+    points: Sequence[tuple[float, float, str]], width: float, sign: float = 7, line: float = 14
+) -> list[Label]:
+    """Return the place of a text for each point (x, y, text): to its right or, at the edge, left, below what it hits.
+
+    `sign` and `line` are the width and the height of a letter, in pixels, of a figure `width` wide.
+    """
+    taken = [(y + 4, x - 6, x + 6) for x, y, _ in points]
+    placed = []
+    for x, y, text in points:
+        size = sign * len(text)
+        anchor = "start" if x + 9 + size <= width or x - 9 - size < 0 else "end"
+        left = x + 9 if anchor == "start" else x - 9 - size
+        base = y + 4
+        for other, start, stop in sorted(taken):
+            if left < stop and start < left + size and abs(base - other) < line:
+                base = other + line
+        taken.append((base, left, left + size))
+        placed.append(Label(round(left if anchor == "start" else x - 9, 1), round(base, 1), anchor))
+    return placed

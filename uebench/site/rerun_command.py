@@ -1,0 +1,66 @@
+"""Finds the command that runs cells on record again, and makes sure that it plans the very same cells."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from typing import Any, cast
+
+from uebench.components.errors import UserError
+from uebench.components.interfaces import Breaker, Noise
+from uebench.components.registry import registry
+from uebench.components.spec import canonical_text
+from uebench.planning.plan import plan_selection
+from uebench.planning.selection import resolve_recipe, select_components
+from uebench.planning.suite import Suite, available_suites
+from uebench.storage.result import Result
+
+
+def find_rerun_command(suite: Suite, records: Sequence[Result]) -> str:
+    """Return the command for some cells of one noise that may be compared, all seeds; raises `UserError`, with reason.
+
+    What a data set needs to be told and no record holds, a path, stands in it in capitals.
+    """
+    one = records[0]
+    content = one.parameters["content"]
+    part = suite.part(one.parameters["dataset"].partition("@")[0])
+    lists: dict[str, Any] = {
+        "datasets": [_dataset(one)],
+        "noises": [one.noise],
+        "breakers": sorted({other.breaker for other in records}),
+        "targets": sorted({other.target for other in records}),
+        "seeds": sorted({other.seed for other in records}),
+        "protected": [one.protected],
+    }
+    recipe = f"paper{one.recipe.removeprefix(one.recipe.partition(':')[0])}"
+    if canonical_text(resolve_recipe(part)) == one.parameters["recipe"]:
+        recipe = ""
+    nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
+    planned = {
+        cell.key
+        for selection in select_components(suite, **lists, kind=cast(Any, one.kind), recipe=recipe or None)
+        for cell in plan_selection(selection, cast(Noise, nothing), (cast(Breaker, plain),), [content]).cells
+    }
+    if strange := sorted({other.key for other in records} - planned):
+        raise UserError(f"this version plans other cells than {strange[0]}")
+    words = [suite.name if suite.name in available_suites() else f"{suite.name}.toml"]
+    for key, value in lists.items():
+        if list(value) != list(getattr(part, key)) or key in ("noises", "breakers", "seeds"):
+            option = {"seeds": "seed", "protected": "protect"}.get(key, key.removesuffix("s"))
+            given = [",".join(map(str, value))] if key in ("seeds", "protected") else value
+            words += [word for text in given for word in (f"--{option}", text)]
+    words += ["--kind", one.kind] if one.kind != part.kind else []
+    return shlex.join(["uebench", "run", *words, *(["--recipe", recipe] if recipe else [])])
+
+
+def _dataset(one: Result) -> str:
+    """Return a data set's specification: its name, what it cannot do without, and what its label says of it."""
+    name = one.parameters["dataset"].partition("@")[0]
+    needed = [
+        f"{part.name}={part.name.upper()}"
+        for part in fields(registry().find("dataset", name).cls)  # type: ignore[arg-type]
+        if part.default is MISSING
+    ]
+    rest = ",".join(filter(None, [*needed, one.dataset.partition(":")[2]]))
+    return f"{name}:{rest}" if rest else name

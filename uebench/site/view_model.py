@@ -1,0 +1,167 @@
+"""What the site shows: each suite's boards, the records behind them, and what is known of a noise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from uebench.board.groups import comparable_groups
+from uebench.board.publish import GALLERY
+from uebench.board.ranking import Board, rank_results
+from uebench.board.tables import breaker_table, noise_table, recipe_table
+from uebench.components.errors import UserError
+from uebench.components.grammar import NAME_PATTERN
+from uebench.planning.suite import Suite
+from uebench.site.figures import Sweep, breaker_sweeps
+from uebench.site.rerun_command import find_rerun_command
+from uebench.storage.history import current_rulings, read_history
+from uebench.storage.result import Result
+from uebench.storage.results_file import read_results
+
+
+@dataclass(frozen=True)
+class Group:
+    """One comparable group of results: its rows as `data.json` has them, the texts of its tables, its curves."""
+
+    title: str
+    noises: list[dict[str, Any]]
+    breakers: list[dict[str, Any]]
+    targets: Mapping[str, bool]
+    noise_table: tuple[list[str], list[list[str]]]
+    breaker_table: tuple[list[str], list[list[str]]]
+    sweeps: list[Sweep]
+    records: list[Result]
+
+    @property
+    def chains(self) -> dict[str, bool]:
+        """The chains of breakers, and whether a rank needs them, the strongest first."""
+        return {row["breaker"]: row["required"] for row in self.breakers}
+
+    @property
+    def classes(self) -> list[tuple[str, list[tuple[dict[str, Any], list[str]]]]]:
+        """Rows and their texts by budget class; the clean reference comes first, without one."""
+        pairs = zip(self.noises, self.noise_table[1], strict=True)
+        found = groupby(pairs, lambda pair: "" if pair[0]["status"] == "reference" else str(pair[0]["budget"]))
+        return [(name, list(rows)) for name, rows in found]
+
+    @property
+    def placed(self) -> list[dict[str, Any]]:
+        """The rows with a rank and a cost, which figures show."""
+        return [row for row in self.noises if row["rank"] is not None and row["noise_seconds"] is not None]
+
+    @property
+    def residuals(self) -> list[float]:
+        """Every residual protection and bound of one that a figure must have room for."""
+        names = ("residual_protection", "residual_low", "residual_high")
+        return [row[name] for row in self.placed for name in names if row[name] is not None]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A suite's part of the site."""
+
+    suite: Suite
+    place: str
+    groups: list[Group]
+    pictures: list[Path]
+    record: bytes
+    history: list[dict[str, Any]]
+    recipes: tuple[list[str], list[list[str]]]
+
+
+def page_name(text: str, identity: str) -> str:
+    """Return a name for a page that is fit for any disk and address: letters of the text, and a hash of what it is."""
+    letters = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
+    return f"{letters or 'x'}-{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def gather_section(suite: Suite, boards: Path) -> Section:
+    """Return a suite's part of the site; raises `UserError` where it has no record."""
+    path = boards / suite.name / "results.jsonl"
+    results = read_results(path).values()
+    if not results:
+        raise UserError(f"{path} holds no results; run `uebench run {suite.name}` first")
+    lines = read_history(path.parent)
+    where = suite.name if NAME_PATTERN.fullmatch(suite.name) else page_name(suite.name, suite.name)
+    ranked = rank_results(suite, results, current_rulings(lines))
+    groups = [_group(where, *both) for both in zip(ranked, comparable_groups(results), strict=True)]
+    pictures = sorted((path.parent / GALLERY).glob("*.png"))
+    return Section(suite, where, groups, pictures, path.read_bytes(), lines, recipe_table(ranked))
+
+
+def _group(where: str, board: Board, records: list[Result]) -> Group:
+    noises, breakers = _rows(board.noises), _rows(board.breakers)
+    for row in noises:
+        row["accuracies"] = _gathered(row, "accuracy ", "deviation ")
+        row["targets"] = _gathered(row, "target ", "target-deviation ")
+        text = row["parameters"]  # not the label: parts of a suite may call the same noise differently
+        row["page"] = f"{where}/{page_name(text.partition('@')[0], text)}.html"
+    shown = noise_table(board), breaker_table(board)
+    return Group(board.title, noises, breakers, board.targets, *shown, breaker_sweeps(records), records)
+
+
+def _gathered(row: dict[str, Any], mean: str, deviation: str) -> dict[str, dict[str, float | None]]:
+    """Take what is known under two prefixes out of a row, and return it by what follows them."""
+    names = [name.removeprefix(mean) for name in row if name.startswith(mean)]
+    found = {name: {"mean": row.pop(mean + name), "deviation": row.pop(deviation + name)} for name in names}
+    return {name: both for name, both in found.items() if both["mean"] is not None}
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return a board's rows for programs: None for what is unknown, six decimals, flags as a list."""
+
+    def plain(name: str, value: Any) -> Any:
+        if name == "flags":
+            return value.split(", ") if value else []
+        if name in ("rank", "band"):
+            return None if value is None else int(value)
+        if isinstance(value, float):
+            return round(value, 6) if math.isfinite(value) else None
+        return value
+
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    return [{str(name): plain(str(name), value) for name, value in row.items()} for row in rows]
+
+
+def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what the page of a noise shows of each comparable group that the noise is in."""
+    parts = []
+    for group in section.groups:
+        cells = [one for one in group.records if one.parameters["noise"] == row["parameters"]]
+        if cells:
+            cells.sort(key=lambda one: (one.breaker, one.target, one.seed, one.key))
+            made = Counter(json.dumps(one.made_with, sort_keys=True) for one in cells)
+            (own,) = (one for one in group.noises if one["parameters"] == row["parameters"])
+            part = {"group": group, "cells": cells, "row": own}
+            part["decisions"] = list(_decisions(section.history, group, row["parameters"]))
+            part["made"] = [(json.loads(text), count) for text, count in sorted(made.items())]
+            try:
+                part |= {"command": find_rerun_command(section.suite, cells), "reason": ""}
+            except UserError as error:
+                part |= {"command": "", "reason": str(error)}
+            parts.append(part)
+    return parts
+
+
+def _decisions(lines: Sequence[dict[str, Any]], group: Group, noise: str) -> Iterator[dict[str, Any]]:
+    """Yield the decisions about a noise, or that changed what is left of it, with its values before and after."""
+    names = {one.parameters["breaker"]: one.breaker for one in group.records}
+    here = {one.parameters["dataset"] for one in group.records}
+    for line in lines:
+        found = [one for one in line["changes"] if (one["board"], one["noise"]) == (group.title, noise)]
+        accepted = line["event"] == "accepted"
+        about = noise in line["noises"] and line["dataset"] in here if accepted else noise == line["noise"]
+        if about or found:
+            breaker = line.get("breaker", "")
+            change = found[0] if found else {"old": None, "new": None}
+            yield {**line, "about": about, "breaker": names.get(breaker, breaker), **change}

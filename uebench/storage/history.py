@@ -1,0 +1,126 @@
+"""What maintainers decided about a board, a line each in `history.jsonl`, and what follows from it for the ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from uebench.components.errors import UserError
+from uebench.storage.atomic_files import write_atomically
+from uebench.storage.strict_json import StrictStruct, check_shape, parse_strict_json
+
+HISTORY_FILE = "history.jsonl"
+HISTORY_SCHEMA = 1
+Badge = Literal["claimed", "valid", "re-run"]
+"""What is known of an entry: handed in; complete and plausible; and a sample of its cells run again and agreed."""
+
+
+class BoardValue(StrictStruct):
+    """What a board says of a noise."""
+
+    status: str
+    residual_protection: float | None
+    worst_breaker: str | None
+
+
+class _Change(StrictStruct):
+    board: str
+    noise: str
+    old: BoardValue | None
+    new: BoardValue
+
+
+class _Rerun(StrictStruct):
+    cells: int
+    seed: int
+    deviations: float
+
+
+class _Event(StrictStruct, tag_field="event"):
+    """A line, of the date in UTC; components stand by canonical text."""
+
+    schema: Literal[1]
+    date: str
+    changes: list[_Change]
+
+
+class _Accepted(_Event, tag="accepted"):
+    bundle: str
+    dataset: str
+    noises: list[str]
+    breaker: str
+    badge: Badge
+    submitter: str
+    paper: str
+    rerun: _Rerun | None
+
+
+class _Withdrawn(_Event, tag="withdrawn"):
+    noise: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rulings:
+    """What follows from a board's history; noises, breakers and data sets by canonical text.
+
+    `badges` by data set and noise, `withdrawn` has the reason by noise, `challenges` the breakers that were accepted
+    against a noise, `bundles` the badge by the SHA-256 of what was accepted.
+    """
+
+    badges: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    withdrawn: Mapping[str, str] = field(default_factory=dict)
+    challenges: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    bundles: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a board's history, oldest first; a missing file has none. Raises `UserError`."""
+    path = folder / HISTORY_FILE
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    found = []
+    for number, line in enumerate(lines, 1):
+        place = f"{path} line {number}"
+        one = parse_strict_json(line, place)
+        check_shape(one, _Accepted | _Withdrawn, place)
+        found.append(one)
+    return found
+
+
+def current_rulings(lines: Iterable[Mapping[str, Any]]) -> Rulings:
+    """Return what follows from a history."""
+    badges, withdrawn, challenges, bundles = (
+        dict[Any, str](),
+        dict[str, str](),
+        dict[str, list[str]](),
+        dict[str, str](),
+    )
+    for one in lines:
+        if one["event"] == "withdrawn":
+            withdrawn[one["noise"]] = one["reason"]
+            continue
+        bundles[one["bundle"]] = one["badge"]
+        for noise in one["noises"]:
+            if one["breaker"]:
+                challenges.setdefault(noise, []).append(one["breaker"])
+            else:
+                badges[one["dataset"], noise] = one["badge"]
+    return Rulings(badges, withdrawn, challenges, bundles)
+
+
+def append_decision(folder: Path, event: str, date: str, changes: Sequence[Mapping[str, Any]], **content: Any) -> None:
+    """Add a line to a board's history; raises `StoreError`."""
+    lines = [
+        *read_history(folder),
+        {"schema": HISTORY_SCHEMA, "event": event, "date": date, "changes": changes, **content},
+    ]
+    text = "".join(json.dumps(one, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n" for one in lines)
+    write_atomically(folder / HISTORY_FILE, text.encode())

@@ -1,0 +1,105 @@
+"""What a job wrote down while it ran, a line of JSON an event; it stays with what came of the job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from uebench.components.errors import UserError
+from uebench.storage.store import LOG_FILE, Store
+from uebench.storage.strict_json import StrictStruct, check_shape, parse_strict_json
+
+
+class _Event(StrictStruct, tag_field="event"):
+    """A line, of the time in UTC; without a key where it lies with what came of the job."""
+
+    key: str
+    time: str
+
+
+class Started(_Event, tag="started"):
+    """A job begins, on such a device."""
+
+    device: str
+    threads: int | None
+    torch: str
+    uebench: str
+
+
+class _Resumed(_Event, tag="resumed"):
+    step: int
+
+
+class _Step(_Event, tag="step"):
+    step: int
+    of: int
+    loss: float | None  # null where none was told, or it is no number
+
+
+class _Failed(_Event, tag="failed"):
+    error: str
+
+
+def log_event(store: Store, key: str, event: str, **content: Any) -> None:
+    """Write down an event of a job that is at work; raises `StoreError`."""
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    store.note(key, json.dumps({"event": event, "time": time, **content}, sort_keys=True, allow_nan=False))
+
+
+def read_job_log(key: str, files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a finished job's log, each with the key; jobs done before there were logs have none."""
+    begun = False
+    for line in files[LOG_FILE].read_bytes().splitlines() if LOG_FILE in files else ():
+        try:
+            one = json.loads(line)
+        except ValueError:
+            continue  # a kill or a full disk cut it short
+        begun = begun or one["event"] == "started"
+        if begun:
+            yield {"key": key, **one}
+
+
+def parse_job_log(content: bytes, place: str) -> list[dict[str, Any]]:
+    """Return the lines of a stranger's log, which have the keys of their jobs; raises `UserError`."""
+    found = []
+    for number, line in enumerate(content.splitlines(), 1):
+        where = f"{place} line {number}"
+        one = parse_strict_json(line, where)
+        check_shape(one, Started | _Resumed | _Step | _Failed, where)
+        found.append(one)
+    return found
+
+
+def check_job_log(found: Sequence[Mapping[str, Any]], devices: Mapping[str, str], steps: int, now: datetime) -> None:
+    """Raise `UserError` for a log that jobs did not write.
+
+    `devices` has the one on record by the key of each cell, empty for a noise; a cell takes so many `steps`.
+    """
+    used = dict[str, str]()
+    for one in found:
+        key, event, place = one["key"], one["event"], f"the log of {one['key'][:40]!r}"
+        if key not in devices:
+            raise UserError(f"{place} is of no job of the bundle")
+        if event == "started":
+            used[key] = one["device"]
+        if key not in used:
+            raise UserError(f"{place} does not begin with a start")
+        _check_time(one["time"], now, place)
+        most = one["of"] if event == "step" else 0
+        if event == "step" and (not 0 <= one["step"] <= most or (devices[key] and most != steps)):
+            raise UserError(f"{place} is at step {one['step']} of {most}; a network is trained for {steps}")
+    for key, device in used.items():
+        if devices[key] not in ("", device):
+            raise UserError(f"the log of {key} is of {device!r}, the result of {devices[key]!r}")
+
+
+def _check_time(text: str, now: datetime, place: str) -> None:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(f"{place}: {text[:40]!r} is no time") from None
+    if time.tzinfo is None or time > now:
+        raise UserError(f"{place}: {text!r} {'has no time zone' if time.tzinfo is None else 'lies in the future'}")

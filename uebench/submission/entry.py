@@ -1,0 +1,137 @@
+"""What is handed in to a board: noises, or a breaker against listed noises, and the cells that this needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from uebench.board.groups import required_labels
+from uebench.components.errors import UserError
+from uebench.components.grammar import nearest_match, split_outside_parentheses
+from uebench.components.registry import registry
+from uebench.components.spec import canonical_text
+from uebench.planning.plan import ENGINE_NUMBERS
+from uebench.planning.selection import resolve_recipe
+from uebench.planning.suite import Suite, component_names
+from uebench.storage.result import Result
+from uebench.submission.bundle import Bundle
+from uebench.submission.restore_components import parse_canonical
+
+CellParts = tuple[str, str, str]
+"""Noise, breaker chain and target, by canonical text."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Noises, or a breaker against noises that are listed, on one data set; components by canonical text.
+
+    `breaker` is empty for the entry of a noise, which is one.
+    """
+
+    part: Suite
+    dataset: str
+    content: str
+    noises: Sequence[str]
+    breaker: str
+
+    @cached_property
+    def clean(self) -> str:
+        """The reference noise."""
+        return canonical_text(registry().build("noise", "none"))
+
+    @cached_property
+    def needed(self) -> set[CellParts]:
+        """The cells that are needed, and those they are measured by."""
+        breakers, targets = required_labels(self.part)
+        against = [self.breaker] if self.breaker else breakers
+        plain = canonical_text(registry().build("breaker", "none"))
+        cells = {
+            (noise, chain, target) for noise in (*self.noises, self.clean) for chain in against for target in targets
+        }
+        return cells if self.breaker else cells | {(self.clean, plain, target) for target in targets}
+
+    def own(self, one: Result) -> bool:
+        """Tell whether a result is of what is handed in, not of the reference."""
+        return one.parameters["noise"] != self.clean
+
+    def pick(self, board: Iterable[Result]) -> list[Result]:
+        """Return the results on a board that the entry needs, for every seed with which its own cells were run."""
+        terms = {"dataset": self.dataset, "content": self.content, "recipe": canonical_text(resolve_recipe(self.part))}
+        found = [
+            one
+            for one in board
+            if cell_of_result(one) in self.needed
+            and (one.protected, one.kind) == (1, "mixed")
+            and {name: one.parameters[name] for name in terms} == terms
+        ]
+        seeds = {one.seed for one in found if self.own(one)}
+        return [one for one in found if one.seed in seeds]
+
+
+def cell_of_result(one: Result) -> CellParts:
+    """Return the cell that a result is of."""
+    return one.parameters["noise"], one.parameters["breaker"], one.parameters["target"]
+
+
+def entry_terms(part: Suite) -> dict[str, Any]:
+    """Return what makes entries of a suite comparable; a bundle made under other terms is of another version of it."""
+    breakers, targets = required_labels(part)
+    own = {"recipe": canonical_text(resolve_recipe(part)), "breakers": sorted(breakers), "targets": sorted(targets)}
+    return {"numbers": ENGINE_NUMBERS, **own, "floor": part.floor}
+
+
+def derive_manifest_fields(results: Sequence[Result]) -> dict[str, Any]:
+    """Return what a manifest says and its results say too."""
+    made_with = [one.made_with for one in results]
+    return {
+        "seeds": sorted({one.seed for one in results}),
+        "keys": sorted(one.key for one in results),
+        "made_with": {
+            name: sorted({str(one.get(name)) for one in made_with}) for name in ("device", "torch", "uebench")
+        },
+    }
+
+
+def entry_from_bundle(found: Bundle, suite: Suite) -> Entry:
+    """Return what a bundle hands in to a suite; raises `UserError` where its terms or its texts are not the suite's."""
+    says = found.manifest
+    if says["suite"] != suite.name:
+        raise UserError(f"the bundle is of suite {says['suite']!r}, not of {suite.name!r}")
+    name, _, _ = parse_canonical("dataset", says["dataset"])
+    known = {component_names(text): text for part in suite.parts for text in part.datasets}
+    if name not in known:
+        raise UserError(f"suite {suite.name} has no data set {name!r}{nearest_match(name, known)}")
+    part = suite.part(name)
+    usual = list(_usual(part, name))
+    if usual and says["dataset"] not in usual:
+        raise UserError(f"data set {says['dataset']!r} is not that of suite {suite.name}: {usual[0]!r}")
+    for key, mine in entry_terms(part).items():
+        if says["terms"][key] != mine:
+            raise UserError(
+                f"the bundle is of another version of suite {suite.name}: {key} {says['terms'][key]!r}, here {mine!r}"
+            )
+    clean, breakers = canonical_text(registry().build("noise", "none")), required_labels(part)[0]
+    for text in says["noises"]:
+        parse_canonical("noise", text)
+    if len(set(says["noises"])) != len(says["noises"]) or clean in says["noises"] or not says["noises"]:
+        raise UserError("the bundle names no noise, one twice, or the clean set")
+    for text in split_outside_parentheses(says["breaker"], "+") if says["breaker"] else ():
+        parse_canonical("breaker", text)
+    if not says["breaker"] and len(says["noises"]) > 1:
+        raise UserError(f"the bundle hands in {len(says['noises'])} noises at once; an entry is of one")
+    if says["breaker"] in breakers:
+        raise UserError(
+            f"breaker {breakers[says['breaker']]} is required in suite {suite.name}; hand in the noise instead"
+        )
+    return Entry(part, says["dataset"], says["content"], says["noises"], says["breaker"])
+
+
+def _usual(part: Suite, name: str) -> Iterator[str]:
+    """Yield the canonical texts of a suite's data sets of this name, but for those that only a path makes."""
+    for text in part.datasets:
+        if component_names(text) == name:
+            with suppress(UserError):
+                yield canonical_text(registry().build("dataset", text, part.defaults))

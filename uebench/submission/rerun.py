@@ -1,0 +1,90 @@
+"""Runs a sample of a bundle's cells again: which ones, with which components, and what comes of the comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from uebench.components.component import Component
+from uebench.components.errors import UserError
+from uebench.components.interfaces import Noise, Source, Target
+from uebench.jobs.datasets import content_fingerprint, load_dataset, require_test_split
+from uebench.planning.plan import Cell, Plan, plan_cells, plan_protect
+from uebench.planning.selection import Selection, resolve_recipe
+from uebench.storage.atomic_files import sha256_hex
+from uebench.storage.result import Result
+from uebench.storage.store import Store
+from uebench.submission.agreement import Agreement, is_whole_count, run_deviation
+from uebench.submission.bundle import Bundle
+from uebench.submission.bundle_checks import same_cell
+from uebench.submission.entry import Entry
+from uebench.submission.restore_components import NotInstalled, restore_chain, restore_component
+
+
+def draw_sample(results: Sequence[Result], bundle: str, count: int, seed: int) -> list[Result]:
+    """Return so many results, or all, in an order that follows from the bundle's SHA-256 and the seed.
+
+    Whoever made the bundle did not know the seed.
+    """
+    return sorted(results, key=lambda one: sha256_hex(f"{seed}/{bundle}/{one.key}".encode()))[:count]
+
+
+@dataclass(frozen=True)
+class RerunPlan:
+    """The cells to run again, with the components as they are installed here, and the number of test images."""
+
+    selection: Selection
+    plan: Plan
+    images: int
+
+
+def prepare_rerun(made: Entry, chosen: Sequence[Result], given: Mapping[str, Component], store: Store) -> RerunPlan:
+    """Return the jobs that run results again; raises `UserError` where components or data are not here.
+
+    `given` has components by canonical text, for what no text alone makes (a path).
+    """
+    source = cast(Source, restore_component("dataset", made.dataset, given))
+    if content_fingerprint(source, store) != made.content:
+        raise NotInstalled(f"data set {source.name} has other content here than {made.content[:16]!r}")
+    trained = resolve_recipe(made.part)
+    cells = []
+    for one in chosen:
+        noise = cast(Noise, restore_component("noise", one.parameters["noise"], given))
+        job = plan_protect(source, made.content, noise, trained, one.seed)
+        target = cast(Target, restore_component("target", one.parameters["target"], given))
+        cells.append(Cell(job, restore_chain(one.parameters["breaker"], given), target, trained))
+    selection = Selection(
+        suite=made.part,
+        sources=[source],
+        noises=list({cell.protect.noise: None for cell in cells}),
+        chains=list({cell.chain: None for cell in cells}),
+        targets=list({cell.target: None for cell in cells}),
+        recipe=trained,
+        seeds=sorted({one.seed for one in chosen}),
+    )
+    images = len(require_test_split(source, load_dataset(source, made.content, store)).test.labels)
+    return RerunPlan(selection, plan_cells(cells), images)
+
+
+def check_counts(found: Bundle, images: int) -> None:
+    """Raise `UserError` where an accuracy of a bundle is no whole number of so many test images."""
+    for one in found.results:
+        for point in one.curve:
+            if not is_whole_count(point.test_accuracy, images):
+                raise UserError(
+                    f"result {one.key}: test accuracy {point.test_accuracy!r} is no whole number of {images} images"
+                )
+
+
+def compare_rerun(found: Bundle, again: Mapping[str, Result], images: int) -> list[Agreement]:
+    """Return how results by key agree with what a bundle claims, by the spread of each cell over the bundle's seeds."""
+    agreements = []
+    for one in found.results:
+        if one.key in again:
+            same = [other.test_accuracy for other in found.results if same_cell(one, other)]
+            name = f"{one.noise} / {one.breaker} on {one.target}, seed {one.seed}"
+            agreements.append(
+                Agreement(name, one.test_accuracy, again[one.key].test_accuracy, run_deviation(same, images))
+            )
+    return agreements
