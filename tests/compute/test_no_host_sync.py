@@ -142,7 +142,7 @@ def trained(
         network = build_network(ProbeTarget(), SHAPE, CLASSES, "fp32", device, 0)
         journal = Counting(folder, waits)
         options: dict[str, Any] = {"classes": CLASSES, "recipe": recipe, "chain": chain, "augment": augment}
-        train_network(network, data, lambda: data, journal=journal, seed=0, **options)
+        train_network(network, data, lambda: data, progress=journal, seed=0, **options)
     return journal.found
 
 

@@ -57,7 +57,7 @@ def learn(
         recipe=recipe,
         chain=(breaker,),
         augment=lambda images: kit.crop_and_flip(images, 1),
-        journal=journal,
+        progress=journal,
         seed=9,
     )
     store.forget("key")
