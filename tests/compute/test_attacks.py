@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tests.plugins.noises.reference_noises import data, surrogate
 from uebench import kit
-from uebench.compute.attacks import _checkpoints, adversary, apgd, pgd
+from uebench.compute.attacks import _checkpoint_steps, adversary, apgd, pgd
 
 RADIUS = 0.1
 
@@ -143,11 +143,11 @@ def test_apgd_is_the_rule_where_both_of_its_doubts_come_up(steps: int) -> None:
 
 
 def test_checkpoints_are_those_of_the_paper() -> None:
-    assert list(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
-    assert _checkpoints(10) == {3: 0, 5: 3, 6: 5, 7: 6, 8: 7, 9: 8}
-    assert _checkpoints(1) == {}
+    assert list(_checkpoint_steps(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert _checkpoint_steps(10) == {3: 0, 5: 3, 6: 5, 7: 6, 8: 7, 9: 8}
+    assert _checkpoint_steps(1) == {}
     for steps in range(1, 301):
-        assert list(_checkpoints(steps)) == marks(steps), steps
+        assert list(_checkpoint_steps(steps)) == marks(steps), steps
 
 
 @settings(deadline=None, max_examples=25)
@@ -272,9 +272,9 @@ def test_named_attacks_are_the_functions() -> None:
 
 def test_an_unknown_attack_is_refused() -> None:
     net, (images, labels) = surrogate(), data()
-    with pytest.raises(ValueError, match=r"no attack 'cw' in linf; known: pgd, fgsm, rs-fgsm, apgd"):
+    with pytest.raises(ValueError, match=r"unknown attack 'cw' in norm linf; known: pgd, fgsm, rs-fgsm, apgd"):
         adversary("cw", net, images, labels, radius=RADIUS, steps=1, step=0.1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"no attack .apgd. in l2; .* apgd in linf only"):
+    with pytest.raises(ValueError, match=r"unknown attack .apgd. in norm l2; .* \(apgd in norm linf only\)"):
         adversary("apgd", net, images, labels, radius=RADIUS, steps=1, step=0.1, norm="l2")
 
 

@@ -76,8 +76,8 @@ def test_signs_are_kept_and_sums_do_not_wrap() -> None:
         (None, "returned NoneType, not a tensor"),
         (torch.zeros(6, 3, 12), r"returned shape \(6, 3, 12\), not \(6, 3, 12, 12\)"),
         (torch.zeros(6, 3, 12, 12, dtype=torch.int64), "returned torch.int64, not floating point, int8 or int16"),
-        (torch.full((6, 3, 12, 12), math.nan), "no numbers"),
-        (torch.full((6, 3, 12, 12), math.inf), "no numbers"),
+        (torch.full((6, 3, 12, 12), math.nan), "returned NaN or infinite values; all values must be finite"),
+        (torch.full((6, 3, 12, 12), math.inf), "returned NaN or infinite values; all values must be finite"),
         (torch.full((6, 3, 12, 12), 8.01 / 255), "returned 8.01/255, over its budget 8/255"),
     ],
 )
@@ -212,7 +212,7 @@ def test_what_is_no_number_is_found_in_the_last_chunk_too(
     monkeypatch.setattr(audit, "CHUNK_VALUES", 2 * 3 * 4 * 4)
     delta = torch.zeros(7, 3, 4, 4)
     delta[6, 2, 3, 3] = wrong
-    with pytest.raises(ContractError, match="noise bounded returned values that are no numbers"):
+    with pytest.raises(ContractError, match="noise bounded returned NaN or infinite values; all values must be finite"):
         audit.release_images(Bounded(norm=norm, radius=48.0), torch.zeros(7, 3, 4, 4, dtype=torch.uint8), delta)
 
 

@@ -102,7 +102,7 @@ def test_adversarial_training_by_replays_gives_the_same_bits(
     steps: int, target: Target, tape: Tape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replayed = trained(steps, target)
-    assert tape.replays == {"_image_gradient": 3 * steps - 2, "weight_gradients": steps - 2, "_fuse": steps - 2}
+    assert tape.replays == {"_image_gradient": 3 * steps - 2, "weight_gradients": steps - 2, "_fuse_pairs": steps - 2}
     monkeypatch.setattr(cuda_graphs, "can_record", lambda network: False)
     called = trained(steps, target)
     assert all(torch.equal(one, called[name]) for name, one in replayed.items())
@@ -164,7 +164,7 @@ def test_where_recording_fails_work_is_called_and_leaves_what_a_call_leaves(
     if how == "refused":
         monkeypatch.setattr(cuda_graphs, "record_graph", refuse)
     tape.spoil = {"other numbers": 1.01, "no numbers": float("nan")}.get(how, 1.0)
-    text = "operation not permitted" if how == "refused" else "other numbers than the call"
+    text = "operation not permitted" if how == "refused" else "other numbers than the direct call"
     with pytest.warns(RuntimeWarning, match=text) as told:
         found = trained(8, ResNet8())
     assert len(told) == (3 if how == "refused" else 2), "once for each kind of work that gives numbers"
@@ -191,7 +191,7 @@ def test_recordings_are_few_and_go_with_their_network(tape: Tape) -> None:
         for count in range(1, cuda_graphs.MOST_RECORDINGS + 4):
             for _ in range(3):
                 attacks.image_gradient(network, *batch(0, count))
-    kept = [one for one in cuda_graphs._known[network].values() if isinstance(one, cuda_graphs.Recording)]
+    kept = [one for one in cuda_graphs._recordings[network].values() if isinstance(one, cuda_graphs.Recording)]
     assert len(kept) == cuda_graphs.MOST_RECORDINGS
     gone = weakref.ref(network)
     del network
@@ -222,11 +222,11 @@ def test_a_network_is_gone_with_its_last_user_though_nobody_looks_for_garbage(ta
 
 def test_what_is_nothing_but_rounding_need_not_agree() -> None:
     large, rest = torch.full((100,), 2.0), torch.full((3,), 1e-7)
-    assert cuda_graphs._agree((large, rest, None), (large, -rest, None))
-    assert not cuda_graphs._agree((large, rest), (large * 1.01, rest))
-    assert not cuda_graphs._agree((large, rest), (large, large[:3] * 0.01))
-    assert not cuda_graphs._agree((large, rest), (large, rest * float("nan")))
-    assert not cuda_graphs._agree((large, rest), (large, None))
+    assert cuda_graphs._results_agree((large, rest, None), (large, -rest, None))
+    assert not cuda_graphs._results_agree((large, rest), (large * 1.01, rest))
+    assert not cuda_graphs._results_agree((large, rest), (large, large[:3] * 0.01))
+    assert not cuda_graphs._results_agree((large, rest), (large, rest * float("nan")))
+    assert not cuda_graphs._results_agree((large, rest), (large, None))
 
 
 def test_nothing_is_recorded_on_a_processor_or_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,6 +277,8 @@ def test_on_a_gpu_work_is_recorded(target: Target, precision: str) -> None:
         images, labels = (one.to(device) for one in batch(step))
         training.step(step, attacks.pgd(network, images, labels, radius=RADIUS, steps=3, step=RADIUS / 2), labels)
     kinds = [
-        key[0].__name__ for key, one in cuda_graphs._known[network].items() if isinstance(one, cuda_graphs.Recording)
+        key[0].__name__
+        for key, one in cuda_graphs._recordings[network].items()
+        if isinstance(one, cuda_graphs.Recording)
     ]  # type: ignore[index]
-    assert sorted(kinds) == ["_fuse", "_image_gradient", "weight_gradients"]
+    assert sorted(kinds) == ["_fuse_pairs", "_image_gradient", "weight_gradients"]

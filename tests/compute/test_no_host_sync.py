@@ -140,10 +140,10 @@ def trained(
     with lend() as (device, waits):
         data = Split(drawn.to(device), (torch.arange(24) % CLASSES).to(device))
         network = build_network(ProbeTarget(), SHAPE, CLASSES, "fp32", device, 0)
-        journal = Counting(folder, waits)
+        progress = Counting(folder, waits)
         options: dict[str, Any] = {"classes": CLASSES, "recipe": recipe, "chain": chain, "augment": augment}
-        train_network(network, data, lambda: data, journal=journal, seed=0, **options)
-    return journal.found
+        train_network(network, data, lambda: data, progress=progress, seed=0, **options)
+    return progress.found
 
 
 @BOTH
@@ -220,8 +220,8 @@ def test_no_step_of_a_noise_waits(name: str, lend: Lend, tmp_path: Path) -> None
         if device.type == "cuda" and name in EIGEN:
             pytest.skip("torch waits for a GPU's eigenvalues")
         images, labels = Pixels(data.train.images.to(device), device), data.train.labels.to(device)
-        journal = Counting(tmp_path, waits)
-        place = Workspace(journal.store, device, every=math.inf)
-        context = NoiseContext(job, data, place, journal, artefacts(place, journal.report))
+        progress = Counting(tmp_path, waits)
+        place = Workspace(progress.store, device, every=math.inf)
+        context = NoiseContext(job, data, place, progress, artefacts(place, progress.report))
         noise.make(cast(Tensor, images if noise.streams else images[:]), labels, context)
-    assert not any(journal.found.values()), journal.found
+    assert not any(progress.found.values()), progress.found

@@ -47,8 +47,8 @@ def learn(
         if step == dies_at:
             raise Broken
 
-    journal = StoredProgress(store, "key", 9, report, every=0)
-    journal.period = -1
+    progress = StoredProgress(store, "key", 9, report, every=0)
+    progress.period = -1
     outcome = train_network(
         net,
         split(30, 0),
@@ -57,7 +57,7 @@ def learn(
         recipe=recipe,
         chain=(breaker,),
         augment=lambda images: kit.crop_and_flip(images, 1),
-        journal=journal,
+        progress=progress,
         seed=9,
     )
     store.forget("key")

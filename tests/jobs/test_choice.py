@@ -169,7 +169,7 @@ def test_a_trial_is_plain_work_on_a_part_of_the_released_images_scored_on_the_re
             recipe=RECIPE,
             chain=trial.cell.chain,
             augment=DIGITS.augment,
-            journal=StoredProgress(done.store, f"again {chain}", role, silent, 60),
+            progress=StoredProgress(done.store, f"again {chain}", role, silent, 60),
             seed=role,
         )
         assert found[chain] == outcome.curve[-1][1], chain

@@ -1,4 +1,4 @@
-"""Adversarial examples: the one PGD, its one-step forms, and APGD; noises and breakers share them."""
+"""Adversarial attacks for noises, breakers and evaluation: PGD, its one-step variants, and APGD."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from uebench.compute.cuda_graphs import run_recorded
 from uebench.compute.norms import Norm, project, step_direction
 
 Attack = Literal["pgd", "fgsm", "rs-fgsm", "apgd"]
-"""The inner attacks, for the type of a parameter."""
+"""Names of the attacks; plug-ins use it as the type of a parameter."""
 
 
 @contextmanager
 def frozen(network: torch.nn.Module) -> Iterator[None]:
-    """Hold a network in eval mode with no gradient for its weights, and restore both on leaving.
+    """Put a network in eval mode and turn off the gradients of its weights; restore both on exit.
 
-    Running statistics stay untouched and dropout is off inside, and batch norm is folded into the convolutions.
+    Inside the context, running statistics stay fixed, dropout is off, and batch norm is folded into the convolutions.
     """
-    modes = [one for one in network.modules() if one.training]
-    weights = [one for one in network.parameters() if one.requires_grad]
-    for module in modes:
+    training_modules = [module for module in network.modules() if module.training]
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    for module in training_modules:
         module.training = False
     for weight in weights:
         weight.requires_grad_(False)
@@ -33,7 +33,7 @@ def frozen(network: torch.nn.Module) -> Iterator[None]:
         with batchnorm_folded(network):
             yield
     finally:
-        for module in modes:
+        for module in training_modules:
             module.training = True
         for weight in weights:
             weight.requires_grad_(True)
@@ -44,12 +44,12 @@ def image_gradient(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the cross-entropy of each image (b,), and its gradient with respect to the image (b, c, h, w).
 
-    images: (b, c, h, w); targets: labels (b,) or soft targets (b, classes). The network is to be `frozen`.
+    images: (b, c, h, w); targets: labels (b,) or soft targets (b, classes). Call it inside `frozen(network)`.
     """
-    losses, found = run_recorded(_image_gradient, network, images.detach(), targets)
+    losses, gradients = run_recorded(_image_gradient, network, images.detach(), targets)
     assert losses is not None
-    assert found is not None
-    return losses, found
+    assert gradients is not None
+    return losses, gradients
 
 
 def _image_gradient(
@@ -57,8 +57,8 @@ def _image_gradient(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     images = images.detach().requires_grad_(True)
     losses = torch.nn.functional.cross_entropy(network(images), targets, reduction="none")
-    (found,) = torch.autograd.grad(losses.sum(), images)
-    return losses.detach(), found
+    (gradients,) = torch.autograd.grad(losses.sum(), images)
+    return losses.detach(), gradients
 
 
 def pgd(
@@ -74,103 +74,110 @@ def pgd(
     start: torch.Tensor | None = None,
     random_start: bool = True,
 ) -> torch.Tensor:
-    """Projected gradient descent in a ball (Madry et al., ICLR 2018), as in the REM code.
+    """Run projected gradient descent in a ball (Madry et al., ICLR 2018), as the REM code does.
 
-    images: float32 (b, c, h, w) in [0, 1]; targets: labels (b,) or soft targets (b, classes). `radius` and `step` are
-    in pixel range [0, 1], for L1 and L2 norms of one image. Climbs the cross-entropy, or goes down it with
-    `ascend=False`, from `start` where one is given, else from a random point of the ball. The network is in eval mode
-    meanwhile. Returns the last iterate, inside the ball and [0, 1]; with radius or steps 0 the images themselves.
+    images: float32 (b, c, h, w) in [0, 1]; targets: labels (b,) or soft targets (b, classes). `radius` and `step` use
+    the pixel range [0, 1]; for L1 and L2 they are norms of one whole image. The attack increases the cross-entropy, or
+    decreases it with `ascend=False`. It starts from `start` if given, otherwise from a random point of the ball, or
+    from the images with `random_start=False`. The network is in eval mode during the attack. Returns the last iterate,
+    which lies in the ball and in [0, 1]; returns the images unchanged if radius or steps is 0.
 
-    The released code goes along the gradient divided by its norm, in L1 too, brings a point back by scaling it, and
-    starts up to radius / steps away in every pixel, far outside and so on the sphere. `l1-exact` takes the steepest
-    step of L1, which changes one value, and the nearest point of the ball (Duchi et al., ICML 2008).
+    For L2 and L1 the released REM code steps along the gradient divided by its norm, and projects a point by scaling
+    it. It starts up to radius / steps away in every pixel: far outside the ball, and therefore on the sphere after the
+    projection. `l1-exact` takes the steepest step of L1, which changes one value, and projects to the nearest point of
+    the ball (Duchi et al., ICML 2008).
     """
     if radius == 0 or steps == 0:
         return images
-    images = images.detach()  # the attack is held fixed: no gradient reaches them through the bounds
+    images = images.detach()  # the bounds depend on the images: without this, gradients would flow through them
     lowest, highest = (images - radius).clamp(min=0), (images + radius).clamp(max=1)
 
-    def back(point: torch.Tensor) -> torch.Tensor:
+    def project_to_bounds(point: torch.Tensor) -> torch.Tensor:
         if norm != "linf":
             point = images + project(point - images, radius, norm)
         return point.clamp(lowest, highest)
 
-    found = images.clone()
+    attacked = images.clone()
     if start is not None:
-        found = back(start.detach())
+        attacked = project_to_bounds(start.detach())
     elif random_start:
-        reach = radius if norm == "linf" else radius / steps
-        found = back(found + torch.empty_like(found).uniform_(-reach, reach))
+        distance = radius if norm == "linf" else radius / steps
+        attacked = project_to_bounds(attacked + torch.empty_like(attacked).uniform_(-distance, distance))
     with frozen(network):
         for _ in range(steps):
-            _, uphill = image_gradient(network, found, targets)
-            found = back(found.add(step_direction(uphill, norm), alpha=step if ascend else -step))
-    return found
+            _, gradients = image_gradient(network, attacked, targets)
+            direction = step_direction(gradients, norm)
+            attacked = project_to_bounds(attacked.add(direction, alpha=step if ascend else -step))
+    return attacked
 
 
 def apgd(
     network: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor, *, radius: float, steps: int
 ) -> torch.Tensor:
-    """Auto-PGD on the cross-entropy in the L-inf ball (Croce and Hein, ICML 2020, algorithm 1), from a random point.
+    """Run Auto-PGD on the cross-entropy in the L-inf ball (Croce and Hein, ICML 2020, algorithm 1).
 
-    Arguments as for `pgd`. Each image has its own step size, from twice the radius, halved at a checkpoint where fewer
-    than three quarters of the steps since the last one climbed, or where neither it nor the best loss has changed
-    since; the image then restarts from its best point. Returns the best point of each image; takes one more forward
-    pass than steps.
+    Arguments are those of `pgd`; the start is a random point of the ball. Each image has its own step size, at first
+    twice the radius. At a checkpoint the step size is halved if fewer than three quarters of the steps since the last
+    checkpoint increased the loss, or if neither the step size nor the best loss has changed since then; the image then
+    restarts from its best point. Returns the best point of each image. Needs one more forward pass than steps.
     """
     if radius == 0 or steps == 0:
         return images
     lowest, highest = (images - radius).clamp(min=0), (images + radius).clamp(max=1)
 
-    def look(point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        losses, uphill = image_gradient(network, point, targets)
-        return losses, uphill.sign()
+    def loss_and_sign(point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        losses, gradients = image_gradient(network, point, targets)
+        return losses, gradients.sign()
 
-    def fill(values: torch.Tensor) -> torch.Tensor:
+    def per_image(values: torch.Tensor) -> torch.Tensor:
         return values.view(-1, 1, 1, 1)
 
-    marks = _checkpoints(steps)
-    now = before = (images + torch.empty_like(images).uniform_(-radius, radius)).clamp(lowest, highest)
+    checkpoints = _checkpoint_steps(steps)
+    point = previous = (images + torch.empty_like(images).uniform_(-radius, radius)).clamp(lowest, highest)
     size = torch.full_like(images[:, 0, 0, 0], 2 * radius)
     with frozen(network):
-        loss, ways = look(now)
-        best, best_loss, best_ways = now, loss, ways
-        marked_loss, marked_size, climbed = best_loss, size, torch.zeros_like(size)
+        loss, sign = loss_and_sign(point)
+        best, best_loss, best_sign = point, loss, sign
+        checkpoint_loss, checkpoint_size, increases = best_loss, size, torch.zeros_like(size)
         for step in range(1, steps + 1):
-            aim = (now + fill(size) * ways).clamp(lowest, highest)
-            pull = aim - now if step == 1 else 0.75 * (aim - now) + 0.25 * (now - before)
-            before, now = now, (now + pull).clamp(lowest, highest)
-            last = loss
+            target_point = (point + per_image(size) * sign).clamp(lowest, highest)
+            move = target_point - point
+            if step > 1:
+                move = 0.75 * move + 0.25 * (point - previous)
+            previous, point = point, (point + move).clamp(lowest, highest)
+            previous_loss = loss
             if step < steps:
-                loss, ways = look(now)
+                loss, sign = loss_and_sign(point)
             else:
                 with torch.no_grad():
-                    loss = torch.nn.functional.cross_entropy(network(now), targets, reduction="none")
-            climbed = climbed + (loss > last)
+                    loss = torch.nn.functional.cross_entropy(network(point), targets, reduction="none")
+            increases = increases + (loss > previous_loss)
             better = loss > best_loss
-            best, best_ways = torch.where(fill(better), now, best), torch.where(fill(better), ways, best_ways)
+            best = torch.where(per_image(better), point, best)
+            best_sign = torch.where(per_image(better), sign, best_sign)
             best_loss = torch.where(better, loss, best_loss)
-            if step in marks:
-                slow = climbed < 0.75 * (step - marks[step])
-                stuck = (size == marked_size) & (best_loss == marked_loss)
-                marked_loss, marked_size, climbed = best_loss, size, torch.zeros_like(size)
-                again = slow | stuck
-                size = torch.where(again, size / 2, size)
-                now, ways = torch.where(fill(again), best, now), torch.where(fill(again), best_ways, ways)
-                loss = torch.where(again, best_loss, loss)
+            if step in checkpoints:
+                slow = increases < 0.75 * (step - checkpoints[step])
+                unchanged = (size == checkpoint_size) & (best_loss == checkpoint_loss)
+                checkpoint_loss, checkpoint_size, increases = best_loss, size, torch.zeros_like(size)
+                restart = slow | unchanged
+                size = torch.where(restart, size / 2, size)
+                point = torch.where(per_image(restart), best, point)
+                sign = torch.where(per_image(restart), best_sign, sign)
+                loss = torch.where(restart, best_loss, loss)
     return best.detach()
 
 
-def _checkpoints(steps: int) -> dict[int, int]:
-    """Return APGD's checkpoints below `steps`, each with the one before it; the shares of the steps are per cent.
+def _checkpoint_steps(steps: int) -> dict[int, int]:
+    """Map each APGD checkpoint below `steps` to the checkpoint before it.
 
-    In whole numbers: summed up as floats, 57 per cent of a hundred steps are the 58th.
+    The shares of the steps are integers, in per cent: as a sum of floats, 57 per cent of 100 steps would be step 58.
     """
     shares = [0, 22]
     while shares[-1] < 100:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 3, 6))
-    marks = sorted({-(-share * steps // 100) for share in shares})
-    return {later: earlier for earlier, later in pairwise(marks) if later < steps}
+    checkpoints = sorted({-(-share * steps // 100) for share in shares})
+    return {later: earlier for earlier, later in pairwise(checkpoints) if later < steps}
 
 
 def adversary(
@@ -184,11 +191,12 @@ def adversary(
     step: float,
     norm: Norm = "linf",
 ) -> torch.Tensor:
-    """Return adversarial examples by a named attack; arguments as for `pgd`.
+    """Return adversarial examples of a named attack; the other arguments are those of `pgd`.
 
-    `fgsm` is one step of the radius from the image itself, `rs-fgsm` one of 1.25 radii from a random point (Wong et
-    al., ICLR 2020); both pass over `steps` and `step`, `apgd`, which is for L-inf only, over `step`. With radius or
-    steps 0 the images themselves.
+    `fgsm` takes one step of one radius from the image itself; `rs-fgsm` takes one step of 1.25 radii from a random
+    point (Wong et al., ICLR 2020). Both ignore `step`, and `steps` unless it is 0. `apgd` supports L-inf only and
+    ignores `step`. Returns the images unchanged if radius or steps is 0. Raises `ValueError` for an unknown attack, and
+    for `apgd` in another norm.
     """
     if radius == 0 or steps == 0:
         return images
@@ -201,12 +209,12 @@ def adversary(
     if attack == "apgd" and norm == "linf":
         return apgd(network, images, targets, radius=radius, steps=steps)
     raise ValueError(
-        f"no attack {attack!r} in {norm}; known: {', '.join(get_args(Attack))}, of which apgd in linf only"
+        f"unknown attack {attack!r} in norm {norm}; known: {', '.join(get_args(Attack))} (apgd in norm linf only)"
     )
 
 
 def attack_passes(attack: Attack, steps: int) -> int:
-    """Return the passes, forward and backward, of an image that `adversary` takes; APGD's last look is left out."""
+    """Return how many forward and backward passes `adversary` needs per image, without APGD's last forward pass."""
     return steps if attack in ("pgd", "apgd") else min(steps, 1)
 
 
@@ -219,11 +227,11 @@ def accuracy_under_pgd(
     norm: Norm = "linf",
     steps: int = 10,
 ) -> torch.Tensor:
-    """Return the share of images (b, c, h, w) that a network gets right under PGD, a scalar tensor on their device.
+    """Return a network's accuracy on images (b, c, h, w) under PGD, as a scalar tensor on the images' device.
 
-    Steps are of 2.5 radii / steps (Madry et al., ICLR 2018, appendix); for `Breaker.attacked_accuracy`.
+    The step size is 2.5 radii / steps (Madry et al., ICLR 2018, appendix). `Breaker.attacked_accuracy` uses it.
     """
     attacked = pgd(network, images, labels, radius=radius, steps=steps, step=2.5 * radius / steps, norm=norm)
     with frozen(network), torch.no_grad():
-        right: torch.Tensor = network(attacked).argmax(1) == labels
-    return right.float().mean()
+        correct: torch.Tensor = network(attacked).argmax(1) == labels
+    return correct.float().mean()

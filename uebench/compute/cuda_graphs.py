@@ -1,7 +1,7 @@
-"""Work on a network with batches of one shape, recorded as a CUDA graph and replayed: its kernels launch as one.
+"""Records a function of a network and batches of one shape as a CUDA graph, and replays it: one launch for all kernels.
 
-A small network's kernels take less time than launching them one by one. A replay runs the kernels that were recorded,
-so it changes no number; where work cannot be recorded it is called as it is.
+The kernels of a small network run faster than they can be launched one by one. A replay runs the recorded kernels, so
+it changes no number. A function that cannot be recorded is called directly.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Any
 import torch
 
 DISABLE_VARIABLE = "UEBENCH_NO_GRAPHS"
-"""The environment variable that, when it is set, keeps everything from being recorded."""
+"""The environment variable that turns recording off if it is set."""
 CALLS_BEFORE = 2
-"""Calls of one kind that are not recorded: recording costs several, and the last batch of a sweep comes once."""
+"""Direct calls before a recording: it costs as much as several calls, and an incomplete last batch comes only once."""
 WARM_UP = 3
-"""Calls before a recording, in which libraries choose their kernels and take their memory."""
+"""Warm-up calls before a recording, in which libraries choose their kernels and allocate their memory."""
 MOST_RECORDINGS = 8
-"""Recordings that a network keeps."""
+"""The largest number of recordings per network."""
 AGREEMENT = 1e-3
-"""The difference in L2 up to which a recording agrees with the call that it is of, as a share of each result: some
-kernels add in any order."""
+"""The allowed L2 difference between a replay and a direct call, relative to each result: some kernels add in no fixed
+order."""
 NEGLIGIBLE = 1e-3
-"""The share of the largest result under which one counts as this: the gradient of a bias ahead of batch norm is nothing
-but rounding."""
+"""The norm used for a smaller result, relative to the largest result: the gradient of a bias before batch norm is only
+rounding error, so its relative difference means nothing."""
 
 WorkResults = tuple["torch.Tensor | None", ...]
 RecordableWork = Callable[..., WorkResults]
@@ -38,158 +38,165 @@ RecordableWork = Callable[..., WorkResults]
 
 @dataclass(frozen=True)
 class Recording:
-    """The tensors that a recorded call reads and writes, and the way to run it again."""
+    """The tensors that a recorded call reads and writes, and the function that replays it."""
 
     inputs: tuple[torch.Tensor, ...]
     results: WorkResults
-    again: Callable[[], object]
+    replay: Callable[[], object]
 
     def __call__(self, *inputs: torch.Tensor) -> WorkResults:
-        """Run it on other inputs; returns results that the next run leaves alone."""
-        for mine, given in zip(self.inputs, inputs, strict=True):
-            mine.copy_(given)
-        self.again()
-        return tuple(None if one is None else one.clone() for one in self.results)
+        """Replay on other inputs; returns copies, which the next replay does not overwrite."""
+        for recorded_input, new_input in zip(self.inputs, inputs, strict=True):
+            recorded_input.copy_(new_input)
+        self.replay()
+        return tuple(None if result is None else result.clone() for result in self.results)
 
 
-_known: weakref.WeakKeyDictionary[torch.nn.Module, dict[Hashable, Recording | int | None]] = weakref.WeakKeyDictionary()
+_recordings: weakref.WeakKeyDictionary[torch.nn.Module, dict[Hashable, Recording | int | None]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def allow_recording(network: torch.nn.Module) -> None:
-    """Let work on a network be recorded: one whose forward pass is the same for all values and all calls."""
-    _known[network] = {}
+    """Allow recording for a network, whose forward pass must run the same operations for all values and all calls."""
+    _recordings[network] = {}
 
 
 def run_recorded(work: RecordableWork, network: torch.nn.Module, *inputs: torch.Tensor) -> WorkResults:
-    """Return `work(network, *inputs)`, replayed where the network was admitted and its device records.
+    """Return `work(network, *inputs)`, by a replay if recording is allowed for the network and its device supports it.
 
-    Work may change buffers of the network, and no other tensor but those it returns and those that are its own.
+    `work` may change buffers of the network, tensors that it returns and tensors that it created, but no others.
     """
-    known = _known.get(network)
-    if known is None or not can_record(network) or _watched(network):
+    entries = _recordings.get(network)
+    if entries is None or not can_record(network) or _has_hooks(network):
         return work(network, *inputs)
-    key = (work, *((one.shape, one.dtype, one.stride()) for one in inputs), *_state(network))
-    found = known.get(key, 0)
-    if isinstance(found, Recording):
-        return found(*inputs)
-    if found is None or found < CALLS_BEFORE:
-        known[key] = None if found is None else found + 1
+    key = (work, *((tensor.shape, tensor.dtype, tensor.stride()) for tensor in inputs), *_network_state(network))
+    entry = entries.get(key, 0)  # a recording, the number of calls so far, or None if recording failed
+    if isinstance(entry, Recording):
+        return entry(*inputs)
+    if entry is None or entry < CALLS_BEFORE:
+        entries[key] = None if entry is None else entry + 1
         return work(network, *inputs)
-    while sum(isinstance(one, Recording) for one in known.values()) >= MOST_RECORDINGS:
-        known.pop(next(old for old, one in known.items() if isinstance(one, Recording)))
-    known[key], results = _try(work, network, inputs)
+    while sum(isinstance(value, Recording) for value in entries.values()) >= MOST_RECORDINGS:
+        entries.pop(next(old for old, value in entries.items() if isinstance(value, Recording)))
+    entries[key], results = _try_recording(work, network, inputs)
     return results
 
 
 def can_record(network: torch.nn.Module) -> bool:
-    """Tell whether work can be recorded where a network is."""
+    """Tell whether the network's device supports recording and the user has not turned it off."""
     return next(network.parameters()).is_cuda and DISABLE_VARIABLE not in os.environ
 
 
-def _watched(network: torch.nn.Module) -> bool:
-    """Tell whether somebody waits for a module's calls, which a replay does not make."""
-    return any(one._forward_hooks or one._forward_pre_hooks or one._backward_hooks for one in network.modules())
+def _has_hooks(network: torch.nn.Module) -> bool:
+    """Tell whether a module has hooks, which a replay does not call."""
+    return any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in network.modules()
+    )
 
 
-def _state(network: torch.nn.Module) -> Iterator[Hashable]:
-    """Yield what a recording holds for: where the tensors of a network lie, which learn, and its modules' modes."""
+def _network_state(network: torch.nn.Module) -> Iterator[Hashable]:
+    """Yield what a recording depends on: each module's mode, and each tensor's address, dtype and requires_grad."""
     for module in network.modules():
         yield module.training
-        for one in (*module._parameters.values(), *module._buffers.values()):
-            yield None if one is None else (one.data_ptr(), one.dtype, one.requires_grad)
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            yield None if tensor is None else (tensor.data_ptr(), tensor.dtype, tensor.requires_grad)
 
 
-def _try(
+def _try_recording(
     work: RecordableWork, network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
 ) -> tuple[Recording | None, WorkResults]:
-    """Record work, then call it, and return the recording, None where it differs from the call, and the results.
+    """Record `work`, compare a replay with a direct call, and return the recording and the results of the call.
 
-    Buffers and random generators are left as by the call alone.
+    The recording is None, with a warning, if it fails or its results differ. Buffers and random generators end in the
+    state that the direct call alone leaves.
     """
     buffers = list(network.buffers())
-    before = [one.clone() for one in buffers]
-    found: Recording | None = None
+    before = [buffer.clone() for buffer in buffers]
+    recording: Recording | None = None
     replayed: WorkResults = ()
-    reason = "a replay gives other numbers than the call"
+    reason = "a replay gives other numbers than the direct call"
     try:
-        with _unmoved(network):
-            found = record_graph(work, network, inputs)
-        _restore(buffers, before)
-        with _unmoved(network):
-            replayed = (*found(*inputs), *(one.clone() for one in buffers))
+        with _preserve_generators(network):
+            recording = record_graph(work, network, inputs)
+        _restore_values(buffers, before)
+        with _preserve_generators(network):
+            replayed = (*recording(*inputs), *(buffer.clone() for buffer in buffers))
     except RuntimeError as error:
-        reason, found = str(error).strip().partition("\n")[0], None
-    _restore(buffers, before)
-    called = work(network, *inputs)
-    if found and not _agree((*called, *buffers), replayed):
-        found = None
-    if not found:
-        warnings.warn(f"not recorded as a CUDA graph, so slower: {reason}", RuntimeWarning, stacklevel=3)
-    return found, called
+        reason, recording = str(error).strip().partition("\n")[0], None
+    _restore_values(buffers, before)
+    results = work(network, *inputs)
+    if recording and not _results_agree((*results, *buffers), replayed):
+        recording = None
+    if not recording:
+        warnings.warn(f"not recorded as a CUDA graph, therefore slower: {reason}", RuntimeWarning, stacklevel=3)
+    return recording, results
 
 
-def _unmoved(network: torch.nn.Module) -> AbstractContextManager[None]:
-    """Return a context that leaves the default random generators as they were, so that dropout draws the same again."""
+def _preserve_generators(network: torch.nn.Module) -> AbstractContextManager[None]:
+    """Return a context that restores the default random generators, so that dropout draws the same values again."""
     device = next(network.parameters()).device
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
-def _restore(tensors: list[torch.Tensor], values: list[torch.Tensor]) -> None:
+def _restore_values(tensors: list[torch.Tensor], values: list[torch.Tensor]) -> None:
     with torch.no_grad():
-        for one, value in zip(tensors, values, strict=True):
-            one.copy_(value)
+        for tensor, value in zip(tensors, values, strict=True):
+            tensor.copy_(value)
 
 
-def _agree(some: WorkResults, others: WorkResults) -> bool:
-    least = NEGLIGIBLE * max((float(one.double().norm()) for one in some if one is not None), default=0.0)
+def _results_agree(expected: WorkResults, actual: WorkResults) -> bool:
+    smallest = NEGLIGIBLE * max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0)
 
-    def close(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-        if one is None or other is None:
-            return one is other
-        difference = float((one.double() - other.double()).norm())
-        return difference <= AGREEMENT * max(float(one.double().norm()), least)  # not so where it is no number
+    def close(expected_tensor: torch.Tensor | None, actual_tensor: torch.Tensor | None) -> bool:
+        if expected_tensor is None or actual_tensor is None:
+            return expected_tensor is actual_tensor
+        difference = float((expected_tensor.double() - actual_tensor.double()).norm())
+        return difference <= AGREEMENT * max(float(expected_tensor.double().norm()), smallest)  # False for NaN
 
-    return all(close(*both) for both in zip(some, others, strict=True))
+    return all(close(*pair) for pair in zip(expected, actual, strict=True))
 
 
 @lru_cache
-def _shared(device: int) -> tuple[Any, torch.cuda.Stream, torch.cuda.CUDAGraph]:
-    """Return what all recordings of a device share: the memory, the stream of their warm-ups, and an empty graph.
+def _shared_resources(device: int) -> tuple[Any, torch.cuda.Stream, torch.cuda.CUDAGraph]:
+    """Return what all recordings of a device share: the memory pool, the stream for warm-ups, and an empty graph.
 
-    What one recording reads or leaves is outside the others'. The graph is there to be kept: memory whose last graph is
-    gone cannot be recorded into again. One stream, as libraries keep memory for each that they have seen.
+    Recordings can share the pool because no recording uses the memory of another's inputs and results. The empty graph
+    keeps the pool alive: a pool whose last graph is gone cannot be used for a recording again. There is one stream
+    because libraries allocate memory for each stream that they see.
     """
     pool, graph = torch.cuda.graph_pool_handle(), torch.cuda.CUDAGraph()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is empty
+        warnings.simplefilter("ignore")  # torch warns that the graph is empty
         with torch.cuda.graph(graph, pool=pool):
             pass
     return pool, torch.cuda.Stream(), graph  # type: ignore[no-untyped-call]
 
 
 def record_graph(work: RecordableWork, network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Recording:
-    """Record a call as a CUDA graph; raises `RuntimeError` where the work waits for the device, or takes no graph.
+    """Record a call as a CUDA graph; raises `RuntimeError` if `work` waits for the device or cannot be recorded.
 
-    What waits is found beforehand: a recording that breaks off can leave allocator and random generators unusable.
+    The warm-up calls detect waiting before the recording starts: a recording that fails can leave the allocator and the
+    random generators unusable.
     """
-    held = tuple(one.detach().clone() for one in inputs)
-    pool, aside, _ = _shared(torch.cuda.current_device())
-    aside.wait_stream(torch.cuda.current_stream())
+    recorded_inputs = tuple(tensor.detach().clone() for tensor in inputs)
+    pool, warm_up_stream, _ = _shared_resources(torch.cuda.current_device())
+    warm_up_stream.wait_stream(torch.cuda.current_stream())
     try:
-        with _waiting_refused(), torch.cuda.stream(aside):
+        with _forbid_waiting(), torch.cuda.stream(warm_up_stream):
             for _ in range(WARM_UP):
-                work(network, *held)
+                work(network, *recorded_inputs)
     finally:
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(warm_up_stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool):
-        results = work(network, *held)
-    return Recording(held, results, graph.replay)
+        results = work(network, *recorded_inputs)
+    return Recording(recorded_inputs, results, graph.replay)
 
 
 @contextmanager
-def _waiting_refused() -> Iterator[None]:
-    """Have whatever makes the host wait for the device raise `RuntimeError`, as far as torch knows of it."""
+def _forbid_waiting() -> Iterator[None]:
+    """Make each operation that waits for the device raise `RuntimeError`, as far as torch detects it."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*prototype feature")

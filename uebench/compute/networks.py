@@ -1,4 +1,4 @@
-"""Networks of the engine's own; imported in functions, since a class of `torch.nn.Module` loads torch."""
+"""The engine's own network modules; import it inside functions, because a subclass of `torch.nn.Module` loads torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from uebench.compute.precision import has_bf16
 
 
 class Classifier(Module):
-    """A target's network in a recipe's precision: images (b, c, h, w) in [0, 1] to float32 logits (b, classes).
+    """A target's network in a recipe's precision: maps images (b, c, h, w) in [0, 1] to float32 logits (b, classes).
 
-    `bf16` is autocast, on a device that has it, and fp32 on one that has not. `rates` are those of `Target.rates`, by
-    the names that parameters have here.
+    `bf16` uses autocast on a device with bf16, and fp32 on other devices. The attribute `rates` holds `Target.rates`
+    under this module's parameter names.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A network in training: the order of its batches, its learning rate, the one step, and its state on disk."""
+"""The optimisation of a network: batch order, learning rate, the training step, and the state for checkpoints."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from uebench.compute.seeds import derive_seed, random_permutation
 def learning_rate(recipe: Recipe, step: int) -> float:
     """Return the learning rate of a step.
 
-    `step` divides by ten after 40 % and after 80 % of the steps (REM: 16 000 and 32 000 of 40 000);
-    `one-cycle` rises linearly over the first fifth and falls linearly to zero; `triangle` rises from 0.2 to 1 over the
-    first 23 % and falls to 0.07 (Jordan 2024); `constant` does neither.
+    Schedule `step` divides the rate by ten after 40 % and after 80 % of the steps (REM: 16 000 and 32 000 of 40 000).
+    `one-cycle` rises linearly over the first fifth and then falls linearly to zero. `triangle` rises linearly from 0.2
+    to 1 times the rate over the first 23 % and then falls to 0.07 (Jordan 2024). `constant` keeps the rate.
     """
     if recipe.schedule == "step":
         return recipe.lr * 0.1 ** (5 * step // (2 * recipe.steps))
@@ -34,18 +34,18 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 OPTIMISER_STATE = {"momentum": "momentum_buffer", "first": "exp_avg", "second": "exp_avg_sq", "steps": "step"}
-"""What an optimiser remembers of each parameter: the name in a kept state, and torch's."""
+"""The optimiser's state of each parameter: its name in a checkpoint, and torch's name."""
 LOOKAHEAD = 0.95**5
-"""The share of the moving average that look-ahead keeps at the end of training (Jordan 2024)."""
+"""The weight of the old moving average in an update of look-ahead at the end of training (Jordan 2024)."""
 
 
 class Training:
-    """Stochastic gradient descent on a network by a recipe, over `count` images in an order drawn from `seed`."""
+    """Train a network by stochastic gradient descent as a recipe says; `seed` sets the order of the `count` images."""
 
     def __init__(self, network: torch.nn.Module, recipe: Recipe, count: int, seed: int) -> None:
         self.network, self.recipe, self.count, self.seed = network, recipe, count, seed
         self.size = min(recipe.batch, count)
-        self.parameters = {name: one for name, one in network.named_parameters() if one.requires_grad}
+        self.parameters = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         self.optimiser: torch.optim.Optimizer
         if recipe.optimiser == "adamw":
             self.optimiser = torch.optim.AdamW(self._groups(), lr=recipe.lr, betas=(recipe.momentum, 0.999))
@@ -59,7 +59,7 @@ class Training:
             self._averages = {name: value.detach().clone() for name, value in self._averaged().items()}
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Return the parameters that learn, grouped by their shares of learning rate and weight decay."""
+        """Group the trainable parameters by their factors of learning rate and weight decay."""
         from uebench.compute.networks import Classifier
 
         rates = self.network.rates if isinstance(self.network, Classifier) else {}
@@ -68,19 +68,22 @@ class Training:
         groups: dict[Rate, list[torch.nn.Parameter]] = {}
         for name, weight in self.parameters.items():
             rate = rates.get(name, Rate())
-            share = rate.lr * (self.recipe.hidden_lr if weight in hidden else 1)
-            groups.setdefault(Rate(share, rate.weight_decay), []).append(weight)
+            factor = rate.lr * (self.recipe.hidden_lr if weight in hidden else 1)
+            groups.setdefault(Rate(factor, rate.weight_decay), []).append(weight)
         return [
             {"params": weights, "share": rate.lr, "weight_decay": rate.weight_decay * self.recipe.weight_decay}
             for rate, weights in groups.items()
         ]
 
     def _averaged(self) -> dict[str, torch.Tensor]:
-        """Return the weights and buffers that look-ahead averages: all that are fractions."""
+        """Return the weights and buffers that look-ahead averages: all floating-point ones."""
         return {name: value for name, value in self.network.state_dict().items() if value.is_floating_point()}
 
     def _look_ahead(self, step: int) -> None:
-        """Move the average towards the weights and the weights to the average, where the step is due; in place."""
+        """Every `lookahead` steps, update the averages with the weights and set the weights to the averages, in place.
+
+        After the last step, set the weights to the averages in any case.
+        """
         done, last = step + 1, step + 1 == self.recipe.steps
         due = done % self.recipe.lookahead == 0
         if due or last:
@@ -91,23 +94,25 @@ class Training:
                 value.copy_(self._averages[name])
 
     def epoch(self, step: int) -> int:
-        """Return the epoch, from 0, that a step belongs to."""
+        """Return the epoch of a step, counted from 0."""
         return step // (self.count // self.size)
 
     def batch(self, step: int) -> torch.Tensor:
-        """Return the image indices (b,) of a step: a fresh shuffle per epoch, its incomplete last batch dropped."""
-        epoch, place = self.epoch(step), step % (self.count // self.size)
+        """Return the image indices (b,) of a step; each epoch has a new order and drops its incomplete last batch."""
+        epoch, position = self.epoch(step), step % (self.count // self.size)
         if self._order[0] != epoch:
             device = next(iter(self.parameters.values())).device
             order = random_permutation(self.count, derive_seed(self.seed, "order", epoch))
             self._order = epoch, order.to(device, non_blocking=True)
-        return self._order[1][place * self.size : (place + 1) * self.size]
+        return self._order[1][position * self.size : (position + 1) * self.size]
 
     def step(self, step: int, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Update the weights once, on cross-entropy; return the loss and the logits (b, classes), both detached."""
+        """Update the weights once on the cross-entropy; return the loss and the logits (b, classes), both detached."""
         for group in self.optimiser.param_groups:
             group["lr"] = group["share"] * learning_rate(self.recipe, step)
-        loss, logits, *gradients = run_recorded(_gradients(self.recipe.label_smoothing), self.network, images, targets)
+        loss, logits, *gradients = run_recorded(
+            _weight_gradients(self.recipe.label_smoothing), self.network, images, targets
+        )
         assert loss is not None
         assert logits is not None
         for weight, gradient in zip(self.parameters.values(), gradients, strict=True):
@@ -120,43 +125,45 @@ class Training:
         return loss, logits
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return weights, buffers, their averages and what the optimiser remembers, by reference."""
+        """Return references to weights, buffers, their averages and the optimiser's state, for a checkpoint."""
         state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         state |= {f"average.{name}": value for name, value in self._averages.items()}
-        for name, one in self.parameters.items():
-            known = self.optimiser.state[one]
+        for name, weight in self.parameters.items():
+            values = self.optimiser.state[weight]
             state |= {
-                f"{kept}.{name}": known[own] for kept, own in OPTIMISER_STATE.items() if known.get(own) is not None
+                f"{prefix}.{name}": values[torch_name]
+                for prefix, torch_name in OPTIMISER_STATE.items()
+                if values.get(torch_name) is not None
             }
         return state
 
     def resume(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take over a state that `state()` gave; other entries are passed over."""
+        """Restore a state that `state()` returned; other entries are ignored."""
         weights = {name[8:]: value for name, value in state.items() if name.startswith("network.")}
         self.network.load_state_dict(weights)
         for name, average in self._averages.items():
             average.copy_(state[f"average.{name}"])
-        for name, one in self.parameters.items():
-            for kept, own in OPTIMISER_STATE.items():
-                value = state.get(f"{kept}.{name}")
+        for name, weight in self.parameters.items():
+            for prefix, torch_name in OPTIMISER_STATE.items():
+                value = state.get(f"{prefix}.{name}")
                 if value is not None:
-                    like = value if own == "step" else one  # torch counts steps on the host
-                    self.optimiser.state[one][own] = torch.empty_like(like).copy_(value)
+                    template = value if torch_name == "step" else weight  # torch counts steps on the host
+                    self.optimiser.state[weight][torch_name] = torch.empty_like(template).copy_(value)
 
 
 @cache
-def _gradients(smoothing: float) -> RecordableWork:
-    """Return the work of one step: loss, logits, and the gradient of the smoothed loss for each weight that learns.
+def _weight_gradients(smoothing: float) -> RecordableWork:
+    """Return the function of one step: loss, logits, and the gradient of the smoothed loss for each trainable weight.
 
-    The loss that is returned is the plain cross-entropy, so that recipes can be compared by it. A weight that takes no
-    part has None for its gradient.
+    The loss is the cross-entropy without smoothing, so that recipes can be compared. The gradient of an unused weight
+    is None.
     """
 
     def weight_gradients(network: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor) -> WorkResults:
-        learning = [weight for weight in network.parameters() if weight.requires_grad]
+        trainable = [weight for weight in network.parameters() if weight.requires_grad]
         logits = network(images)
         loss = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
-        gradients = torch.autograd.grad(loss, learning, allow_unused=True)
+        gradients = torch.autograd.grad(loss, trainable, allow_unused=True)
         if smoothing:
             with torch.no_grad():
                 loss = torch.nn.functional.cross_entropy(logits, targets)

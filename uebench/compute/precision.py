@@ -1,4 +1,4 @@
-"""The arithmetic that networks run in: what a recipe asks for, where the device has it."""
+"""The precision in which networks compute: the one that the recipe asks for, if the device supports it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 @lru_cache
 def processor_has_bf16() -> bool:
-    """Tell whether the processor multiplies in bf16, by Linux's list of its features; elsewhere it is taken not to."""
+    """Tell whether the CPU multiplies in bf16, according to Linux's /proc/cpuinfo; False on other systems."""
     try:
         return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", CPUINFO.read_text()) is not None
     except OSError:
@@ -22,15 +22,15 @@ def processor_has_bf16() -> bool:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Tell whether a device has bf16 of its own; where it is emulated it is slower than fp32, and no more exact."""
+    """Tell whether a device supports bf16 in hardware; emulated bf16 is slower than fp32 and not more precise."""
     return processor_has_bf16() if device.type == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Set this process's GPU, let it try which kernels are fastest, and set the arithmetic of its fp32 products.
+    """Select this process's GPU, let cuDNN choose its fastest kernels, and set the precision of fp32 products.
 
-    For `tf32` that is TF32, else fp32 itself; PyTorch's own default is TF32 in convolutions, which `fp32` must not be.
-    From here on garbage is looked for, which a command does not do while it loads.
+    Products use TF32 for `tf32` and fp32 otherwise; PyTorch's default for convolutions is TF32, which `fp32` must not
+    use. The call also turns garbage collection on, which a command turns off while it loads.
     """
     gc.enable()
     if device.type == "cuda" and device.index is not None:

@@ -1,4 +1,4 @@
-"""Derives one seed per role from the user's seed, and sets every random generator to it."""
+"""Derives one seed per role from the user's seed, and seeds all random generators."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 
 def derive_seed(seed: int, *role: str | int) -> int:
-    """Return a 32-bit seed that depends on the seed and the role, and looks unrelated to that of any other role."""
+    """Derive a 32-bit seed from a seed and a role by SHA-256, so that the seeds of two roles look unrelated."""
     text = "/".join(str(part) for part in (seed, *role))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 def seed_generators(seed: int) -> None:
     """Seed the default generators of torch (all devices), NumPy and Python."""
-    if _alone():  # a tenth of the time, and every step is seeded
+    if _has_cpu_only():  # takes a tenth of the time of the general call, and every step is seeded
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
@@ -27,11 +27,11 @@ def seed_generators(seed: int) -> None:
 
 
 @cache
-def _alone() -> bool:
-    """Tell whether the processor is the only device that torch draws on here."""
+def _has_cpu_only() -> bool:
+    """Tell whether the CPU is the only device that torch can use on this computer."""
     return not torch.accelerator.is_available()
 
 
 def random_permutation(count: int, seed: int) -> torch.Tensor:
-    """Return a random order of 0 .. count-1 that is the same on every device."""
+    """Return a random order of 0 .. count-1, the same on every device."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

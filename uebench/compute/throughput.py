@@ -1,4 +1,4 @@
-"""Measures what this device makes of the two steps that everything consists of: an attack step and a training step."""
+"""Measures the speed of a device on the two steps that take most of the time: an attack step and a training step."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 RADIUS = 8 / 255
 ATTACK_STEPS = 10
 SIDES = {"cuda": 8192, "cpu": 1024}
-"""Sides of the square matrices whose product tells what a device can do at most."""
+"""Side of the square matrices whose product measures the peak rate of a device, by device type."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One step on one batch: its time, and what that is in floating-point operations, two a multiply-add."""
+    """The speed of one step on one batch: its time and its floating-point operations; a multiply-add counts as two."""
 
     step: str
     network: str
@@ -38,27 +38,30 @@ class Speed:
     seconds: float
     flops: float
     peak: float
-    """Operations a second of the device's own matrix product in the same arithmetic."""
+    """Operations per second of a matrix product on the same device in the same precision."""
 
     @property
     def images_per_second(self) -> float:
-        """Images that pass, forward and backward, in a second."""
+        """Return the images per second, forward and backward."""
         return self.images / self.seconds
 
     @property
     def share(self) -> float:
-        """The part of the device's own matrix-product rate that the step reaches."""
+        """Return the rate of the step as a fraction of the device's matrix-product rate."""
         return self.flops / self.seconds / self.peak
 
     def facts(self) -> dict[str, float | str]:
-        """Return everything for a record."""
+        """Return all fields and properties as a dictionary, for a record."""
         return {**asdict(self), "images_per_second": self.images_per_second, "share": self.share}
 
 
 def measure_seconds(work: Callable[[], object], device: torch.device, span: float) -> float:
-    """Return the median seconds of a call, of as many as fit in a span of time and three at least, warmed up."""
+    """Return the median seconds of a call, over at least three calls and further calls for `span` seconds.
 
-    def once() -> float:
+    Three warm-up calls come first.
+    """
+
+    def time_call() -> float:
         began = time.perf_counter()
         work()
         if device.type == "cuda":
@@ -66,24 +69,24 @@ def measure_seconds(work: Callable[[], object], device: torch.device, span: floa
         return time.perf_counter() - began
 
     for _ in range(3):
-        once()
-    found, end = [once() for _ in range(3)], time.perf_counter() + span
+        time_call()
+    seconds, end = [time_call() for _ in range(3)], time.perf_counter() + span
     while time.perf_counter() < end:
-        found.append(once())
-    return median(found)
+        seconds.append(time_call())
+    return median(seconds)
 
 
 def measure_product_rate(device: torch.device, precision: str, span: float) -> float:
-    """Return the operations a second of a product of square matrices, in the arithmetic of a precision."""
+    """Return the operations per second of a product of square matrices in a precision."""
     side = SIDES[device.type]
-    kind = torch.bfloat16 if precision == "bf16" and has_bf16(device) else torch.float32
-    left, right = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+    dtype = torch.bfloat16 if precision == "bf16" and has_bf16(device) else torch.float32
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / measure_seconds(lambda: left @ right, device, span)
 
 
 def count_operations(network: Classifier, images: torch.Tensor) -> float:
-    """Return the operations of one forward pass of a batch."""
-    from torch.utils.flop_counter import FlopCounterMode  # slow to import, as is what it brings along
+    """Return the floating-point operations of one forward pass of a batch (b, c, h, w)."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, with all that it imports
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images)
@@ -98,14 +101,15 @@ def measure_steps(
     device: torch.device,
     span: float,
 ) -> list[Speed]:
-    """Return the speed of an attack step and of a training step of a recipe on images of a shape (c, h, w).
+    """Return the speed of an attack step and of a training step of a recipe, on random images of a shape (c, h, w).
 
-    An attack step has the forward pass and the backward pass to the images, as much again; a training step the backward
-    pass to the weights besides.
+    An attack step is a forward pass and the backward pass to the images, which has as many operations. A training step
+    counts as three forward passes, because it also has the backward pass to the weights. Each measurement lasts `span`
+    seconds.
     """
-    draw = torch.Generator().manual_seed(0)
-    images = torch.rand(recipe.batch, *shape, generator=draw).to(device)
-    labels = torch.randint(0, classes, (recipe.batch,), generator=draw).to(device)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(recipe.batch, *shape, generator=generator).to(device)
+    labels = torch.randint(0, classes, (recipe.batch,), generator=generator).to(device)
     network = build_network(target, shape, classes, recipe.precision, device, 0)
     training = Training(network, recipe, recipe.batch, 0)
     forward = count_operations(network, images)

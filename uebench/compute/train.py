@@ -1,10 +1,11 @@
-"""The one training loop and the one evaluation; every target is trained here, whatever the breaker."""
+"""The training loop and the evaluation that all targets and breakers share."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -27,61 +28,67 @@ EVALUATION_BATCH = 500
 
 
 class Progress(Protocol):
-    """Counts steps, seeds each, shows progress and keeps half-finished state; the part of `Context` that loops need."""
+    """Count and seed the steps, report progress, and write checkpoints: the part of `Context` that loops need."""
 
     def steps(self, count: int) -> Iterator[int]:
-        """Yield the steps that are left."""
+        """Yield the remaining steps."""
 
     def tell(self, loss: torch.Tensor) -> None:
-        """Note a loss for whoever watches."""
+        """Report the loss of a step."""
 
     def keep(self, *more: Callable[[], Mapping[str, torch.Tensor]], **state: torch.Tensor) -> None:
-        """Offer the state at the end of a step; `more` gather further state, where it is written."""
+        """Offer the state after a step for a checkpoint; `more` are called for further state if one is written."""
 
     def kept(self) -> Mapping[str, torch.Tensor]:
-        """Return the state last kept."""
+        """Return the state of the last checkpoint, empty if there is none."""
 
 
 def build_network(
     target: Target, shape: Sequence[int], classes: int, precision: str, device: torch.device, seed: int
 ) -> Classifier:
-    """Return a freshly initialised network; its weights are drawn on the host and so equal on every device.
+    """Return a newly initialised network on a device, in a precision.
 
-    From here on this process computes on that device, in that precision.
+    The weights are drawn on the host, so that they are equal on every device. The call also sets this process to
+    compute on that device, in that precision. Raises `ContractError` if `Target.rates` names an unknown parameter.
     """
     from uebench.compute.networks import Classifier
 
     seed_generators(seed)
     set_precision(precision, device)
     channels, height, width = shape
-    built = target.build((channels, height, width), classes)
-    rates = target.rates(built)
-    if unknown := sorted(rates.keys() - dict(built.named_parameters()).keys()):
-        raise ContractError(f"target {target.name}: rates names {unknown[0]!r}, which is no parameter of its network")
-    network = Classifier(built, precision, device, rates)
+    module = target.build((channels, height, width), classes)
+    rates, parameters = target.rates(module), dict(module.named_parameters())
+    if unknown := sorted(rates.keys() - parameters.keys()):
+        closest = get_close_matches(unknown[0], parameters, n=1, cutoff=0)
+        raise ContractError(
+            f"target {target.name}: rates names {unknown[0]!r}, which is not a parameter of its network"
+            + "".join(f"; the closest name is {name!r}" for name in closest)
+        )
+    network = Classifier(module, precision, device, rates)
     if prepare_folding(network, torch.bfloat16 if network.autocast else None):
         allow_recording(network)
     return network
 
 
 def evaluate_network(network: torch.nn.Module, test: Split, classes: int) -> torch.Tensor:
-    """Return the confusion matrix (classes, classes), rows true and columns predicted, of uint8 images in eval mode."""
+    """Return the confusion matrix (classes, classes) on uint8 images in eval mode; rows are true, columns predicted."""
     device = next(network.parameters()).device
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
     with frozen(network), torch.no_grad():
         for first in range(0, len(test.labels), EVALUATION_BATCH):
             batch = slice(first, first + EVALUATION_BATCH)
-            x, y = to_float(test.images[batch].to(device)), test.labels[batch].to(device)
-            found = network(x).argmax(1)
-            counts += torch.bincount(y * classes + found, minlength=classes * classes)
+            images, labels = to_float(test.images[batch].to(device)), test.labels[batch].to(device)
+            predicted = network(images).argmax(1)
+            counts += torch.bincount(labels * classes + predicted, minlength=classes * classes)
     return counts.view(classes, classes)
 
 
 class TrainingPoint(NamedTuple):
-    """What is measured at one point of training; accuracies are in [0, 1].
+    """The measurements at one point of training; accuracies are in [0, 1].
 
-    Training accuracy and loss are means over the batches since the point before, as they were trained on; the loss is
-    None where it is no number. `attacked_accuracy` is what `Breaker.attacked_accuracy` says of the last batch.
+    Training accuracy and loss are means over the training batches since the previous point, after augmentation and
+    attack. The loss is None if it is not finite. `attacked_accuracy` is the result of `Breaker.attacked_accuracy` on
+    the last batch, None if no breaker measures it.
     """
 
     step: int
@@ -93,19 +100,22 @@ class TrainingPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What training came to: the measured points, the last of them at the last step, and flags."""
+    """The result of training: the measured points, the last one at the last step, and the flags."""
 
     curve: Sequence[TrainingPoint]
     flags: Sequence[str]
 
 
-OVERFITTING = 0.2
-"""How far accuracy under a strong attack may lie below training accuracy: the fall that ends a training of Wong et al.
-(Fast is better than free, ICLR 2020, section 5)."""
+OVERFITTING_GAP = 0.2
+"""The largest allowed gap between training accuracy and accuracy under a strong attack: the drop at which Wong et al.
+stop training (Fast is better than free, ICLR 2020, section 5)."""
 
 
 class Views:
-    """The training augmentation of a recipe: the data set's own, or a reflected crop with a flip."""
+    """The training augmentation of a recipe: the data set's augmentation, or a crop with reflected border and a flip.
+
+    `mirrors` says whether images may be mirrored. `count` is the number of training images.
+    """
 
     def __init__(
         self,
@@ -117,11 +127,11 @@ class Views:
         device: torch.device,
     ) -> None:
         self.recipe, self.augment, self.mirrors = recipe, augment, mirrors
-        drawn = torch.Generator().manual_seed(derive_seed(seed, "flip"))
-        self.flipped_first = (torch.rand(count, generator=drawn) < 0.5).to(device)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "flip"))
+        self.flipped_first = (torch.rand(count, generator=generator) < 0.5).to(device)
 
     def __call__(self, images: torch.Tensor, index: torch.Tensor, epoch: int) -> torch.Tensor:
-        """Return views of the images (b, c, h, w) with these indices (b,)."""
+        """Return augmented images for images (b, c, h, w) and their indices (b,) in the training set."""
         if self.recipe.crop == "dataset":
             return self.augment(images)
         flip: bool | torch.Tensor = self.mirrors
@@ -139,45 +149,45 @@ def train_network(
     recipe: Recipe,
     chain: Sequence[Breaker],
     augment: Callable[[torch.Tensor], torch.Tensor],
-    journal: Progress,
+    progress: Progress,
     seed: int,
     mirrors: bool = False,
 ) -> TrainingOutcome:
-    """Train a network on 8-bit images under a chain of breakers, and test it on clean images along the way.
+    """Train a network on 8-bit images under a chain of breakers, and test it on clean images during training.
 
-    Training labels are on the device, images there or on the host. `test` gives the test split when it is asked for;
-    nothing of it is kept, so that no breaker finds it. `augment` is the data set's augmentation, and `mirrors` says
-    whether a recipe with one of its own may mirror images.
+    Training labels are on the device, training images on the device or on the host. `test` loads the test split each
+    time it is called; the loop stores no reference to it, so that no breaker can find test data. `augment` is the
+    augmentation of the data set. `mirrors` says whether a recipe's augmentation may mirror images.
 
-    Each step: draw a batch, augment, let the chain augment, let it attack, one step of gradient descent. Targets are
-    labels unless a member of the chain augments: in one-hot form the loss is the same, its last bits are not. Flags:
-    `diverged` (a loss that is no number), `constant-class` (the final network gives one class to every test image),
-    `catastrophic-overfitting` (in the end accuracy under a strong attack lies more than 20 points below training
-    accuracy). Raises `UserError` where a recipe's shift is not smaller than the images.
+    Each step draws a batch, augments it, applies the chain's augmentations, then its attack, and takes one step of
+    gradient descent. Targets are labels unless a breaker of the chain augments: one-hot targets give the same loss
+    except for its last bits. Flags: `diverged` (a loss was not finite), `constant-class` (the final network predicts
+    one class for all test images), `catastrophic-overfitting` (at the end, accuracy under a strong attack is more than
+    20 points below training accuracy). Raises `UserError` if the recipe's shift is not smaller than the images.
     """
     if recipe.crop == "reflect" and recipe.shift >= min(train.images.shape[2:]):
         side = min(train.images.shape[2:])
-        raise UserError(f"recipe: shift must be below the {side} pixels of an image's side, not {recipe.shift}")
+        raise UserError(f"recipe: shift must be smaller than the image side of {side} pixels, not {recipe.shift}")
     training = Training(network, recipe, len(train.labels), seed)
     points = min(recipe.evaluations, recipe.steps)
-    marks = [recipe.steps * (number + 1) // points - 1 for number in range(points)]
+    measured_steps = [recipe.steps * (number + 1) // points - 1 for number in range(points)]
     curve = torch.zeros(points, 4, dtype=torch.float64)
     tally = torch.zeros(4, dtype=torch.float64, device=train.labels.device)
-    right, seen, total_loss, not_finite = tally  # images and losses since the mark, and losses that were no number
+    correct, seen, total_loss, not_finite = tally  # the first three are reset at each measured step
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     pixels = Pixels(train.images, train.labels.device)
     views = Views(recipe, len(train.labels), augment, mirrors, seed, train.labels.device)
-    softens = any(type(breaker).augment is not Breaker.augment for breaker in chain)
-    kept = journal.kept()
-    if kept:
-        training.resume(kept)
-        curve.copy_(kept["curve"])
-        tally.copy_(kept["tally"])
-        confusion.copy_(kept["confusion"])
-    for step in journal.steps(recipe.steps):
+    soft_targets = any(type(breaker).augment is not Breaker.augment for breaker in chain)
+    checkpoint = progress.kept()
+    if checkpoint:
+        training.resume(checkpoint)
+        curve.copy_(checkpoint["curve"])
+        tally.copy_(checkpoint["tally"])
+        confusion.copy_(checkpoint["confusion"])
+    for step in progress.steps(recipe.steps):
         index = training.batch(step)
         labels = targets = train.labels[index]
-        if softens:
+        if soft_targets:
             targets = torch.nn.functional.one_hot(labels, classes).float()
         images = views(pixels[index], index, training.epoch(step))
         for breaker in chain:
@@ -186,30 +196,32 @@ def train_network(
         for breaker in chain:
             attacked = breaker.attack(network, attacked, targets, step / recipe.steps)
         loss, logits = training.step(step, attacked, targets)
-        journal.tell(loss)
-        right += (logits.argmax(1) == labels).sum()
+        progress.tell(loss)
+        correct += (logits.argmax(1) == labels).sum()
         seen += len(labels)
         total_loss += loss * len(labels)
         not_finite += ~loss.isfinite()
-        if step in marks:
+        if step in measured_steps:
             confusion = evaluate_network(network, test(), classes).cpu()
-            tested = int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
+            test_accuracy = int(confusion.diagonal().sum()) / max(1, int(confusion.sum()))
             attacked_accuracy = math.nan
             for breaker in chain:
-                if (share := breaker.attacked_accuracy(network, images, labels)) is not None:
-                    attacked_accuracy = float(share)
-            row = [tested, float(right / seen), float(total_loss / seen), attacked_accuracy]
-            curve[marks.index(step)] = torch.tensor(row, dtype=torch.float64)
+                if (accuracy := breaker.attacked_accuracy(network, images, labels)) is not None:
+                    attacked_accuracy = float(accuracy)
+            row = [test_accuracy, float(correct / seen), float(total_loss / seen), attacked_accuracy]
+            curve[measured_steps.index(step)] = torch.tensor(row, dtype=torch.float64)
             tally[:3] = 0
-        journal.keep(training.state, curve=curve, tally=tally, confusion=confusion)
+        progress.keep(training.state, curve=curve, tally=tally, confusion=confusion)
     rows = [
-        TrainingPoint(mark + 1, tested, trained, *(value if math.isfinite(value) else None for value in others))
-        for mark, (tested, trained, *others) in zip(marks, curve.tolist(), strict=True)
+        TrainingPoint(
+            step + 1, test_accuracy, train_accuracy, *(value if math.isfinite(value) else None for value in optional)
+        )
+        for step, (test_accuracy, train_accuracy, *optional) in zip(measured_steps, curve.tolist(), strict=True)
     ]
     flags = ["diverged"] if not_finite else []
     if int((confusion.sum(0) > 0).sum()) == 1:
         flags.append("constant-class")
     last = rows[-1]
-    if last.attacked_accuracy is not None and last.train_accuracy - last.attacked_accuracy > OVERFITTING:
+    if last.attacked_accuracy is not None and last.train_accuracy - last.attacked_accuracy > OVERFITTING_GAP:
         flags.append("catastrophic-overfitting")
     return TrainingOutcome(curve=rows, flags=flags)

@@ -70,7 +70,7 @@ def _train_under_breakers(
         recipe=recipe,
         chain=cell.chain,
         augment=cell.protect.source.augment,
-        journal=journal,
+        progress=journal,
         seed=journal.seed,
         mirrors=cell.protect.source.mirrors(),
     )

@@ -83,7 +83,7 @@ def train_victim(job: Victim, place: Workspace, report: ReportStep) -> None:
         recipe=job.recipe,
         chain=(),
         augment=job.source.augment,
-        journal=journal,
+        progress=journal,
         seed=seed,
         mirrors=job.source.mirrors(),
     )
