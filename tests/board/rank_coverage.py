@@ -1,0 +1,95 @@
+"""Simulates boards with known ranks: how often rank sets hold them all, and how wide they are.
+
+`python -m tests.board.rank_coverage` prints the table of leaderboards/RANKS.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from uebench.board.rank_sets import COVERAGE, Values, rank_sets
+
+NOISES, CELLS = 8, 4
+ORDERS = {
+    "all noises equal": "every noise has the same accuracy under every breaker",
+    "equal but for breakers": "every noise has the same accuracies, each breaker another",
+    "half of them equal": "half of the noises are alike, and two breakers recover the same",
+    "all different": "accuracies drawn from 10 points",
+}
+SPREADS = ("equal", "unequal", "few large", "skewed to high", "skewed to low", "heavy tails")
+
+
+def draw_means(order: str, random: np.random.Generator, noises: int = NOISES, cells: int = CELLS) -> Values:
+    """Return true accuracies (noises, cells), in points."""
+    if order == "all noises equal":
+        return np.zeros((noises, cells))
+    if order == "equal but for breakers":
+        return np.tile(random.uniform(0, 10, cells), (noises, 1))
+    means = random.uniform(0, 10, (noises, cells))
+    if order == "half of them equal":
+        means[: noises // 2] = means[0]
+        means[:, 0] = means[:, 1]
+    return means
+
+
+def draw_errors(spread: str, shape: tuple[int, int, int], random: np.random.Generator) -> Values:
+    """Return errors (noises, cells, seeds) of mean 0, in points; standard deviations are 1 where they are equal."""
+    if spread == "skewed to high":
+        return random.exponential(1, shape) - 1
+    if spread == "skewed to low":
+        return 1 - random.exponential(1, shape)
+    errors = random.standard_normal(shape)
+    if spread == "unequal":  # variances differ by a factor of 50 within two standard deviations
+        errors *= np.exp(random.normal(0, 1, shape[:2]))[..., None]
+    if spread == "few large":
+        errors *= np.where(random.random(shape[:2]) < 0.15, 5.0, 0.5)[..., None]
+    if spread == "heavy tails":
+        errors = random.standard_t(5, shape) / np.sqrt(5 / 3)
+    return errors
+
+
+def true_rank_ranges(means: Values) -> tuple[Values, Values]:
+    """Return the lowest and the highest rank of each noise; noises that are equal share a range."""
+    highest = means.max(-1)
+    return 1 + (highest < highest[:, None] - 1e-12).sum(1), (highest <= highest[:, None] + 1e-12).sum(1)
+
+
+def simulate(
+    order: str, spread: str, seeds: int, boards: int, shared: float = 0.0, start: int = 0
+) -> tuple[float, float]:
+    """Return the share of boards whose sets hold every true rank, and the mean number of ranks in a set.
+
+    `shared` is the standard deviation, in points, of the error that all noises have in common in a seed and cell.
+    """
+    covered, width = 0, 0.0
+    for board in range(boards):
+        random = np.random.default_rng([start, board])
+        means = draw_means(order, random)
+        errors = draw_errors(spread, (NOISES, CELLS, seeds), random)
+        errors += shared * random.standard_normal((1, CELLS, seeds))
+        low, high = np.array(rank_sets(means[..., None] + errors)).T
+        best, worst = true_rank_ranges(means)
+        covered += bool(((low <= best) & (high >= worst)).all())
+        width += float((high - low + 1).mean())
+    return covered / boards, width / boards
+
+
+def coverage_table(boards: int = 1000) -> str:
+    """Return the table as markdown."""
+    lines = [f"| order | spread | {' | '.join(f'{seeds} seeds: covered | ranks in a set' for seeds in (3, 5))} |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
+    for order, spread in itertools.product(ORDERS, SPREADS):
+        cells = []
+        for seeds in (3, 5):
+            covered, width = simulate(order, spread, seeds, boards, shared=0.5)
+            cells += [f"{100 * covered:.1f} %", f"{width:.1f}"]
+        lines.append(f"| {order} | {spread} | {' | '.join(cells)} |")
+    error = 100 * np.sqrt(COVERAGE * (1 - COVERAGE) / boards)
+    lines.append(f"\n{boards} boards each; a covered share has a standard error of {error:.1f} points at 95 %.")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(coverage_table())
