@@ -9,7 +9,8 @@ import itertools
 
 import numpy as np
 
-from uebench.board.rank_sets import COVERAGE, Values, rank_sets
+from uebench.board.intervals import CONFIDENCE, Values
+from uebench.board.rank_sets import rank_sets
 
 NOISES, CELLS = 8, 4
 ORDERS = {
@@ -86,7 +87,7 @@ def coverage_table(boards: int = 1000) -> str:
             covered, width = simulate(order, spread, seeds, boards, shared=0.5)
             cells += [f"{100 * covered:.1f} %", f"{width:.1f}"]
         lines.append(f"| {order} | {spread} | {' | '.join(cells)} |")
-    error = 100 * np.sqrt(COVERAGE * (1 - COVERAGE) / boards)
+    error = 100 * np.sqrt(CONFIDENCE * (1 - CONFIDENCE) / boards)
     lines.append(f"\n{boards} boards each; a covered share has a standard error of {error:.1f} points at 95 %.")
     return "\n".join(lines)
 

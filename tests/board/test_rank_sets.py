@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.board.rank_coverage import simulate
-from uebench.board.rank_sets import COVERAGE, moderate_variances, rank_sets
+from uebench.board.intervals import CONFIDENCE
+from uebench.board.rank_sets import moderate_variances, rank_sets
 
 RANDOM = np.random.default_rng(7)
 
@@ -83,6 +84,6 @@ def test_equal_variances_are_pooled_and_unequal_ones_are_not() -> None:
 def test_sets_hold_the_true_ranks_as_often_as_they_say(order: str, spread: str, seeds: int) -> None:
     boards = 60
     covered, width = simulate(order, spread, seeds, boards, shared=0.5, start=1)
-    error = np.sqrt(COVERAGE * (1 - COVERAGE) / boards)
-    assert covered >= COVERAGE - 3 * error
+    error = np.sqrt(CONFIDENCE * (1 - CONFIDENCE) / boards)
+    assert covered >= CONFIDENCE - 3 * error
     assert width < 7.6 or order != "half of them equal"  # sets of all ranks would always hold the true ones

@@ -100,14 +100,14 @@ def _neutral(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> It
     """Yield whether the breaker does nothing with each parameter where it says that it does nothing."""
     network = build_network(ProbeTarget(), SHAPE, CLASSES, "fp32", HOST, 0)
     soft = torch.nn.functional.one_hot(labels, CLASSES).float()
-    for one in fields(breaker):
-        if (neutral := one.metadata.get("neutral")) is not None:
-            idle = replace(breaker, **{one.name: neutral})
+    for field in fields(breaker):
+        if (neutral := field.metadata.get("neutral")) is not None:
+            idle = replace(breaker, **{field.name: neutral})
             shown, seen = idle.augment(to_float(apply_filters((idle,), images, labels, 0)), soft)
             same = torch.equal(shown, to_float(images)) and torch.equal(seen, soft)
             same = same and torch.equal(idle.attack(network, shown, labels, 0.0), shown)
             advice = "return the images, or declare no `neutral`"
-            yield Finding(f"does nothing with {one.name}={neutral:g}", same, advice)
+            yield Finding(f"does nothing with {field.name}={neutral:g}", same, advice)
 
 
 def _fits(images: Any, shape: torch.Size) -> bool:

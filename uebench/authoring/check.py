@@ -27,10 +27,10 @@ def assert_contract(text: str, suite: str = DEFAULT_SUITE) -> None:
     of a TOML file. Raises `UserError` where there is no such component.
     """
     broken = [
-        f"{kind} {component_label(component)}: {one.rule}: {one.advice}"
+        f"{kind} {component_label(component)}: {finding.rule}: {finding.advice}"
         for kind, component in find_components(text, read_suite(suite))
-        for one in check_component(kind, component)
-        if not one.kept
+        for finding in check_component(kind, component)
+        if not finding.kept
     ]
     if broken:
         raise AssertionError("\n".join(broken))
@@ -39,7 +39,7 @@ def assert_contract(text: str, suite: str = DEFAULT_SUITE) -> None:
 def find_components(text: str, suite: Suite) -> list[tuple[str, Component]]:
     """Return every component that a specification names, of whatever kind; raises `UserError` where there is none."""
     name, _ = parse_component(text)
-    return [(one.kind, registry().build(one.kind, text, suite.defaults)) for one in registry().named(name)]
+    return [(entry.kind, registry().build(entry.kind, text, suite.defaults)) for entry in registry().named(name)]
 
 
 def check_component(kind: str, component: Component) -> list[Finding]:
@@ -53,7 +53,7 @@ def check_component(kind: str, component: Component) -> list[Finding]:
         findings.extend(here(component))
     except Exception as error:
         findings.append(Finding("runs", False, _told(component, error)))
-    if all(one.kept for one in findings):  # only what works on one device is worth a try on another
+    if all(finding.kept for finding in findings):  # only what works on one device is worth a try on another
         findings.append(_elsewhere(component, there))
     return [*general_findings(component), *findings]
 
@@ -72,6 +72,6 @@ def _elsewhere(component: Component, attempt: Callable[[Any, torch.device], obje
 def _told(component: Component, error: Exception) -> str:
     """Return an error in a line, with the last line of the component's own file that it went through."""
     file = getattr(sys.modules.get(type(component).__module__), "__file__", None)
-    lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == file]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     where = f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""
     return f"{type(error).__name__}: {error}{where}"

@@ -73,7 +73,9 @@ class _Numbers(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function in _BY_INDEX:
-            index = tree_map(lambda one: torch.as_tensor(one) if _numbers(one) else one, args[1], is_leaf=_numbers)
+            index = tree_map(
+                lambda entry: torch.as_tensor(entry) if _numbers(entry) else entry, args[1], is_leaf=_numbers
+            )
             return function(args[0], index, *args[2:])
         if function not in _FROM_NUMBERS:
             return function(*args, **kwargs)
@@ -98,12 +100,12 @@ def _perform(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 def _numbers(index: Any) -> bool:
     """Tell whether an index is of numbers that are to be moved."""
     if isinstance(index, list):
-        return bool(index) and all(isinstance(one, int) for one in index)
+        return bool(index) and all(isinstance(entry, int) for entry in index)
     return isinstance(index, np.ndarray)
 
 
 def _here(values: Any) -> Any:
-    return tree_map_only(_Away, lambda one: one.here, values)
+    return tree_map_only(_Away, lambda wrapper: wrapper.here, values)
 
 
 def _refuse_mixed(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -115,9 +117,9 @@ def _refuse_mixed(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
         return isinstance(args[0], _Away)
     if operation in _INDEXES and isinstance(args[0], _Away):
         args, kwargs = [args[0], *args[2:]], {}
-    tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-    there = any(isinstance(one, _Away) for one in tensors)
-    if there and any(one.dim() and not isinstance(one, _Away) for one in tensors):
+    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    there = any(isinstance(tensor, _Away) for tensor in tensors)
+    if there and any(tensor.dim() and not isinstance(tensor, _Away) for tensor in tensors):
         raise RuntimeError(f"{operation} takes tensors on two devices")
     return there
 

@@ -51,7 +51,7 @@ def _noise(noise: Noise) -> Iterator[Finding]:
     found: list[Finding] = []
     with suppress(Exception):
         found = list(_noise_in(noise, False))
-    yield from found if found and all(one.kept for one in found) else _noise_in(noise, True)
+    yield from found if found and all(finding.kept for finding in found) else _noise_in(noise, True)
 
 
 def _noise_in(noise: Noise, whole: bool) -> Iterator[Finding]:

@@ -46,7 +46,7 @@ def make_curves(results: Iterable[Result]) -> tuple[list[Curves], list[str]]:
 
     A figure is of one data set, target and recipe, and of one protected share unless that is what it is about.
     """
-    records = sorted(results, key=lambda one: one.key)
+    records = sorted(results, key=lambda result: result.key)
     drawn, lacking = dict[str, Curves](), list[str]()
 
     def add(one: Result, found: Sequence[Curves], reason: str) -> None:
@@ -61,11 +61,13 @@ def make_curves(results: Iterable[Result]) -> tuple[list[Curves], list[str]]:
             lacking.append(f"{setting}: {reason}")
 
     for group in comparable_groups(records):
-        own = [one for one in group if (one.protected, one.kind) == (group[0].protected, group[0].kind)]
+        own = [result for result in group if (result.protected, result.kind) == (group[0].protected, group[0].kind)]
         for part in _parts(own, "target"):
-            target, breakers = part[0].parameters["target"], {one.parameters["breaker"] for one in part}
+            target, breakers = part[0].parameters["target"], {result.parameters["breaker"] for result in part}
             cells = [
-                one for one in group if one.parameters["target"] == target and one.parameters["breaker"] in breakers
+                result
+                for result in group
+                if result.parameters["target"] == target and result.parameters["breaker"] in breakers
             ]
             add(part[0], parameter_curves(cells), "no figure over a parameter, for want of two values of one")
             add(part[0], training_curves(cells), "no figure over the steps, for want of curves on record")
@@ -78,13 +80,13 @@ def make_curves(results: Iterable[Result]) -> tuple[list[Curves], list[str]]:
 def parameter_curves(cells: Sequence[Result]) -> list[Curves]:
     """Return a figure for every family of breakers: test accuracy against the number that differs."""
     found = []
-    for family in breaker_families({one.parameters["breaker"]: one.breaker for one in cells}):
+    for family in breaker_families({result.parameters["breaker"]: result.breaker for result in cells}):
         places = {**family.idle, **family.values}
-        noises = {one.parameters["noise"] for one in cells if one.parameters["breaker"] in family.values}
+        noises = {result.parameters["noise"] for result in cells if result.parameters["breaker"] in family.values}
         points = _points(
-            (one, "", _clean(one), places[one.parameters["breaker"]], one.test_accuracy)
-            for one in cells
-            if one.parameters["breaker"] in places and one.parameters["noise"] in noises
+            (result, "", _clean(result), places[result.parameters["breaker"]], result.test_accuracy)
+            for result in cells
+            if result.parameters["breaker"] in places and result.parameters["noise"] in noises
         )
         found.append(
             Curves(
@@ -93,7 +95,7 @@ def parameter_curves(cells: Sequence[Result]) -> list[Curves]:
                 + (f", in {family.label}" if family.label != family.breaker else ""),
                 axis=family.axis,
                 points=points,
-                ticks={x: format_number(x) for x in points["x"].unique().tolist()},
+                ticks={value: format_number(value) for value in points["x"].unique().tolist()},
             )
         )
     return found
@@ -102,11 +104,11 @@ def parameter_curves(cells: Sequence[Result]) -> list[Curves]:
 def training_curves(cells: Sequence[Result]) -> list[Curves]:
     """Return a figure for every breaker: accuracy on the test set and on the training batches over the steps."""
     found = []
-    for part in _parts([one for one in cells if one.curve], "breaker"):
+    for part in _parts([result for result in cells if result.curve], "breaker"):
         points = _points(
-            (one, name, dashed, mark.step, accuracy)
-            for one in part
-            for mark in one.curve
+            (result, name, dashed, mark.step, accuracy)
+            for result in part
+            for mark in result.curve
             for name, dashed, accuracy in (
                 ("clean test images", False, mark.test_accuracy),
                 ("training batches", True, mark.train_accuracy),
@@ -125,22 +127,24 @@ def share_curves(cells: Sequence[Result]) -> list[Curves]:
     """
     found = []
     for part in _parts(cells, "breaker"):
-        mixed = [one for one in part if one.kind == "mixed" and not _clean(one)]
+        mixed = [result for result in part if result.kind == "mixed" and not _clean(result)]
         shares: dict[str, set[float]] = {}
-        for one in mixed:
-            shares.setdefault(one.parameters["noise"], set()).add(one.protected)
-        several = [one for one in mixed if len(shares[one.parameters["noise"]]) > 1]
-        alone = [one for one in part if one.kind == "clean-only"]
-        whole = [one for one in part if one.kind == "mixed" and _clean(one)]
+        for result in mixed:
+            shares.setdefault(result.parameters["noise"], set()).add(result.protected)
+        several = [result for result in mixed if len(shares[result.parameters["noise"]]) > 1]
+        alone = [result for result in part if result.kind == "clean-only"]
+        whole = [result for result in part if result.kind == "mixed" and _clean(result)]
         if not several:
             continue
-        rows = [(one, "", False, one.protected, one.test_accuracy) for one in several]
-        rows += [(one, "clean images alone", True, one.protected, one.test_accuracy) for one in alone]
+        rows = [(result, "", False, result.protected, result.test_accuracy) for result in several]
+        rows += [(result, "clean images alone", True, result.protected, result.test_accuracy) for result in alone]
         starts = {row[0].parameters["noise"]: row for row in rows}.values()
-        rows += [(first, curve, dashed, 0.0, one.test_accuracy) for first, curve, dashed, *_ in starts for one in whole]
+        rows += [
+            (first, curve, dashed, 0.0, result.test_accuracy) for first, curve, dashed, *_ in starts for result in whole
+        ]
         points = _points(rows)
         breaker = part[0].breaker
-        ticks = {x: f"{100 * x:g} %" for x in points["x"].unique().tolist()}
+        ticks = {share: f"{100 * share:g} %" for share in points["x"].unique().tolist()}
         title = f"Test accuracy against the protected share, under {breaker}"
         found.append(Curves(f"share {breaker}", title, "share of the training images that is protected", points, ticks))
     return found
@@ -149,15 +153,15 @@ def share_curves(cells: Sequence[Result]) -> list[Curves]:
 def _points(rows: Iterable[tuple[Result, str, bool, float, float]]) -> pd.DataFrame:
     """Return mean and deviation over seeds of rows (result, curve, dashed, x, accuracy); the clean set comes first."""
     names, table = dict[str, str](), list[tuple[Any, ...]]()
-    for one, *point in rows:
-        noise = one.parameters["noise"]
-        names[noise] = one.noise
-        table.append((noise, _clean(one), *point))
+    for result, *point in rows:
+        noise = result.parameters["noise"]
+        names[noise] = result.noise
+        table.append((noise, _clean(result), *point))
     found = pd.DataFrame(table, columns=[*POINT_COLUMNS, "accuracy"]).groupby(POINT_COLUMNS)["accuracy"]
     points = found.agg(mean="mean", deviation="std", seeds="count").reset_index()
     points.insert(0, "noise", points["parameters"].map(names))
     order = ["reference", "noise", "parameters", "dashed", "x"]
-    return points.sort_values(order, ascending=[one != "reference" for one in order], ignore_index=True)
+    return points.sort_values(order, ascending=[column != "reference" for column in order], ignore_index=True)
 
 
 def _parts(records: Iterable[Result], *texts: str) -> Iterator[list[Result]]:

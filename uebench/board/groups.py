@@ -33,14 +33,16 @@ def comparable_groups(results: Iterable[Result]) -> list[list[Result]]:
     The whole clean set is the reference for every share, and so ends a group of any other.
     """
     found = dict[tuple[Any, ...], list[Result]]()
-    for one in sorted(results, key=lambda one: one.key):
-        texts = one.parameters
-        group = (texts["dataset"], texts["content"], texts["recipe"], one.kind, -one.protected)
-        found.setdefault(group, []).append(one)
+    for result in sorted(results, key=lambda result: result.key):
+        texts = result.parameters
+        group = (texts["dataset"], texts["content"], texts["recipe"], result.kind, -result.protected)
+        found.setdefault(group, []).append(result)
     for *same, kind, share in sorted(found):
         if kind == "mixed" and share > -1:
             whole = found.get((*same, kind, -1.0), [])
-            found[*same, kind, share] += [one for one in whole if one.parameters["noise"] == idle_component("noise")]
+            found[*same, kind, share] += [
+                result for result in whole if result.parameters["noise"] == idle_component("noise")
+            ]
     return [found[group] for group in sorted(found)]
 
 
@@ -57,6 +59,8 @@ def group_title(one: Result) -> str:
 def required_labels(part: Suite) -> tuple[dict[str, str], dict[str, str]]:
     """Return the labels of a cross product's required breakers and targets by canonical text."""
     chains = [build_chain(part, text) for text in part.required_breakers]
-    breakers = {"+".join(canonical_text(one) for one in made): chain_label_in_suite(part, made) for made in chains}
+    breakers = {
+        "+".join(canonical_text(breaker) for breaker in chain): chain_label_in_suite(part, chain) for chain in chains
+    }
     built = [registry().build("target", text, part.defaults) for text in part.required_targets]
-    return breakers, {canonical_text(one): label_in_suite(part, "target", one) for one in built}
+    return breakers, {canonical_text(target): label_in_suite(part, "target", target) for target in built}

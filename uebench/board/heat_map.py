@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 CIVIDIS = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
 """Six even steps of matplotlib's colour map cividis, which people with colour blindness read alike."""
-GREY = "#777777"
+LABEL_GREY = "#777777"
 """Text outside of cells: contrast 4.5 to white and 4.7 to black."""
 LABEL, CELL, ROW, CHARACTER = 170, 74, 26, 6.6
 """Pixels: width of the names, of a cell, height of a row, width of a character."""
@@ -72,14 +72,14 @@ def heat_map_svg(
         },
     )
     _add(svg, "title", {}, title)
-    _add(svg, "text", {"x": "0", "y": "14", "fill": GREY, "font-weight": "bold"}, title)
-    _add(svg, "text", {"x": "0", "y": "32", "fill": GREY}, CAPTION)
+    _add(svg, "text", {"x": "0", "y": "14", "fill": LABEL_GREY, "font-weight": "bold"}, title)
+    _add(svg, "text", {"x": "0", "y": "32", "fill": LABEL_GREY}, CAPTION)
     for column, header in enumerate(breakers.values()):
         x, y = label + CELL * column + CELL // 2, top - 8
-        _add(svg, "text", {"x": f"{x}", "y": f"{y}", "fill": GREY, "transform": f"rotate(-37 {x} {y})"}, header)
+        _add(svg, "text", {"x": f"{x}", "y": f"{y}", "fill": LABEL_GREY, "transform": f"rotate(-37 {x} {y})"}, header)
     for row, noise in enumerate(noises):
         y = top + ROW * row
-        _add(svg, "text", {"x": f"{label - 8}", "y": f"{y + 17}", "fill": GREY, "text-anchor": "end"}, noise)
+        _add(svg, "text", {"x": f"{label - 8}", "y": f"{y + 17}", "fill": LABEL_GREY, "text-anchor": "end"}, noise)
         for column, breaker in enumerate(breakers):
             cell = cells.get((noise, breaker))
             if cell is None:

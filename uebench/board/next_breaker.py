@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
-COVERAGE = 0.9
+from uebench.board.intervals import Values
+
+PREDICTION_COVERAGE = 0.9
 """Probability that the residual stays above the lower end of its prediction interval."""
 FEWEST_BREAKERS = 4
 """Breakers that a prediction needs: with fewer, hardly any can be left out."""
@@ -43,7 +43,7 @@ def leave_breakers_out(recovered: Values, clean: float, breakers: Sequence[str])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def prediction_drop(recovered: Values, coverage: float = COVERAGE) -> float | None:
+def prediction_drop(recovered: Values, coverage: float = PREDICTION_COVERAGE) -> float | None:
     """Return by how much, at most, the next breaker lowers a residual with this probability; None if nothing tells.
 
     Each breaker in turn is the new one; what it adds to the highest accuracy of the others is one observation for each
@@ -61,7 +61,7 @@ def prediction_drop(recovered: Values, coverage: float = COVERAGE) -> float | No
     return float(np.quantile(drops, level, method="higher"))
 
 
-def prediction_coverage(recovered: Values, coverage: float = COVERAGE) -> float | None:
+def prediction_coverage(recovered: Values, coverage: float = PREDICTION_COVERAGE) -> float | None:
     """Return how often the prediction held on this board: the share of noises and breakers, each left out in turn."""
     held = list[Values]()
     for index in range(recovered.shape[1]):

@@ -37,7 +37,7 @@ def breaker_families(chains: Mapping[str, str]) -> list[BreakerFamily]:
             others = (*members[:place], *members[place + 1 :])
             for key, value in parameters.items():
                 if (number := _number(value)) is not None:
-                    rest = tuple(item for item in parameters.items() if item[0] != key)
+                    rest = tuple(parameter for parameter in parameters.items() if parameter[0] != key)
                     found.setdefault((head, key, place, others, rest), {})[chain] = number
     return [
         _family(head.partition("@")[0], key, place, others, values, chains[min(values)])
@@ -55,7 +55,7 @@ def _family(
     kept = ",".join(f"{name}={value}" for name, value in shown.items() if name != key)
     labels[place] = f"{head}:{kept}" if kept else head
     entry = registry().entries["breaker"].get(breaker)
-    declared = {one.name: one.metadata for one in fields(entry.cls)} if entry else {}  # type: ignore[arg-type]
+    declared = {field.name: field.metadata for field in fields(entry.cls)} if entry else {}  # type: ignore[arg-type]
     about: Mapping[str, Any] = declared.get(key, {})
     neutral, doc, unit = (about.get(name) for name in ("neutral", "doc", "unit"))
     idle = (

@@ -60,7 +60,7 @@ Style = Mapping[str, Any]
 def noise_styles(drawn: Sequence[Curves]) -> dict[str, Style]:
     """Return the look of every noise, by canonical text: a noise looks the same in all figures of a record."""
     told = ["reference", "noise", "parameters"]
-    noises = sorted({row for one in drawn for row in one.points[told].itertuples(index=False, name=None)})
+    noises = sorted({row for curves in drawn for row in curves.points[told].itertuples(index=False, name=None)})
     looks: dict[str, Style] = {text: {"color": GREY, "marker": "."} for reference, _, text in noises if reference}
     names = dict.fromkeys(text for reference, _, text in noises if not reference)
     for place, text in enumerate(names):
@@ -117,11 +117,11 @@ def _single(figure: Figure, curves: Curves, looks: Mapping[str, Style]) -> None:
         ends.append((part["mean"].iloc[-1], line))
     apart = (max(curves.ticks) - min(curves.ticks)) / 16  # labels nearer to each other would overlap
     kept = list[float]()
-    for x in sorted(curves.ticks):
-        if not kept or x - kept[-1] >= apart:
-            kept.append(x)
-    axes.set_xticks(kept, [curves.ticks[x] for x in kept])
-    handles = [line for _, line in sorted(ends, key=lambda one: -one[0])]
+    for tick in sorted(curves.ticks):
+        if not kept or tick - kept[-1] >= apart:
+            kept.append(tick)
+    axes.set_xticks(kept, [curves.ticks[tick] for tick in kept])
+    handles = [line for _, line in sorted(ends, key=lambda end: -end[0])]
     written = sum(str(line.get_label()).count("\n") + 1 for line in handles)
     figure.set_figheight(max(4.2, 1 + 0.2 * written))
     figure.legend(handles=handles, loc="outside right center")

@@ -165,9 +165,9 @@ def insert_tables(document: Path, suite: Suite, boards: Sequence[Board]) -> None
     found = 0
     contents = {name: [make(board) for board in boards] for name, make in BLOCKS.items()}
     contents["recipes"] = [recipe_table(boards)]
-    for name, made in contents.items():
+    for name, tables in contents.items():
         block = re.compile(rf"(<!-- {name}: {re.escape(suite.name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        content = "\n".join(markdown_table(*one) for one in made)
+        content = "\n".join(markdown_table(*table) for table in tables)
         text, count = block.subn(partial(_replaced, content), text)
         found += count
     if not found:
@@ -194,7 +194,8 @@ def label_result(selection: Selection, cell: Cell, result: Result) -> Result:
     names = dict(vars(cell_labels(selection, cell)))
     if result.chosen:
         called = {
-            chain_label(one.cell.chain): chain_label_in_suite(selection.suite, one.cell.chain) for one in cell.trials
+            chain_label(trial.cell.chain): chain_label_in_suite(selection.suite, trial.cell.chain)
+            for trial in cell.trials
         }
         names |= {"chosen": called[result.chosen]}
         names |= {"trials": {called[name]: accuracy for name, accuracy in result.trials.items()}}

@@ -50,9 +50,9 @@ def measured_cells(suite: Suite, results: Iterable[Result]) -> pd.DataFrame:
     """Return mean, deviation over seeds and number of seeds, in percent, of every cell run by the suite's recipe."""
     recipes = {component_label(resolve_recipe(part)) for part in suite.parts}
     rows = [
-        {**{name: getattr(one, name) for name in CELL_COLUMNS}, "ours": 100 * one.test_accuracy}
-        for one in results
-        if one.recipe in recipes
+        {**{name: getattr(result, name) for name in CELL_COLUMNS}, "ours": 100 * result.test_accuracy}
+        for result in results
+        if result.recipe in recipes
     ]
     table = pd.DataFrame(rows, columns=[*CELL_COLUMNS, "ours"])
     found = table.groupby(CELL_COLUMNS)["ours"].agg(["mean", "std", "count"]).reset_index()
@@ -88,22 +88,24 @@ class Verdict:
 def comparison_table(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the comparison as people read it; a star marks a published number in doubt."""
     rows = []
-    for one in cells.to_dict("records"):
-        published = f"{one['percent']:.2f}{'*' if one['doubt'] else ''}" if "percent" in one else ""
-        spread = "" if pd.isna(one["deviation"]) else f" ± {one['deviation']:.2f}"
-        told = one["seeds"] > 0
-        share = f" ({one['protected']:.0%} {one['kind']})" if (one["protected"], one["kind"]) != (1, "mixed") else ""
+    for cell in cells.to_dict("records"):
+        published = f"{cell['percent']:.2f}{'*' if cell['doubt'] else ''}" if "percent" in cell else ""
+        spread = "" if pd.isna(cell["deviation"]) else f" ± {cell['deviation']:.2f}"
+        told = cell["seeds"] > 0
+        share = (
+            f" ({cell['protected']:.0%} {cell['kind']})" if (cell["protected"], cell["kind"]) != (1, "mixed") else ""
+        )
         rows.append(
             [
-                one["dataset"],
-                f"{one['noise']}{share}",
-                one["breaker"],
-                one["target"],
+                cell["dataset"],
+                f"{cell['noise']}{share}",
+                cell["breaker"],
+                cell["target"],
                 published,
-                f"{one['ours']:.2f}{spread}" if told else "–",
-                str(one["seeds"]),
-                f"{one['difference']:+.2f}" if told and "percent" in one else "",
-                one.get("doubt", ""),
+                f"{cell['ours']:.2f}{spread}" if told else "–",
+                str(cell["seeds"]),
+                f"{cell['difference']:+.2f}" if told and "percent" in cell else "",
+                cell.get("doubt", ""),
             ]
         )
     return ["data set", "noise", "breaker", "target", "published", "ours", "seeds", "difference", "in doubt"], rows
@@ -113,9 +115,9 @@ def judge_claim(claim: Claim, table: pd.DataFrame, column: str) -> Verdict:
     """Compare every pair of cells that a claim is about, on wholly protected sets, by a column in percent."""
     whole = table[(table["protected"] == 1) & (table["kind"] == "mixed")]
     values = {
-        (one.dataset, one.target, one.breaker, one.noise): getattr(one, column)
-        for one in whole.itertuples()
-        if pd.notna(getattr(one, column))
+        (cell.dataset, cell.target, cell.breaker, cell.noise): getattr(cell, column)
+        for cell in whole.itertuples()
+        if pd.notna(getattr(cell, column))
     }
     places = list(dict.fromkeys(zip(whole["dataset"], whole["target"], whole["breaker"], strict=True)))
     holds, fails, missing = 0, [], 0

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
-Values = NDArray[np.float64]
-COVERAGE = 0.95
-"""Probability that the sets of all noises hold their true ranks."""
-DRAWS = 4000
+from uebench.board.intervals import CONFIDENCE, Values
+
+RANK_DRAWS = 4000
 PRIOR_SHARE = 1 / 3
 """Share of the prior's estimated degrees of freedom that is used.
 
@@ -28,13 +27,14 @@ SMALLEST_VARIANCE = 1e-3
 """Smallest variance of a cell, as a share of the median: equal accuracies by chance do not make a cell exact."""
 
 
-def rank_sets(values: Values, coverage: float = COVERAGE) -> list[tuple[int, int]]:
+def rank_sets(values: Values, coverage: float = CONFIDENCE) -> list[tuple[int, int]]:
     """Return the lowest and the highest rank that each noise can have; rank 1 is the noise that keeps the most.
 
     `values` (noises, cells, seeds) has, for every noise, required cell (breaker and target) and seed, the accuracy on
     protected images minus that of plain training on clean images. The highest mean of a noise's cells counts. The same
     seed index is the same seed everywhere, so comparisons are paired. A cell that only some noises have is NaN for the
-    others, in all seeds. Raises `ValueError` for fewer than two seeds.
+    others, in all seeds. `coverage` is the probability that the sets of all noises hold their true ranks. Raises
+    `ValueError` for fewer than two seeds.
     """
     noises, cells, seeds = values.shape
     if seeds < 2:
@@ -46,8 +46,8 @@ def rank_sets(values: Values, coverage: float = COVERAGE) -> list[tuple[int, int
     variances = np.zeros((noises, cells))
     variances[known] = moderated
     random = np.random.default_rng(0)  # the same board always has the same sets
-    errors = random.standard_normal((DRAWS, noises, cells)) * np.sqrt(variances / seeds)
-    errors += random.standard_normal((DRAWS, 1, cells)) * np.sqrt(shared / seeds)
+    errors = random.standard_normal((RANK_DRAWS, noises, cells)) * np.sqrt(variances / seeds)
+    errors += random.standard_normal((RANK_DRAWS, 1, cells)) * np.sqrt(shared / seeds)
     scale = np.ones(1) if np.isinf(freedom) else random.chisquare(freedom, errors.shape) / freedom
     differences, deviations = _compare_pairs(means, variances, shared, seeds)
     drawn, drawn_deviations = _compare_pairs(means + errors, variances * scale, shared, seeds)

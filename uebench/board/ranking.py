@@ -48,10 +48,10 @@ def rank_results(suite: Suite, results: Iterable[Result], rulings: Rulings = NO_
     recipes = Counter(place for place, _ in {(group_setting(group[0]), group[0].recipe) for group in found})
     for group in found:
         breakers, targets = required_labels(suite.part(group[0].parameters["dataset"].partition("@")[0]))
-        seeds = sorted({one.seed for one in group}) if recipes[group_setting(group[0])] > 1 else []
+        seeds = sorted({result.seed for result in group}) if recipes[group_setting(group[0])] > 1 else []
         whole, *alone = (
             _board(Standings(records, breakers, targets, suite.floor, rulings))
-            for records in [group, *([one for one in group if one.seed == seed] for seed in seeds)]
+            for records in [group, *([result for result in group if result.seed == seed] for seed in seeds)]
         )
         boards.append(replace(whole, alone=tuple(alone)))
     return boards

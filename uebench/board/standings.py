@@ -35,18 +35,18 @@ class Standings:
         self.names: dict[str, str] = {}
         self.scores: dict[tuple[str, str, str], dict[int, float]] = {}
         self.own: dict[tuple[str, str], list[Result]] = {}
-        for one in records:
-            noise, breaker, target = (one.parameters[part] for part in ("noise", "breaker", "target"))
-            self.names |= {noise: one.noise, breaker: one.breaker, target: one.target}
-            self.scores.setdefault((noise, breaker, target), {})[one.seed] = one.test_accuracy
-            self.own.setdefault(("noise", noise), []).append(one)
-            self.own.setdefault(("breaker", breaker), []).append(one)
+        for result in records:
+            noise, breaker, target = (result.parameters[part] for part in ("noise", "breaker", "target"))
+            self.names |= {noise: result.noise, breaker: result.breaker, target: result.target}
+            self.scores.setdefault((noise, breaker, target), {})[result.seed] = result.test_accuracy
+            self.own.setdefault(("noise", noise), []).append(result)
+            self.own.setdefault(("breaker", breaker), []).append(result)
         self.names |= {**breakers, **targets}
         self.clean, self.plain = idle_component("noise"), idle_component("breaker")
         self.names |= {self.clean: "none", self.plain: "none"}
         self._tell_apart()
         trained = sorted({target for *_, target in self.scores}, key=lambda text: self.names[text])
-        self.trained = [*self.targets, *(one for one in trained if one not in self.targets)]
+        self.trained = [*self.targets, *(target for target in trained if target not in self.targets)]
         self.others = sorted({chain for _, chain, _ in self.scores} - set(breakers), key=lambda text: self.names[text])
 
     def _tell_apart(self) -> None:
@@ -59,14 +59,14 @@ class Standings:
     def noise(self, noise: str) -> dict[str, Any]:
         """Return a noise's row, by the seeds that all its required cells share."""
         pairs = [(breaker, target) for breaker in self.breakers for target in self.targets]
-        needed = [(one, *pair) for one in {noise, self.clean} for pair in pairs]
+        needed = [(text, *pair) for text in {noise, self.clean} for pair in pairs]
         needed += [(self.clean, self.plain, target) for target in self.targets]
         seeds = tuple(sorted(set.intersection(*(set(self.scores.get(cell, {})) for cell in needed))))
         lacking = sorted({" / ".join(self.names[text] for text in cell) for cell in needed if cell not in self.scores})
         own = self.own["noise", noise]
-        linf = max(one.noise_linf for one in own)
+        linf = max(result.noise_linf for result in own)
         found = self.protection(noise, seeds) if seeds else {}
-        flags = {flag for one in own for flag in one.flags}
+        flags = {flag for result in own for flag in result.flags}
         if noise != self.clean and (found.get("same_breaker_gap") or 0) < 0:
             flags.add("clean-below-protected")
         return {
@@ -87,9 +87,9 @@ class Standings:
             **({"status": "withdrawn"} if noise in self.rulings.withdrawn else {}),
             "budget": budget_class(own[0].noise_norm, linf),
             "noise_linf": linf,
-            **{name: _mean([getattr(one, name) for one in own]) for name in COSTS},
+            **{name: _mean([getattr(result, name) for result in own]) for name in COSTS},
             **self.reached(noise),
-            "device": ", ".join(sorted({one.made_with["device"] for one in own})),
+            "device": ", ".join(sorted({result.made_with["device"] for result in own})),
             "flags": ", ".join(sorted(flags)),
             "lacks": "; ".join(lacking) or ("" if seeds else "a seed that all required cells share"),
             "ruling": self.ruling(noise, seeds),
@@ -110,11 +110,13 @@ class Standings:
     def challengers(self, noise: str, seeds: tuple[int, ...]) -> list[str]:
         """Return the breakers accepted against a noise; they count by the seeds they have, so none is shaken off."""
         accepted = dict.fromkeys(self.rulings.challenges.get(noise, ()))
-        return [one for one in accepted if one not in self.breakers and self.shared(noise, one, seeds)]
+        return [breaker for breaker in accepted if breaker not in self.breakers and self.shared(noise, breaker, seeds)]
 
     def shared(self, noise: str, breaker: str, seeds: tuple[int, ...]) -> tuple[int, ...]:
         """Return those of some seeds for which a noise and the clean set have been under a breaker on every target."""
-        cells = [self.scores.get((one, breaker, target), {}) for one in (noise, self.clean) for target in self.targets]
+        cells = [
+            self.scores.get((text, breaker, target), {}) for text in (noise, self.clean) for target in self.targets
+        ]
         return tuple(seed for seed in seeds if all(seed in cell for cell in cells))
 
     def ruling(self, noise: str, seeds: tuple[int, ...]) -> str:
@@ -136,7 +138,7 @@ class Standings:
         def drawn(noise: str) -> Values:  # breakers, targets, draws
             required = means_with_draws(np.stack([scores(noise, breaker) for breaker in self.breakers]), seeds)
             rest = [means_with_draws(scores(noise, breaker, there), there) for breaker, there in later.items()]
-            return np.concatenate([required, *(np.broadcast_to(one, plain.shape)[None] for one in rest)])
+            return np.concatenate([required, *(np.broadcast_to(values, plain.shape)[None] for values in rest)])
 
         own, clean = drawn(noise), drawn(self.clean)
         residual = (plain - own.max(0)).min(0)
@@ -146,7 +148,9 @@ class Standings:
         row = dict[str, float | None]()
         for breaker in [*self.breakers, *self.others]:
             there = [self.scores.get((noise, breaker, target), {}) for target in self.targets]
-            own_seeds = tuple(seed for seed in seeds if all(seed in found for found in there))  # all for a required one
+            own_seeds = tuple(
+                seed for seed in seeds if all(seed in scores_by_seed for scores_by_seed in there)
+            )  # all for a required one
             if own_seeds:
                 highest = max(scores(noise, breaker, own_seeds), key=np.mean)
                 row[f"accuracy {self.names[breaker]}"] = float(highest.mean())
@@ -183,7 +187,7 @@ class Standings:
         cells = [(noise, target) for noise in ranked for target in self.targets]
         lacking = sorted(f"{self.names[noise]} / {self.names[target]}" for noise, target in set(cells) - set(drawn))
         recovered = [drawn[cell] for cell in cells] if cells and not lacking else []
-        several = bool(recovered) and all(len(one) > 1 for one in recovered)
+        several = bool(recovered) and all(len(values) > 1 for values in recovered)
         low, high = confidence_interval(np.mean(recovered, 0)) if several else (None, None)
         plain = [
             self.scores.get((noise, self.plain, target), {}).get(seed) == accuracy
@@ -194,17 +198,18 @@ class Standings:
         return {
             "rank": None,
             "breaker": self.names[chain],
-            "recovered": _mean([float(one[0]) for one in recovered]),
+            "recovered": _mean([float(values[0]) for values in recovered]),
             "recovered_low": low,
             "recovered_high": high,
-            "lowest": min((float(one[0]) for one in recovered), default=None),
+            "lowest": min((float(values[0]) for values in recovered), default=None),
             "clean_accuracy": _mean(
                 [float(drawn[self.clean, target][0]) for target in self.targets if (self.clean, target) in drawn]
             ),
-            "train_seconds": _mean([one.train_seconds for one in own]),
+            "train_seconds": _mean([result.train_seconds for result in own]),
             "required": chain in self.breakers,
             "chosen": ", ".join(
-                f"{name} ({count})" for name, count in Counter(one.chosen for one in own if one.chosen).most_common()
+                f"{name} ({count})"
+                for name, count in Counter(result.chosen for result in own if result.chosen).most_common()
             ),
             "flags": "identity-breaker" if len(plain) > 1 and all(plain) else "",
             "lacks": "; ".join(lacking),

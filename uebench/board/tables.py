@@ -46,7 +46,7 @@ def markdown_grid(rows: Sequence[Sequence[str]]) -> str:
     """Return a table of texts that are markdown already, its head first; columns of numbers stand to the right."""
     columns = zip(*rows[1:], strict=True) if len(rows) > 1 else [()] * len(rows[0])
     numbers = [place > 1 and all(NUMBER.match(cell) for cell in column) for place, column in enumerate(columns)]
-    marks = ["---:" if one else "---" for one in numbers]
+    marks = ["---:" if numeric else "---" for numeric in numbers]
     return "".join(f"| {' | '.join(cell or ' ' for cell in row)} |\n" for row in (rows[0], marks, *rows[1:]))
 
 
@@ -56,7 +56,7 @@ def csv_table(table: pd.DataFrame, digits: int) -> str:
     def guarded(column: pd.Series[Any]) -> pd.Series[Any]:
         if pd.api.types.is_numeric_dtype(column):
             return column
-        cells = [f"'{one}" if isinstance(one, str) and one.startswith(FORMULA) else one for one in column]
+        cells = [f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell for cell in column]
         return pd.Series(cells, column.index, dtype=object)
 
     return str(table.apply(guarded).to_csv(index=False, float_format=f"%.{digits}f"))
@@ -184,14 +184,14 @@ def recipe_table(boards: Sequence[Board]) -> tuple[list[str], list[list[str]]]:
     head = ["order by", "recipe", "and recipe", "on", "noises", "Kendall tau", "training s"]
     rows = [
         [
-            one.order if one.order == RESIDUAL else f"accuracy under {one.order}",
-            one.recipes[0],
-            "itself, another seed" if one.recipes[0] == one.recipes[1] else one.recipes[1],
-            one.setting,
-            str(one.noises),
-            _number(one.tau, 2),
-            " / ".join(_number(seconds, 0) for seconds in one.seconds),
+            agreement.order if agreement.order == RESIDUAL else f"accuracy under {agreement.order}",
+            agreement.recipes[0],
+            "itself, another seed" if agreement.recipes[0] == agreement.recipes[1] else agreement.recipes[1],
+            agreement.setting,
+            str(agreement.noises),
+            _number(agreement.tau, 2),
+            " / ".join(_number(seconds, 0) for seconds in agreement.seconds),
         ]
-        for one in rank_agreements(boards)
+        for agreement in rank_agreements(boards)
     ]
     return head, rows

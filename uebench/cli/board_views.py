@@ -20,7 +20,7 @@ from uebench.storage.results_file import read_results
 def rank_board(suite: str, into: Path | None, boards: Path) -> None:
     """Rebuild the files of a board, and its table in a document."""
     chosen, folder, results = _recorded(suite, boards)
-    made = rebuild_board(folder, chosen, {one.key: one for one in results})
+    made = rebuild_board(folder, chosen, {result.key: result for result in results})
     if into:
         insert_tables(into, chosen, made)
     for board in made:
@@ -35,10 +35,10 @@ def plot_board(suite: str, boards: Path, into: Path | None) -> None:
     _, folder, results = _recorded(suite, boards)
     drawn, lacking = make_curves(results)
     looks, place = noise_styles(drawn), into or folder / "plots"
-    for one in drawn:
-        path = place / f"{one.name}.svg"
-        write_atomically(path, figure_svg(one, looks))
-        click.echo(f"{path}: {one.title}; {one.setting}")
+    for curves in drawn:
+        path = place / f"{curves.name}.svg"
+        write_atomically(path, figure_svg(curves, looks))
+        click.echo(f"{path}: {curves.title}; {curves.setting}")
     for line in lacking:
         click.echo(f"not drawn: {line}")
 
@@ -54,7 +54,7 @@ def compare_board(suite: str, form: str, boards: Path) -> None:
         return
     head, rows = comparison_table(cells)
     verdicts = judge_claims(chosen, theirs, own)
-    judged = [list(one.values()) for one in verdicts]
+    judged = [list(verdict.values()) for verdict in verdicts]
     if form == "table":
         print_table(make_console(), f"{chosen.title}: published and ours, in percent", head, rows)
         print_table(make_console(), "claims", list(verdicts[0]) if verdicts else ["claim"], judged)

@@ -37,7 +37,7 @@ def print_components(console: Console, name: str) -> None:
         )
         console.print(escape(inspect.cleandoc(entry.cls.__doc__ or "no description")), highlight=False)
         console.print(escape(f"Paper: {entry.cls.paper or 'not stated'}"), highlight=False)
-        rows = [_parameter(entry, one) for one in fields(entry.cls)]  # type: ignore[arg-type]
+        rows = [_parameter(entry, field) for field in fields(entry.cls)]  # type: ignore[arg-type]
         if rows:
             print_table(console, "parameters", ["name", "meaning", "type", "default", "unit", "range"], rows)
 
@@ -63,5 +63,8 @@ def _origin(entry: RegisteredComponent) -> str:
 
 def show_findings(console: Console, kind: str, component: Component, findings: list[Finding]) -> None:
     """Print the findings as a table."""
-    rows = [["pass" if one.kept else "FAIL", one.rule, "" if one.kept else one.advice] for one in findings]
+    rows = [
+        ["pass" if finding.kept else "FAIL", finding.rule, "" if finding.kept else finding.advice]
+        for finding in findings
+    ]
     print_table(console, f"{kind} {component_label(component)}", ["", "rule", "what to do"], rows)

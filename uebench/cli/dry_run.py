@@ -40,7 +40,7 @@ def describe_total(plan: Plan, left: Set[str], store: Store, crew: list[str]) ->
     """Return a sentence on the passes and the time that the jobs left of a plan take on a crew."""
     jobs = [job for job in plan.jobs if job.key in left]
     passes = format_passes(sum(sum(count_passes(job).values()) for job in jobs))
-    known = [one for one in estimate_seconds(jobs, store, torch.device(crew[0])) if one is not None]
+    known = [seconds for seconds in estimate_seconds(jobs, store, torch.device(crew[0])) if seconds is not None]
     if not known:
         time = "nothing of the kind was measured on this device so far"
     else:
@@ -51,20 +51,20 @@ def describe_total(plan: Plan, left: Set[str], store: Store, crew: list[str]) ->
     return f"Passes of one image, forward and backward: {passes}\nTime: {time}"
 
 
-def speed_table(found: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def speed_table(speeds: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of a table of measured speeds."""
     head = ["network", "step", "images/s", "ms", "TFLOP/s", "of matrix product", "precision"]
     rows = [
         [
-            one["network"],
-            one["step"],
-            f"{one['images_per_second']:.3g}",
-            f"{1e3 * one['seconds']:.3g}",
-            f"{one['flops'] / one['seconds'] / 1e12:.3g}",
-            f"{one['share']:.0%}",
-            one["precision"],
+            speed["network"],
+            speed["step"],
+            f"{speed['images_per_second']:.3g}",
+            f"{1e3 * speed['seconds']:.3g}",
+            f"{speed['flops'] / speed['seconds'] / 1e12:.3g}",
+            f"{speed['share']:.0%}",
+            speed["precision"],
         ]
-        for one in found
+        for speed in speeds
     ]
     return head, rows
 

@@ -73,5 +73,5 @@ def import_lazily(*names: str) -> None:
             parent, _, child = name.rpartition(".")
             if parent:
                 setattr(sys.modules[parent], child, module)
-    if not any(isinstance(one, _Submodules) for one in sys.meta_path):
+    if not any(isinstance(finder, _Submodules) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Submodules())

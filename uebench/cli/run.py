@@ -45,9 +45,9 @@ def run_suite(suite: str, lists: dict[str, Any], machine: ExecutionSettings, boa
     machine.check()
     survey = Preflight(store, machine.patience)
     plans = [_plan(selection, survey.fingerprint) for selection in selections]
-    wanted = plan_cells(cell for one in plans for cell in one.cells)
+    wanted = plan_cells(cell for plan in plans for cell in plan.cells)
     plan = survey.sound(wanted)
-    part = {job.key: selection for selection, one in zip(selections, plans, strict=True) for job in one.jobs}
+    part = {job.key: selection for selection, plan in zip(selections, plans, strict=True) for job in plan.jobs}
     called = name_jobs(part, plan.jobs)
     given = lists.get("breakers") or chosen.required_breakers
     if chosen.required_run and (along := [text for text in chosen.required_breakers if text not in given]):
@@ -87,18 +87,18 @@ def export_set(
         raise UserError(f"the store {machine.store} lies in {folder}; export into another folder")
     selections, store = select_components(read_suite(suite) if suite else Suite("", ""), **lists), machine.open()
     selection = selections[0]
-    for kind, found in (("noise", selection.noises), ("dataset", selection.sources), ("seed", selection.seeds)):
-        if len(found) != 1 or len(selections) != 1:
-            raise UserError(f"an export is of one {kind}, not {len(found)}; say which with --{kind}")
+    for kind, values in (("noise", selection.noises), ("dataset", selection.sources), ("seed", selection.seeds)):
+        if len(values) != 1 or len(selections) != 1:
+            raise UserError(f"an export is of one {kind}, not {len(values)}; say which with --{kind}")
     (source,), (noise,), (seed,) = selection.sources, selection.noises, selection.seeds
     job = plan_protect(source, content_fingerprint(source, store), noise, selection.recipe, seed)
     plan = Plan(job.victims, [job], [])
     store.prepare()
-    console, called = make_console(), {one.key: job_name(selection, one) for one in plan.jobs}
+    console, called = make_console(), {job.key: job_name(selection, job) for job in plan.jobs}
     with make_listener(console, called, 0) as watching:
         queue = JobQueue(watching)
         through = machine.execute(plan, queue)
-    left = sum(not find_finished(one, store) for one in plan.jobs)
+    left = sum(not find_finished(job, store) for job in plan.jobs)
     status = _tell(queue, called, through, len(plan.jobs) - left, len(plan.jobs), "jobs")
     if status:
         return status
@@ -125,16 +125,20 @@ def bench_suites(
     for name in suites:
         selections = select_components(read_suite(name), **lists)
         plans[name] = plan_cells(
-            cell for one in selections for cell in _plan(one, partial(content_fingerprint, store=store)).cells
+            cell
+            for selection in selections
+            for cell in _plan(selection, partial(content_fingerprint, store=store)).cells
         )
     store.prepare()
     found = []
-    for one in networks_to_measure(job for plan in plans.values() for job in plan.jobs):
-        data = load_dataset(one.source, one.fingerprint, store)
+    for network in networks_to_measure(job for plan in plans.values() for job in plan.jobs):
+        data = load_dataset(network.source, network.fingerprint, store)
         channels, height, width = data.test.images.shape[1:]
-        speeds = measure_steps(one.target, (channels, height, width), len(data.classes), one.recipe, device, seconds)
+        speeds = measure_steps(
+            network.target, (channels, height, width), len(data.classes), network.recipe, device, seconds
+        )
         mean = sum(1 / speed.images_per_second for speed in speeds) / len(speeds)
-        record_time(one, store, device, mean * sum(count_passes(one).values()))
+        record_time(network, store, device, mean * sum(count_passes(network).values()))
         found += [speed.facts() for speed in speeds]
     machine_facts = made_with(device)
     facts = {"made_with": machine_facts, "finished": current_time(), "speeds": found}

@@ -56,19 +56,19 @@ class Component:
 
     def __post_init__(self) -> None:
         """Refuse a value outside its declared range; raises `UserError`."""
-        for one in fields(self):  # type: ignore[arg-type]
-            value, meta = getattr(self, one.name), one.metadata
+        for declared in fields(self):  # type: ignore[arg-type]
+            value, meta = getattr(self, declared.name), declared.metadata
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if not math.isfinite(value):
-                raise UserError(f"{self.name}: {one.name} must be a finite number, not {value}")
+                raise UserError(f"{self.name}: {declared.name} must be a finite number, not {value}")
             low, above, high = meta.get("low"), meta.get("above"), meta.get("high")
             if low is not None and value < low:
-                raise UserError(f"{self.name}: {one.name} must be at least {low:g}, not {value:g}")
+                raise UserError(f"{self.name}: {declared.name} must be at least {low:g}, not {value:g}")
             if above is not None and value <= above:
-                raise UserError(f"{self.name}: {one.name} must be above {above:g}, not {value:g}")
+                raise UserError(f"{self.name}: {declared.name} must be above {above:g}, not {value:g}")
             if high is not None and value > high:
-                raise UserError(f"{self.name}: {one.name} must be at most {high:g}, not {value:g}")
+                raise UserError(f"{self.name}: {declared.name} must be at most {high:g}, not {value:g}")
 
     def alias(self) -> str:
         """Return the name that labels show; a data source that wraps many sets says which one it holds."""

@@ -49,7 +49,9 @@ class PluginFile:
             exec(code, vars(module))
         except (Exception, SystemExit) as error:
             del sys.modules[self.module]
-            lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == module.__file__]
+            lines = [
+                frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == module.__file__
+            ]
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(f"plug-in file {self.path}, line {lines[-1]}: {reason}") from None
         return module

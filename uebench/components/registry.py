@@ -58,9 +58,9 @@ class Registry:
         """Load a plug-in file that the user asks for; raises `UserError` for anything that is wrong with it."""
         if file in self.files:
             return
-        for other in self.files:
-            if other.module == file.module:
-                raise UserError(f"plug-in files are told apart by name; rename {other.path} or {file.path}")
+        for loaded in self.files:
+            if loaded.module == file.module:
+                raise UserError(f"two plug-in files have the same name; rename {loaded.path} or {file.path}")
         module, before = file.load(), len(self.problems)
         admitted = self._admit(lambda: module, file.name, file.name, file.release)
         reasons = [problem.reason for problem in self.problems[before:]]
@@ -121,7 +121,7 @@ class Registry:
         return found
 
     def _left_out(self) -> str:
-        return "".join(f"; left out: {one.plugin}: {' '.join(one.reason.split())}" for one in self.problems)
+        return "".join(f"; left out: {problem.plugin}: {' '.join(problem.reason.split())}" for problem in self.problems)
 
     def build(
         self, kind: str, text: str, usual: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None
@@ -138,13 +138,13 @@ class Registry:
                 raise UserError(f"{kind} {name} has no parameter {key!r}{nearest_match(key, types)}")
         values = {**self.usual(kind, name, usual), **given}
         made: dict[str, Any] = {}
-        for one in fields(cls):  # type: ignore[arg-type]
-            if one.name not in values and one.default is MISSING:
-                raise UserError(f"{kind} {name} needs {one.name}=... ({one.metadata.get('doc', 'no default')})")
-            value = values.get(one.name, one.default)
-            if one.name in values or component_kind(types[one.name]):
-                value = self._value(f"{kind} {name}", one.name, types[one.name], value, usual)
-            made[one.name] = value
+        for field in fields(cls):  # type: ignore[arg-type]
+            if field.name not in values and field.default is MISSING:
+                raise UserError(f"{kind} {name} needs {field.name}=... ({field.metadata.get('doc', 'no default')})")
+            value = values.get(field.name, field.default)
+            if field.name in values or component_kind(types[field.name]):
+                value = self._value(f"{kind} {name}", field.name, types[field.name], value, usual)
+            made[field.name] = value
         return cls(**made)
 
     def _value(

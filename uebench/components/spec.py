@@ -23,7 +23,7 @@ def parameter_types(cls: type[Component]) -> Mapping[str, Any]:
 @cache
 def _parameter_types(cls: Any) -> Mapping[str, Any]:
     hints = get_type_hints(cls)
-    return {one.name: hints[one.name] for one in fields(cls)}
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 def convert_value(owner: str, key: str, kind: Any, value: Any) -> Any:
@@ -85,7 +85,7 @@ def format_value(value: Any, exact: bool) -> str:
         inner = canonical_text(value) if exact else component_label(value)
         return f"({inner})" if SPECIAL_CHARACTERS.search(inner) else inner
     if isinstance(value, tuple):
-        inner = "/".join(format_value(one, exact) for one in value)
+        inner = "/".join(format_value(part, exact) for part in value)
         return f"({inner})" if len(value) == 1 and inner[0] == "(" else inner  # the outer pair is taken off
     if isinstance(value, bool):
         return str(value).lower()
@@ -111,10 +111,10 @@ _TEXT = "_canonical"
 
 def _write_canonical_text(component: Component) -> str:
     texts = [
-        f"{one.name}={format_value(getattr(component, one.name), exact=True)}"
-        for one in fields(component)  # type: ignore[arg-type]
-        if one.metadata.get("identity", True)
-        and not (one.metadata.get("later") and _same(getattr(component, one.name), one.default))
+        f"{field.name}={format_value(getattr(component, field.name), exact=True)}"
+        for field in fields(component)  # type: ignore[arg-type]
+        if field.metadata.get("identity", True)
+        and not (field.metadata.get("later") and _same(getattr(component, field.name), field.default))
     ]
     head = f"{component.name}@{component.version}"
     return f"{head}:{','.join(texts)}" if texts else head
@@ -127,9 +127,9 @@ def component_label(component: Component, usual: Mapping[str, Any] | None = None
         return (usual or {}).get(one.name, None if one.default is MISSING else one.default)
 
     texts = [
-        f"{one.name}={format_value(getattr(component, one.name), exact=False)}"
-        for one in fields(component)  # type: ignore[arg-type]
-        if one.metadata.get("identity", True) and not _same(getattr(component, one.name), standard(one))
+        f"{field.name}={format_value(getattr(component, field.name), exact=False)}"
+        for field in fields(component)  # type: ignore[arg-type]
+        if field.metadata.get("identity", True) and not _same(getattr(component, field.name), standard(field))
     ]
     return f"{component.alias()}:{','.join(texts)}" if texts else component.alias()
 
@@ -144,13 +144,13 @@ def _same(value: Any, standard: Any) -> bool:
 
 def make_chain(breakers: Sequence[Breaker]) -> tuple[Breaker, ...]:
     """Return a chain without idle members; raises `UserError` where two members attack, or choose."""
-    attackers = [one.name for one in breakers if type(one).attack is not Breaker.attack]
+    attackers = [breaker.name for breaker in breakers if type(breaker).attack is not Breaker.attack]
     if len(attackers) > 1:
         raise UserError(f"a chain holds at most one attack, not {' and '.join(attackers)}")
-    choosers = [one.name for one in breakers if one.choice()]
+    choosers = [breaker.name for breaker in breakers if breaker.choice()]
     if len(choosers) > 1:
         raise UserError(f"a chain holds at most one breaker that chooses, not {' and '.join(choosers)}")
-    busy = tuple(one for one in breakers if one.name != "none") or tuple(breakers[:1])
+    busy = tuple(breaker for breaker in breakers if breaker.name != "none") or tuple(breakers[:1])
     chain_alternatives(busy)  # each must be a chain
     return busy
 
@@ -160,11 +160,11 @@ def chain_alternatives(breakers: Sequence[Breaker]) -> tuple[tuple[Breaker, ...]
 
     Nothing where no member chooses. Raises `UserError` where one of them is no chain, or chooses in its turn.
     """
-    for place, one in enumerate(breakers):
-        if found := one.choice():
+    for place, breaker in enumerate(breakers):
+        if found := breaker.choice():
             inner = [member.name for own in found.chains for member in own if member.choice()]
             if inner:
-                raise UserError(f"{one.name} cannot choose {inner[0]}, which chooses itself")
+                raise UserError(f"{breaker.name} cannot choose {inner[0]}, which chooses itself")
             return tuple(make_chain([*breakers[:place], *own, *breakers[place + 1 :]]) for own in found.chains)
     return ()
 

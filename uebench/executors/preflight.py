@@ -110,15 +110,16 @@ class Preflight:
 
     def sound(self, plan: Plan) -> Plan:
         """Return the plan of the cells whose data sets are not broken; raises `UserError` where a single one is."""
-        for one in self.broken.values():
-            if one.trace:
-                click.echo(one.trace, err=True)
+        for fault in self.broken.values():
+            if fault.trace:
+                click.echo(fault.trace, err=True)
             if len(self.contents) == 1:
-                raise UserError(one.reason)
+                raise UserError(fault.reason)
         return plan_cells(cell for cell in plan.cells if cell.protect.source not in self.broken)
 
     def failures(self, plan: Plan) -> Iterator[str]:
         """Yield a line about each broken data set, with what it costs of a plan."""
-        for source, one in self.broken.items():
+        for source, fault in self.broken.items():
             cells = sum(cell.protect.source == source for cell in plan.cells)
-            yield f"data set {component_label(source)} cannot be used, and so {cells} cells cannot be run: {one.reason}"
+            name = component_label(source)
+            yield f"data set {name} cannot be used, and so {cells} cells cannot be run: {fault.reason}"

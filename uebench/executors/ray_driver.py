@@ -96,14 +96,14 @@ def _ask(ray: Any, site: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
         try:
             found = ray.get(answer, timeout=ANSWER_SECONDS)
         except ray.exceptions.RayError as error:
-            if not any(one["Alive"] for one in ray.nodes() if one["NodeID"] == node["NodeID"]):
+            if not any(entry["Alive"] for entry in ray.nodes() if entry["NodeID"] == node["NodeID"]):
                 lost += 1
                 continue
             found = [f"cannot be asked: {str(error).strip().splitlines()[-1]}"]
-        for one in found:
-            wrong.setdefault(one, []).append(node["NodeName"])
+        for reason in found:
+            wrong.setdefault(reason, []).append(node["NodeName"])
     if wrong:
-        lines = [f"node{'s' * (len(names) > 1)} {', '.join(names)}: {one}" for one, names in wrong.items()]
+        lines = [f"node{'s' * (len(names) > 1)} {', '.join(names)}: {reason}" for reason, names in wrong.items()]
         raise UserError("; ".join(lines))
     if lost == len(nodes):
         raise UserError("every node of the cluster was lost")

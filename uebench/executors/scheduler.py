@@ -71,7 +71,7 @@ class JobQueue:
     def take(self) -> Job | None:
         """Return the next job that can start now, or None."""
         for place, job in enumerate(self.jobs):
-            if self._later.get(job.key, 0) > time.monotonic() or any(one.key in self._open for one in job.needs):
+            if self._later.get(job.key, 0) > time.monotonic() or any(needed.key in self._open for needed in job.needs):
                 continue
             del self.jobs[place]
             if job.key not in self._begun:
@@ -82,7 +82,7 @@ class JobQueue:
 
     def begun(self, job: Job) -> None:
         """Take note that a job was started elsewhere."""
-        self.jobs = [one for one in self.jobs if one.key != job.key]
+        self.jobs = [waiting for waiting in self.jobs if waiting.key != job.key]
         self._begun.add(job.key)
         self.listener.started(job)
 
@@ -110,12 +110,12 @@ class JobQueue:
             self.failures[job.key] = reason
             self.listener.failed(job, reason, trace)
             left = []
-            for one in self.jobs:  # a job stands behind those it needs
-                if any(need.key in self.failures for need in one.needs):
-                    self._open.discard(one.key)
-                    self.failures[one.key] = f"what it needs failed: {reason}"
+            for waiting in self.jobs:  # a job comes after those it needs
+                if any(needed.key in self.failures for needed in waiting.needs):
+                    self._open.discard(waiting.key)
+                    self.failures[waiting.key] = f"what it needs failed: {reason}"
                 else:
-                    left.append(one)
+                    left.append(waiting)
             self.jobs = left
 
 
@@ -169,7 +169,7 @@ def order_jobs(jobs: Iterable[Job], store: Store, device: torch.device) -> list[
     times = estimate_seconds(jobs, store, device)
     measured = [time for time in times if time is not None]
     lengths = measured if len(measured) == len(jobs) else [sum(count_passes(job).values()) for job in jobs]
-    length = {job.key: one for job, one in zip(jobs, lengths, strict=True)}
+    length = {job.key: seconds for job, seconds in zip(jobs, lengths, strict=True)}
     groups: dict[str, list[Cell | Trial]] = {}
     noises: dict[str, Protect] = {}
     for job in jobs:
@@ -186,7 +186,7 @@ def order_jobs(jobs: Iterable[Job], store: Store, device: torch.device) -> list[
     found: dict[str, Job] = {}
     for noise in sorted(noises.values(), key=way, reverse=True):
         cells = sorted(
-            groups[noise.key], key=lambda one: (isinstance(one, Cell) and one.trials != (), -length[one.key])
+            groups[noise.key], key=lambda job: (isinstance(job, Cell) and job.trials != (), -length[job.key])
         )
         together: list[Job] = [*noise.victims, noise, *cells]
         found |= {job.key: job for job in together if job.key in here}

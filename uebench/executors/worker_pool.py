@@ -152,20 +152,20 @@ def run_on_workers(queue: JobQueue, devices: Sequence[str], workers: int, terms:
     places = [device for _ in range(workers) for device in devices]
     crew = [_Worker(device, terms) for device in places[: len(queue.jobs)]]
     try:
-        while queue.jobs or any(one.job for one in crew):
-            for one in crew:
-                if one.job is None and (job := queue.take()):
-                    one.give(job)
-            busy = {one.connection: one for one in crew if one.job}
+        while queue.jobs or any(worker.job for worker in crew):
+            for worker in crew:
+                if worker.job is None and (job := queue.take()):
+                    worker.give(job)
+            busy = {worker.connection: worker for worker in crew if worker.job}
             for connection in wait(list(busy), timeout=PAUSE / 4) if busy else ():
                 busy[connection].listen(queue)  # type: ignore[index]
-            for one in busy.values():
-                if one.job and terms.patience and time.monotonic() - one.heard > terms.patience:
-                    one.replace(queue, silence_message(terms.patience))
+            for worker in busy.values():
+                if worker.job and terms.patience and time.monotonic() - worker.heard > terms.patience:
+                    worker.replace(queue, silence_message(terms.patience))
             if not busy:
                 time.sleep(PAUSE / 4)
     finally:
-        for one in crew:
-            one.process.kill()
-        for one in crew:
-            one.process.join()
+        for worker in crew:
+            worker.process.kill()
+        for worker in crew:
+            worker.process.join()

@@ -96,7 +96,7 @@ def run_cell(cell: Cell, place: Workspace, report: ReportStep, artefact: Artefac
         suite="",
         dataset=component_label(cell.protect.source),
         noise=component_label(cell.protect.noise),
-        breaker="+".join(component_label(one) for one in cell.chain),
+        breaker="+".join(component_label(breaker) for breaker in cell.chain),
         target=component_label(cell.target),
         parameters=cell.parameters,
         protected=cell.protected,
@@ -141,11 +141,11 @@ def _untested() -> Split:
 
 def run_choice(cell: Cell, place: Workspace, artefact: Artefact) -> None:
     """Store the record of a cell whose chain chooses: that of the chosen chain, whose own cell it is."""
-    facts = [json.loads(artefact(one)["facts.json"].read_bytes()) for one in cell.trials]
+    facts = [json.loads(artefact(trial)["facts.json"].read_bytes()) for trial in cell.trials]
     chosen = cell.trials[best_trial(facts)].cell
     path = artefact(chosen)["result.json"]
     own = parse_result(path.read_bytes(), place=f"stored result {chosen.key}")
-    tried = [breaker for one in cell.trials for breaker in one.cell.chain]
+    tried = [breaker for trial in cell.trials for breaker in trial.cell.chain]
     plugins = made_with(place.device, *cell.chain, *tried)["plugins"]
     record = record_of_choice(own, cell, facts, plugins, current_time())
     place.store.save(cell.key, {"result.json": record.line().encode()})

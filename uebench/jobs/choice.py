@@ -39,15 +39,17 @@ def record_of_choice(
     own: Result, cell: Cell, facts: Sequence[Mapping[str, Any]], plugins: Mapping[str, str], finished: str
 ) -> Result:
     """Return the record of a cell whose chain chooses, from that of the chosen chain; trials add their time."""
-    peaks = [peak for peak in (own.peak_bytes, *(one["peak_bytes"] for one in facts)) if peak is not None]
+    peaks = [peak for peak in (own.peak_bytes, *(fact["peak_bytes"] for fact in facts)) if peak is not None]
     return structs.replace(
         own,
         key=cell.key,
         breaker=chain_label(cell.chain),
         parameters=cell.parameters,
         chosen=chain_label(cell.trials[best_trial(facts)].cell.chain),
-        trials={chain_label(one.cell.chain): fact["accuracy"] for one, fact in zip(cell.trials, facts, strict=True)},
-        train_seconds=own.train_seconds + sum(one["seconds"] for one in facts),
+        trials={
+            chain_label(trial.cell.chain): fact["accuracy"] for trial, fact in zip(cell.trials, facts, strict=True)
+        },
+        train_seconds=own.train_seconds + sum(fact["seconds"] for fact in facts),
         peak_bytes=max(peaks, default=None),
         made_with={**own.made_with, "plugins": {**own.made_with["plugins"], **plugins}},
         finished=finished,

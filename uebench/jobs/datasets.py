@@ -26,8 +26,8 @@ def content_fingerprint(source: Source, store: Store) -> str:
 
 def validate_dataset(source: Source, data: Dataset) -> None:
     """Raise `UserError` for a data set that breaks its contract."""
-    for name, one in (("train", data.train), ("test", data.test)):
-        images, labels = one.images, one.labels
+    for name, split in (("train", data.train), ("test", data.test)):
+        images, labels = split.images, split.labels
         where = f"dataset {source.name}, {name} split"
         if images.dtype != torch.uint8 or images.ndim != 4 or labels.dtype != torch.int64:
             raise ContractError(f"{where}: images must be uint8 (n, c, h, w) and labels int64 (n,)")

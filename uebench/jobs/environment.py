@@ -37,14 +37,14 @@ def made_with(device: torch.device, *components: Component) -> dict[str, Any]:
 
 def hash_component_code(*components: Component) -> str:
     """Return a hash of the files that define components, those in their parameters and what their classes extend."""
-    modules = {cls.__module__ for one in components for part in _parts(one) for cls in type(part).__mro__}
+    modules = {cls.__module__ for component in components for part in _parts(component) for cls in type(part).__mro__}
     return sha256_hex("".join(_source(module) for module in sorted(modules)).encode())
 
 
 def _parts(component: Component) -> Iterator[Component]:
     yield component
-    for one in fields(component):  # type: ignore[arg-type]
-        value = getattr(component, one.name)
+    for field in fields(component):  # type: ignore[arg-type]
+        value = getattr(component, field.name)
         for inner in value if isinstance(value, tuple) else (value,):
             if isinstance(inner, Component):
                 yield from _parts(inner)

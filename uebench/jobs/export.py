@@ -43,7 +43,7 @@ def check_export_folder(folder: Path) -> None:
                 raise UserError(f"{folder} is no folder; export into a new one")
             if any(folder.iterdir()):
                 raise UserError(f"{folder} is not empty; export into a new folder")
-        above = next(one for one in Path(os.path.realpath(folder)).parents if one.exists())
+        above = next(parent for parent in Path(os.path.realpath(folder)).parents if parent.exists())
         reason = errno.EACCES if above.is_dir() else errno.ENOTDIR
         if reason == errno.ENOTDIR or not os.access(above, os.W_OK | os.X_OK):
             raise OSError(reason, os.strerror(reason))
@@ -105,13 +105,13 @@ def enlarge_noise(noise: Noise, delta: torch.Tensor, photo: torch.Tensor) -> tor
 def _stretched(delta: torch.Tensor, size: list[int]) -> torch.Tensor:
     """Give each pixel of another size the value (c, h, w) nearest to it, or where that is smaller the mean of some."""
     rows, columns = (
-        (2 * torch.arange(max(own, made)) + 1) * made // (2 * max(own, made))
-        for own, made in zip(size, delta.shape[1:], strict=True)
+        (2 * torch.arange(max(wanted, given)) + 1) * given // (2 * max(wanted, given))
+        for wanted, given in zip(size, delta.shape[1:], strict=True)
     )
     steps = delta[:, rows][:, :, columns]
     if list(steps.shape[1:]) != size:
-        found = torch.nn.functional.interpolate(steps[None].float(), size, mode="bilinear", antialias=True)
-        steps = found[0].round().to(torch.int16)
+        smaller = torch.nn.functional.interpolate(steps[None].float(), size, mode="bilinear", antialias=True)
+        steps = smaller[0].round().to(torch.int16)
     return steps
 
 

@@ -23,7 +23,7 @@ def make_sheet(clean: torch.Tensor, released: torch.Tensor, labels: torch.Tensor
     gain = 127 / max(1, int(noise.abs().max()))
     amplified = (128 + gain * noise).round().to(torch.uint8)
     scale = max(1, SIDE // max(x.shape[2:]))
-    rows = [np.concatenate([_tile(one, scale) for one in row], axis=1) for row in (x, z, amplified)]
+    rows = [np.concatenate([_tile(image, scale) for image in row], axis=1) for row in (x, z, amplified)]
     content = io.BytesIO()
     Image.fromarray(np.concatenate(rows)).save(content, "PNG", optimize=True)
     return content.getvalue()

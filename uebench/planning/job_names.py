@@ -36,15 +36,15 @@ def name_jobs(part: Mapping[str, Selection], jobs: Sequence[Job]) -> dict[str, s
 
     What a name leaves out, the data set or the recipe, is told where jobs that share it differ in that.
     """
-    found = {job.key: job_name(part[job.key], job) for job in jobs}
-    for detail in (_dataset, _recipe):
-        count = Counter(found.values())
-        details = {job.key: detail(part[job.key], job) for job in jobs if count[found[job.key]] > 1}
-        told = {found[key]: set[str]() for key in details}
-        for key, one in details.items():
-            told[found[key]].add(one)
-        found |= {key: f"{found[key]}, {one}" for key, one in details.items() if len(told[found[key]]) > 1}
-    return found
+    names = {job.key: job_name(part[job.key], job) for job in jobs}
+    for describe in (_dataset, _recipe):
+        count = Counter(names.values())
+        details = {job.key: describe(part[job.key], job) for job in jobs if count[names[job.key]] > 1}
+        differing = {names[key]: set[str]() for key in details}
+        for key, detail in details.items():
+            differing[names[key]].add(detail)
+        names |= {key: f"{names[key]}, {detail}" for key, detail in details.items() if len(differing[names[key]]) > 1}
+    return names
 
 
 def _dataset(selection: Selection, job: Job) -> str:

@@ -117,7 +117,7 @@ class Cell:
             "content": self.protect.fingerprint,
             "dataset": canonical_text(self.protect.source),
             "noise": canonical_text(self.protect.noise),
-            "breaker": "+".join(canonical_text(one) for one in self.chain),
+            "breaker": "+".join(canonical_text(breaker) for breaker in self.chain),
             "target": canonical_text(self.target),
             "recipe": canonical_text(self.recipe),
         }
@@ -135,9 +135,9 @@ class Cell:
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
         """The trials that a choosing member of the chain is decided by, in the order in which it names its chains."""
-        shares = [found.held_out for one in self.chain if (found := one.choice())]
+        shares = [found.held_out for breaker in self.chain if (found := breaker.choice())]
         return tuple(
-            Trial(replace(self, chain=one), share) for share in shares for one in chain_alternatives(self.chain)
+            Trial(replace(self, chain=chain), share) for share in shares for chain in chain_alternatives(self.chain)
         )
 
     @property
@@ -211,7 +211,7 @@ def plan_selection(
         chains = list(dict.fromkeys([plain, *chains]))
     cells = [
         Cell(
-            made,
+            protect,
             chain,
             target,
             recipe,
@@ -220,7 +220,7 @@ def plan_selection(
         for source, content in zip(selection.sources, fingerprints, strict=True)
         for seed in selection.seeds
         for noise, share, kind in wanted
-        for made in [plan_protect(source, content, noise, recipe, seed)]
+        for protect in [plan_protect(source, content, noise, recipe, seed)]
         for target in selection.targets
         for chain in chains
     ]
@@ -231,6 +231,6 @@ def plan_cells(cells: Iterable[Cell]) -> Plan:
     """Return the plan of some cells, each once, and of everything they need."""
     unique = {cell.key: cell for cell in cells}
     protects = {cell.protect.key: cell.protect for cell in unique.values()}
-    victims = {victim.key: victim for one in protects.values() for victim in one.victims}
+    victims = {victim.key: victim for protect in protects.values() for victim in protect.victims}
     trials = {trial.key: trial for cell in unique.values() for trial in cell.trials}
     return Plan(list(victims.values()), list(protects.values()), list(unique.values()), list(trials.values()))

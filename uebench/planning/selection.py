@@ -114,11 +114,11 @@ def _wanted(suite: Suite, part: Suite, key: str, given: Sequence[str]) -> Sequen
     if not given or not suite.grids:
         return given or own
     mine = {component_names(text) for text in own}
-    listed = {component_names(text) for one in suite.parts for text in getattr(one, key)}
+    listed = {component_names(text) for part in suite.parts for text in getattr(part, key)}
     return [
-        one
-        for one in given
-        if component_names(one) in mine or (key != "datasets" and component_names(one) not in listed)
+        text
+        for text in given
+        if component_names(text) in mine or (key != "datasets" and component_names(text) not in listed)
     ]
 
 
@@ -133,4 +133,4 @@ def label_in_suite(suite: Suite, kind: str, component: Any) -> str:
 
 def chain_label_in_suite(suite: Suite, chain: Sequence[Breaker]) -> str:
     """Return a chain's label, its members joined with `+`."""
-    return "+".join(label_in_suite(suite, "breaker", one) for one in chain)
+    return "+".join(label_in_suite(suite, "breaker", breaker) for breaker in chain)

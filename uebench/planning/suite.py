@@ -96,8 +96,8 @@ class Suite:
         Of several, ranks and entries go by the first. With the name of a noise it is the one that names its results:
         the first that has both, where there is one.
         """
-        found = [one for one in self.parts if dataset in map(component_names, one.datasets)]
-        both = [one for one in found if noise in map(component_names, one.noises)]
+        found = [part for part in self.parts if dataset in map(component_names, part.datasets)]
+        both = [part for part in found if noise in map(component_names, part.noises)]
         return next(iter([*both, *found]), self)
 
 
@@ -158,15 +158,15 @@ def _check(path: Path, table: dict[str, Any]) -> Suite:
     file = SuiteFile(path)
     file.take("the suite", table, ("title", "seeds", "required", "floor", "references", "claims", "grid", *GRID_KEYS))
     grids = file.tables("grid", table)
-    for one in grids:
-        file.take("a grid", one, GRID_KEYS)
+    for grid in grids:
+        file.take("a grid", grid, GRID_KEYS)
     for key in ("title", *(LIST_KEYS if not grids else ())):
         if key not in table:
             raise file.refuse(f"{key} is missing")
     required = file.section("required", table.get("required", {}))
     file.take("required", required, ("breakers", "targets", "run"))
     seeds = table.get("seeds", [0])
-    if not (isinstance(seeds, list) and seeds and all(type(one) is int and 0 <= one < 2**32 for one in seeds)):
+    if not (isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)):
         raise file.refuse(f"seeds must be a list of whole numbers below 2^32, not {seeds!r}")
     floor = table.get("floor", 0.5)
     if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
@@ -187,16 +187,16 @@ def _check(path: Path, table: dict[str, Any]) -> Suite:
         return Suite(**common, **lists, **needed)
 
     parts = []
-    for one in grids:
-        merged = {**{key: table[key] for key in GRID_KEYS if key in table}, **one}
-        merged["recipe"] = merge_recipes(table.get("recipe", {}), file.section("recipe", one.get("recipe", {})))
-        merged["defaults"] = merge_defaults(table.get("defaults", {}), one.get("defaults", {}))
+    for grid in grids:
+        merged = {**{key: table[key] for key in GRID_KEYS if key in table}, **grid}
+        merged["recipe"] = merge_recipes(table.get("recipe", {}), file.section("recipe", grid.get("recipe", {})))
+        merged["defaults"] = merge_defaults(table.get("defaults", {}), grid.get("defaults", {}))
         for key in LIST_KEYS:
             if key not in merged:
                 raise file.refuse(f"a grid has no {key}")
         parts.append(build(merged))
     return replace(
-        build(table), grids=tuple(parts), claims=[Claim(**file.claim(one)) for one in file.tables("claims", table)]
+        build(table), grids=tuple(parts), claims=[Claim(**file.claim(claim)) for claim in file.tables("claims", table)]
     )
 
 

@@ -37,7 +37,7 @@ class SuiteFile:
 
     def texts(self, place: str, value: Any) -> list[str]:
         """Return a list of names."""
-        if not (isinstance(value, list) and value and all(isinstance(one, str) and one for one in value)):
+        if not (isinstance(value, list) and value and all(isinstance(text, str) and text for text in value)):
             raise self.refuse(f"{place} must be a list of names, not {value!r}")
         return value
 
@@ -50,7 +50,7 @@ class SuiteFile:
     def tables(self, key: str, table: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return an array of tables, empty where there is none."""
         found = table.get(key, [])
-        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
             raise self.refuse(f"{key} must be written [[{key}]], not {found!r}")
         return found
 
@@ -79,7 +79,7 @@ class SuiteFile:
         found["protected"] = table.get("protected", [1.0])
         if not isinstance(found["protected"], list) or not found["protected"]:
             raise self.refuse(f"protected must be a list of shares, not {found['protected']!r}")
-        found["protected"] = [parse_share(one) for one in found["protected"]]
+        found["protected"] = [parse_share(share) for share in found["protected"]]
         found["kind"] = table.get("kind", "mixed")
         if found["kind"] not in get_args(ShareKind):
             raise self.refuse(

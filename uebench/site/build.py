@@ -37,13 +37,14 @@ def write_site(boards: Path, into: Path, names: Sequence[str] = ()) -> Path:
 
     Pages of noises that are no longer on record are removed. Raises `UserError` where there is nothing to show.
     """
-    made = build_site(boards, names)
-    for name, content in made.items():
+    contents = build_site(boards, names)
+    for name, content in contents.items():
         write_atomically(into / name, content)
-    written = {into / name for name in made}
-    for path in {other for one in written if one.parent != into for other in one.parent.glob("*.html")} - written:
-        if MARK.encode() in path.read_bytes():
-            path.unlink()
+    written = {into / name for name in contents}
+    folders = {path.parent for path in written} - {into}
+    for page in {page for folder in folders for page in folder.glob("*.html")} - written:
+        if MARK.encode() in page.read_bytes():
+            page.unlink()
     return into / "index.html"
 
 

@@ -40,11 +40,11 @@ class Sweep:
 def breaker_sweeps(records: Sequence[Result]) -> list[Sweep]:
     """Return the curves over a number that the results of one comparable group make, for each target by itself."""
     scores: dict[tuple[str, str, str], dict[int, float]] = {}
-    for one in records:
-        cell = one.target, one.parameters["noise"], one.parameters["breaker"]
-        scores.setdefault(cell, {})[one.seed] = one.test_accuracy
+    for result in records:
+        cell = result.target, result.parameters["noise"], result.parameters["breaker"]
+        scores.setdefault(cell, {})[result.seed] = result.test_accuracy
     found = []
-    for family in breaker_families({one.parameters["breaker"]: one.breaker for one in records}):
+    for family in breaker_families({result.parameters["breaker"]: result.breaker for result in records}):
         numbers = {**family.idle, **family.values}
         for target in sorted({target for target, *_ in scores}):
             curves: dict[str, list[IntervalPoint]] = {}
@@ -77,7 +77,7 @@ class Axis:
     def __call__(self, value: float) -> float:
         """Return the pixel of a value."""
         inside = min(max(value, self.low), self.high)
-        low, high, place = (math.log10(one) if self.log else one for one in (self.low, self.high, inside))
+        low, high, place = (math.log10(value) if self.log else value for value in (self.low, self.high, inside))
         return round(self.start + (place - low) / ((high - low) or 1) * (self.stop - self.start), 1)
 
     @classmethod
@@ -120,20 +120,21 @@ class Label(NamedTuple):
 def place_labels(
     points: Sequence[tuple[float, float, str]], width: float, sign: float = 7, line: float = 14
 ) -> list[Label]:
-    """Return the place of a text for each point (x, y, text): to its right or, at the edge, left, below what it hits.
+    """Return the position of the label of each point (across, down, text), in pixels.
 
-    `sign` and `line` are the width and the height of a letter, in pixels, of a figure `width` wide.
+    A label is to the right of its point, at the figure's edge to the left, and below any label that it would overlap.
+    `sign` and `line` are the width and the height of a character, in pixels; the figure is `width` pixels wide.
     """
-    taken = [(y + 4, x - 6, x + 6) for x, y, _ in points]
-    placed = []
-    for x, y, text in points:
+    taken = [(down + 4, across - 6, across + 6) for across, down, _ in points]
+    labels = []
+    for across, down, text in points:
         size = sign * len(text)
-        anchor = "start" if x + 9 + size <= width or x - 9 - size < 0 else "end"
-        left = x + 9 if anchor == "start" else x - 9 - size
-        base = y + 4
-        for other, start, stop in sorted(taken):
-            if left < stop and start < left + size and abs(base - other) < line:
-                base = other + line
+        anchor = "start" if across + 9 + size <= width or across - 9 - size < 0 else "end"
+        left = across + 9 if anchor == "start" else across - 9 - size
+        base = down + 4
+        for baseline, start, stop in sorted(taken):
+            if left < stop and start < left + size and abs(base - baseline) < line:
+                base = baseline + line
         taken.append((base, left, left + size))
-        placed.append(Label(round(left if anchor == "start" else x - 9, 1), round(base, 1), anchor))
-    return placed
+        labels.append(Label(round(left if anchor == "start" else across - 9, 1), round(base, 1), anchor))
+    return labels

@@ -28,9 +28,9 @@ def find_rerun_command(suite: Suite, records: Sequence[Result]) -> str:
     lists: dict[str, Any] = {
         "datasets": [_dataset(one)],
         "noises": [one.noise],
-        "breakers": sorted({other.breaker for other in records}),
-        "targets": sorted({other.target for other in records}),
-        "seeds": sorted({other.seed for other in records}),
+        "breakers": sorted({result.breaker for result in records}),
+        "targets": sorted({result.target for result in records}),
+        "seeds": sorted({result.seed for result in records}),
         "protected": [one.protected],
     }
     recipe = f"paper{one.recipe.removeprefix(one.recipe.partition(':')[0])}"
@@ -42,7 +42,7 @@ def find_rerun_command(suite: Suite, records: Sequence[Result]) -> str:
         for selection in select_components(suite, **lists, kind=cast(Any, one.kind), recipe=recipe or None)
         for cell in plan_selection(selection, cast(Noise, nothing), (cast(Breaker, plain),), [content]).cells
     }
-    if strange := sorted({other.key for other in records} - planned):
+    if strange := sorted({result.key for result in records} - planned):
         raise UserError(f"this version plans other cells than {strange[0]}")
     words = [suite.name if suite.name in available_suites() else f"{suite.name}.toml"]
     for key, value in lists.items():

@@ -137,11 +137,11 @@ def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what the page of a noise shows of each comparable group that the noise is in."""
     parts = []
     for group in section.groups:
-        cells = [one for one in group.records if one.parameters["noise"] == row["parameters"]]
+        cells = [result for result in group.records if result.parameters["noise"] == row["parameters"]]
         if cells:
-            cells.sort(key=lambda one: (one.breaker, one.target, one.seed, one.key))
-            made = Counter(json.dumps(one.made_with, sort_keys=True) for one in cells)
-            (own,) = (one for one in group.noises if one["parameters"] == row["parameters"])
+            cells.sort(key=lambda result: (result.breaker, result.target, result.seed, result.key))
+            made = Counter(json.dumps(result.made_with, sort_keys=True) for result in cells)
+            (own,) = (row_of_noise for row_of_noise in group.noises if row_of_noise["parameters"] == row["parameters"])
             part = {"group": group, "cells": cells, "row": own}
             part["decisions"] = list(_decisions(section.history, group, row["parameters"]))
             part["made"] = [(json.loads(text), count) for text, count in sorted(made.items())]
@@ -155,10 +155,10 @@ def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _decisions(lines: Sequence[dict[str, Any]], group: Group, noise: str) -> Iterator[dict[str, Any]]:
     """Yield the decisions about a noise, or that changed what is left of it, with its values before and after."""
-    names = {one.parameters["breaker"]: one.breaker for one in group.records}
-    here = {one.parameters["dataset"] for one in group.records}
+    names = {result.parameters["breaker"]: result.breaker for result in group.records}
+    here = {result.parameters["dataset"] for result in group.records}
     for line in lines:
-        found = [one for one in line["changes"] if (one["board"], one["noise"]) == (group.title, noise)]
+        found = [change for change in line["changes"] if (change["board"], change["noise"]) == (group.title, noise)]
         accepted = line["event"] == "accepted"
         about = noise in line["noises"] and line["dataset"] in here if accepted else noise == line["noise"]
         if about or found:

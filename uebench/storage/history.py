@@ -103,16 +103,16 @@ def current_rulings(lines: Iterable[Mapping[str, Any]]) -> Rulings:
         dict[str, list[str]](),
         dict[str, str](),
     )
-    for one in lines:
-        if one["event"] == "withdrawn":
-            withdrawn[one["noise"]] = one["reason"]
+    for line in lines:
+        if line["event"] == "withdrawn":
+            withdrawn[line["noise"]] = line["reason"]
             continue
-        bundles[one["bundle"]] = one["badge"]
-        for noise in one["noises"]:
-            if one["breaker"]:
-                challenges.setdefault(noise, []).append(one["breaker"])
+        bundles[line["bundle"]] = line["badge"]
+        for noise in line["noises"]:
+            if line["breaker"]:
+                challenges.setdefault(noise, []).append(line["breaker"])
             else:
-                badges[one["dataset"], noise] = one["badge"]
+                badges[line["dataset"], noise] = line["badge"]
     return Rulings(badges, withdrawn, challenges, bundles)
 
 
@@ -122,5 +122,5 @@ def append_decision(folder: Path, event: str, date: str, changes: Sequence[Mappi
         *read_history(folder),
         {"schema": HISTORY_SCHEMA, "event": event, "date": date, "changes": changes, **content},
     ]
-    text = "".join(json.dumps(one, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n" for one in lines)
+    text = "".join(json.dumps(line, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n" for line in lines)
     write_atomically(folder / HISTORY_FILE, text.encode())

@@ -79,18 +79,18 @@ def check_job_log(found: Sequence[Mapping[str, Any]], devices: Mapping[str, str]
     `devices` has the one on record by the key of each cell, empty for a noise; a cell takes so many `steps`.
     """
     used = dict[str, str]()
-    for one in found:
-        key, event, place = one["key"], one["event"], f"the log of {one['key'][:40]!r}"
+    for line in found:
+        key, event, source = line["key"], line["event"], f"the log of {line['key'][:40]!r}"
         if key not in devices:
-            raise UserError(f"{place} is of no job of the bundle")
+            raise UserError(f"{source} is of no job of the bundle")
         if event == "started":
-            used[key] = one["device"]
+            used[key] = line["device"]
         if key not in used:
-            raise UserError(f"{place} does not begin with a start")
-        _check_time(one["time"], now, place)
-        most = one["of"] if event == "step" else 0
-        if event == "step" and (not 0 <= one["step"] <= most or (devices[key] and most != steps)):
-            raise UserError(f"{place} is at step {one['step']} of {most}; a network is trained for {steps}")
+            raise UserError(f"{source} does not begin with a start")
+        _check_time(line["time"], now, source)
+        most = line["of"] if event == "step" else 0
+        if event == "step" and (not 0 <= line["step"] <= most or (devices[key] and most != steps)):
+            raise UserError(f"{source} is at step {line['step']} of {most}; a network is trained for {steps}")
     for key, device in used.items():
         if devices[key] not in ("", device):
             raise UserError(f"the log of {key} is of {device!r}, the result of {devices[key]!r}")

@@ -36,12 +36,14 @@ def _parsed(text: str, path: str) -> dict[str, Result]:
 def merge_results(recorded: Mapping[str, Result], fresh: Iterable[Result]) -> tuple[dict[str, Result], list[str]]:
     """Add new records to those on record; where the numbers of a key differ the old stay and a line says so."""
     merged, conflicts = dict(recorded), []
-    for one in fresh:
-        old = merged.setdefault(one.key, one)
-        if old is not one and not old.same_numbers(one):
+    for result in fresh:
+        old = merged.setdefault(result.key, result)
+        if old is not result and not old.same_numbers(result):
+            cell = f"{result.noise} / {result.breaker} / {result.target} seed {result.seed}"
+            here, recorded_on = result.made_with["device"], old.made_with["device"]
             conflicts.append(
-                f"{one.noise} / {one.breaker} / {one.target} seed {one.seed}: {one.test_accuracy:.4f} here "
-                f"({one.made_with['device']}), {old.test_accuracy:.4f} on record ({old.made_with['device']}); kept"
+                f"{cell}: {result.test_accuracy:.4f} here ({here}), "
+                f"{old.test_accuracy:.4f} on record ({recorded_on}); kept"
             )
     return merged, conflicts
 

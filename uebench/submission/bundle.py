@@ -127,14 +127,16 @@ def write_bundle(
     """
     if path.exists():
         raise UserError(f"{path} exists; write the bundle into a new file")
-    lines = [one.line() + "\n" for one in sorted(results, key=lambda one: one.key)]
+    lines = [result.line() + "\n" for result in sorted(results, key=lambda result: result.key)]
     contents: dict[str, bytes | Path] = {RESULTS_MEMBER: "".join(lines).encode()}
-    if told := b"".join(canonical_json(one) + b"\n" for one in logged):
+    if told := b"".join(canonical_json(event) + b"\n" for event in logged):
         contents[LOG_FILE] = told
     contents |= {f"noise/{key}.safetensors": file for key, file in released.items()}
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     with reporting_write_errors(path):
-        members = {name: {"bytes": _size_of(one), "sha256": content_sha256(one)} for name, one in contents.items()}
+        members = {
+            name: {"bytes": _size_of(content), "sha256": content_sha256(content)} for name, content in contents.items()
+        }
         contents[MANIFEST_MEMBER] = canonical_json({**manifest, "members": members})
         for name, most in MEMBER_LIMITS.items():
             if name in contents and _size_of(contents[name]) > most:
@@ -218,10 +220,10 @@ def _check_members(archive: zipfile.ZipFile, names: set[str], manifest: Mapping[
     listed = manifest["members"]
     for name in sorted(set(listed) ^ (names - {MANIFEST_MEMBER})):
         raise UserError(f"{path}: {ascii(name)[:100]} is {'missing' if name in listed else 'not in the manifest'}")
-    for name, one in listed.items():
+    for name, member in listed.items():
         with archive.open(name) as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
-        if (found, archive.getinfo(name).file_size) != (one["sha256"], one["bytes"]):
+        if (found, archive.getinfo(name).file_size) != (member["sha256"], member["bytes"]):
             raise UserError(f"{path}: {name} does not match its SHA-256 and length in the manifest")
         if name not in MEMBER_LIMITS and manifest["released"].get(Path(name).stem) != found:
             raise UserError(f"{path}: {name} is no released noise of the manifest")

@@ -39,22 +39,22 @@ def check_bundle(
     `board` are the results on record by key, `now` has a time zone.
     """
     made = entry_from_bundle(found, suite)
-    for one in found.results:
-        if one.suite != suite.name:
-            raise UserError(f"result {one.key[:40]!r} is of suite {one.suite!r}, not of {suite.name!r}")
-        check_record(one, resolve_recipe(made.part), now)
+    for result in found.results:
+        if result.suite != suite.name:
+            raise UserError(f"result {result.key[:40]!r} is of suite {result.suite!r}, not of {suite.name!r}")
+        check_record(result, resolve_recipe(made.part), now)
         for name, text in (
             ("dataset", made.dataset),
             ("content", made.content),
             ("recipe", canonical_text(resolve_recipe(made.part))),
         ):
-            if one.parameters[name] != text:
-                raise UserError(f"result {one.key} has {name} {one.parameters[name]!r}, the entry {text!r}")
+            if result.parameters[name] != text:
+                raise UserError(f"result {result.key} has {name} {result.parameters[name]!r}, the entry {text!r}")
     _check_complete(made, found)
     _check_manifest(made, found)
     _check_names(made, found, board, suite)
     _check_one_noise(found)
-    devices = {one.key: one.made_with["device"] for one in found.results}
+    devices = {result.key: result.made_with["device"] for result in found.results}
     check_job_log(
         found.log, {**dict.fromkeys(found.manifest["released"], ""), **devices}, resolve_recipe(made.part).steps, now
     )
@@ -64,19 +64,21 @@ def check_bundle(
 
 def _check_complete(made: Entry, found: Bundle) -> None:
     """Raise `UserError` where a cell is missing or too many, or the seeds are not the first ones."""
-    seeds = sorted({one.seed for one in found.results})
-    there = {(*cell_of_result(one), one.seed) for one in found.results}
+    seeds = sorted({result.seed for result in found.results})
+    there = {(*cell_of_result(result), result.seed) for result in found.results}
     names = {
-        text: one for result in found.results for text, one in zip(cell_of_result(result), _labels(result), strict=True)
+        text: label
+        for result in found.results
+        for text, label in zip(cell_of_result(result), _labels(result), strict=True)
     }
     breakers, targets = required_labels(made.part)
     names |= {**breakers, **targets, made.clean: "none"}
     with suppress(UserError):  # what is not here goes by its whole text
         names |= {text: label_in_suite(made.part, "noise", restore_component("noise", text)) for text in made.noises}
         names |= {made.breaker: chain_label_in_suite(made.part, restore_chain(made.breaker))} if made.breaker else {}
-    for one in found.results:
-        if cell_of_result(one) not in made.needed:
-            raise UserError(f"the bundle holds {' / '.join(_labels(one))}, which the entry does not need")
+    for result in found.results:
+        if cell_of_result(result) not in made.needed:
+            raise UserError(f"the bundle holds {' / '.join(_labels(result))}, which the entry does not need")
     lacking = sorted({(*needed, seed) for needed in made.needed for seed in seeds or [0]} - there)
     if lacking:
         told = [f"{' / '.join(names.get(text, text) for text in texts)} seed {seed}" for *texts, seed in lacking]
@@ -102,12 +104,12 @@ def _check_manifest(made: Entry, found: Bundle) -> None:
         raise UserError("the bundle names no submitter")
     if not re.fullmatch(r"(https?://[!-~]+)?", says["submitter"]["paper"]):
         raise UserError(f"the paper must be an http or https address, not {says['submitter']['paper']!r}")
-    used = {pair for one in found.results for pair in one.made_with["plugins"].items()}
-    for one in says["distributions"]:
-        if not DISTRIBUTION.fullmatch(one["name"]) or not SHA256.fullmatch(one["sha256"]):
-            raise UserError(f"{one['name']!r} with SHA-256 {one['sha256']!r} is no distribution")
-        if (one["name"], one["version"]) not in used:
-            raise UserError(f"no result was made with {one['name']} {one['version']!r}")
+    used = {pair for result in found.results for pair in result.made_with["plugins"].items()}
+    for distribution in says["distributions"]:
+        if not DISTRIBUTION.fullmatch(distribution["name"]) or not SHA256.fullmatch(distribution["sha256"]):
+            raise UserError(f"{distribution['name']!r} with SHA-256 {distribution['sha256']!r} is no distribution")
+        if (distribution["name"], distribution["version"]) not in used:
+            raise UserError(f"no result was made with {distribution['name']} {distribution['version']!r}")
     released = says["released"]
     if not all(KEY.fullmatch(key) and SHA256.fullmatch(value) for key, value in released.items()):
         raise UserError("a released noise goes by a key of 32 digits and has a SHA-256 of 64")
@@ -120,9 +122,9 @@ def _check_names(made: Entry, found: Bundle, board: Mapping[str, Result], suite:
     breakers, targets = required_labels(made.part)
     told = {"breaker": {**breakers}, "target": {**targets}, "noise": {made.clean: "none"}, "dataset": {}, "recipe": {}}
     told["recipe"][canonical_text(resolve_recipe(made.part))] = component_label(resolve_recipe(made.part))
-    for one in board.values():
+    for result in board.values():
         for kind, names in told.items():
-            names.setdefault(one.parameters[kind], getattr(one, kind))
+            names.setdefault(result.parameters[kind], getattr(result, kind))
     for kind, texts in (("noise", made.noises), ("dataset", [made.dataset])):
         for text in texts:
             with suppress(NotInstalled):
@@ -134,14 +136,16 @@ def _check_names(made: Entry, found: Bundle, board: Mapping[str, Result], suite:
     with suppress(NotInstalled):
         if made.breaker:
             told["breaker"].setdefault(made.breaker, chain_label_in_suite(made.part, restore_chain(made.breaker)))
-    for one in found.results:
+    for result in found.results:
         for kind, names in told.items():
-            text, name = one.parameters[kind], getattr(one, kind)
+            text, name = result.parameters[kind], getattr(result, kind)
             if names.setdefault(text, name) != name:
-                raise UserError(f"result {one.key} calls a {kind} {name!r} that is called {names[text]!r}")
-            others = [other for other, same in names.items() if same == name and not _successor(other, text)]
+                raise UserError(f"result {result.key} calls a {kind} {name!r} that is called {names[text]!r}")
+            others = [
+                canonical for canonical, same in names.items() if same == name and not _successor(canonical, text)
+            ]
             if others != [text]:
-                raise UserError(f"result {one.key} calls a {kind} {name!r}, which is the name of another")
+                raise UserError(f"result {result.key} calls a {kind} {name!r}, which is the name of another")
 
 
 def _successor(one: str, other: str) -> bool:
@@ -153,26 +157,28 @@ def _successor(one: str, other: str) -> bool:
 def _check_one_noise(found: Bundle) -> None:
     """Raise `UserError` where results of one noise and seed measured two noises."""
     measures: dict[tuple[str, int], tuple[Any, ...]] = {}
-    for one in found.results:
-        own = (one.noise_norm, one.noise_linf, one.noise_l2, one.psnr, one.ssim)
-        if measures.setdefault((one.parameters["noise"], one.seed), own) != own:
-            raise UserError(f"results of {one.noise} seed {one.seed} differ in what they measured of the noise")
+    for result in found.results:
+        own = (result.noise_norm, result.noise_linf, result.noise_l2, result.psnr, result.ssim)
+        if measures.setdefault((result.parameters["noise"], result.seed), own) != own:
+            raise UserError(f"results of {result.noise} seed {result.seed} differ in what they measured of the noise")
 
 
 def _check_listed(made: Entry, found: Bundle, board: Mapping[str, Result], rulings: Rulings) -> None:
     """Raise `UserError` where the board has other data or withdrew a noise, or does not list one that is broken."""
-    contents = {one.parameters["content"] for one in board.values() if one.parameters["dataset"] == made.dataset}
+    contents = {
+        result.parameters["content"] for result in board.values() if result.parameters["dataset"] == made.dataset
+    }
     if contents and made.content not in contents:
         raise UserError(
             f"the bundle is of other data: content {made.content[:16]!r}, on the board {sorted(contents)[0][:16]!r}"
         )
-    names = {one.parameters["noise"]: one.noise for one in found.results}
+    names = {result.parameters["noise"]: result.noise for result in found.results}
     for noise in made.noises:
         if noise in rulings.withdrawn:
             raise UserError(f"noise {names[noise]} is withdrawn: {rulings.withdrawn[noise]}")
     for noise in made.noises if made.breaker else ():
         listed = Entry(made.part, made.dataset, made.content, [noise], "")
-        there = {(*cell_of_result(one), one.seed) for one in listed.pick(board.values())}
+        there = {(*cell_of_result(result), result.seed) for result in listed.pick(board.values())}
         seeds = set.intersection(*({seed for *texts, seed in there if tuple(texts) == need} for need in listed.needed))
         if not seeds:
             raise UserError(f"noise {names[noise]} is not listed on the board; hand in its entry first")
@@ -183,14 +189,14 @@ def _check_listed(made: Entry, found: Bundle, board: Mapping[str, Result], rulin
 
 def _references(made: Entry, found: Bundle, board: Mapping[str, Result]) -> list[Agreement]:
     """Return how each reference agrees with the board's, by the spread over the board's seeds; raises `UserError`."""
-    images = count_test_images(point.test_accuracy for one in found.results for point in one.curve)
+    images = count_test_images(point.test_accuracy for result in found.results for point in result.curve)
     agreements = []
-    for one in found.results:
-        if not made.own(one) and one.key in board:
-            old = board[one.key]
-            same = [other.test_accuracy for other in board.values() if same_cell(other, old)]
-            name = f"reference {' / '.join(_labels(one))} seed {one.seed}"
-            agreements.append(Agreement(name, one.test_accuracy, old.test_accuracy, run_deviation(same, images)))
+    for result in found.results:
+        if not made.own(result) and result.key in board:
+            old = board[result.key]
+            same = [recorded.test_accuracy for recorded in board.values() if same_cell(recorded, old)]
+            name = f"reference {' / '.join(_labels(result))} seed {result.seed}"
+            agreements.append(Agreement(name, result.test_accuracy, old.test_accuracy, run_deviation(same, images)))
             if not agreements[-1].holds:
                 raise UserError(f"{agreements[-1]}; found is what the board has")
     return agreements

@@ -36,7 +36,7 @@ def accept_entry(judged: VerificationReport, desk: VerificationSettings, say: Sa
         if rulings.bundles.get(found.sha256) == judged.badge:
             raise UserError(f"this bundle was accepted before, as {judged.badge}")
         check_bundle(found, suite, board, rulings, datetime.now(UTC))  # others may have decided meanwhile
-        fresh = [one for one in found.results if made.own(one) or one.key not in board]
+        fresh = [result for result in found.results if made.own(result) or result.key not in board]
         merged, conflicts = merge_results(board, fresh)
         if conflicts:
             raise UserError(f"other numbers are on record, and nothing is averaged: {conflicts[0]}")
@@ -68,7 +68,7 @@ def withdraw_entry(suite: str, noise: str, reason: str, store: Store, boards: Pa
 
 
 def _listed(suite: Suite, board: Mapping[str, Result], rulings: Rulings, noise: str) -> str:
-    names = {one.parameters["noise"]: one.noise for one in board.values() if one.noise != "none"}
+    names = {result.parameters["noise"]: result.noise for result in board.values() if result.noise != "none"}
     called = [text for text, name in names.items() if noise in (text, name)]
     found = [text for text in called if text not in rulings.withdrawn]
     if called and not found:
@@ -97,9 +97,9 @@ def _decide(
     changes = _changes(old, new)
     append_decision(folder, event, date, changes, **content)
     rebuild_board(folder, suite, after)
-    names = {one.parameters["noise"]: one.noise for one in after.values()}
-    for one in changes:
-        say(f"changed   {names[one['noise']]}: {_value(one['old'])} -> {_value(one['new'])}")
+    names = {result.parameters["noise"]: result.noise for result in after.values()}
+    for change in changes:
+        say(f"changed   {names[change['noise']]}: {_value(change['old'])} -> {_value(change['new'])}")
     say(f"Board: {folder / 'README.md'}")
 
 

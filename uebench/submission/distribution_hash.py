@@ -36,10 +36,10 @@ def _is_editable(distribution: importlib.metadata.Distribution) -> bool:
 
 
 def _recorded(distribution: importlib.metadata.Distribution) -> Iterator[tuple[str, Path]]:
-    for one in distribution.files or ():
-        path = Path(str(distribution.locate_file(one)))
-        if one.suffix != ".pyc" and one.name not in LOCAL_FILES and ".." not in one.parts and path.is_file():
-            yield one.as_posix(), path
+    for file in distribution.files or ():
+        path = Path(str(distribution.locate_file(file)))
+        if file.suffix != ".pyc" and file.name not in LOCAL_FILES and ".." not in file.parts and path.is_file():
+            yield file.as_posix(), path
 
 
 def _editable(distribution: importlib.metadata.Distribution) -> Iterator[tuple[str, Path]]:

@@ -61,14 +61,14 @@ class Entry:
         """Return the results on a board that the entry needs, for every seed with which its own cells were run."""
         terms = {"dataset": self.dataset, "content": self.content, "recipe": canonical_text(resolve_recipe(self.part))}
         found = [
-            one
-            for one in board
-            if cell_of_result(one) in self.needed
-            and (one.protected, one.kind) == (1, "mixed")
-            and {name: one.parameters[name] for name in terms} == terms
+            result
+            for result in board
+            if cell_of_result(result) in self.needed
+            and (result.protected, result.kind) == (1, "mixed")
+            and {name: result.parameters[name] for name in terms} == terms
         ]
-        seeds = {one.seed for one in found if self.own(one)}
-        return [one for one in found if one.seed in seeds]
+        seeds = {result.seed for result in found if self.own(result)}
+        return [result for result in found if result.seed in seeds]
 
 
 def cell_of_result(one: Result) -> CellParts:
@@ -85,12 +85,12 @@ def entry_terms(part: Suite) -> dict[str, Any]:
 
 def derive_manifest_fields(results: Sequence[Result]) -> dict[str, Any]:
     """Return what a manifest says and its results say too."""
-    made_with = [one.made_with for one in results]
+    made_with = [result.made_with for result in results]
     return {
-        "seeds": sorted({one.seed for one in results}),
-        "keys": sorted(one.key for one in results),
+        "seeds": sorted({result.seed for result in results}),
+        "keys": sorted(result.key for result in results),
         "made_with": {
-            name: sorted({str(one.get(name)) for one in made_with}) for name in ("device", "torch", "uebench")
+            name: sorted({str(software.get(name)) for software in made_with}) for name in ("device", "torch", "uebench")
         },
     }
 

@@ -27,7 +27,7 @@ def draw_sample(results: Sequence[Result], bundle: str, count: int, seed: int) -
 
     Whoever made the bundle did not know the seed.
     """
-    return sorted(results, key=lambda one: sha256_hex(f"{seed}/{bundle}/{one.key}".encode()))[:count]
+    return sorted(results, key=lambda result: sha256_hex(f"{seed}/{bundle}/{result.key}".encode()))[:count]
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ def prepare_rerun(made: Entry, chosen: Sequence[Result], given: Mapping[str, Com
         raise NotInstalled(f"data set {source.name} has other content here than {made.content[:16]!r}")
     trained = resolve_recipe(made.part)
     cells = []
-    for one in chosen:
-        noise = cast(Noise, restore_component("noise", one.parameters["noise"], given))
-        job = plan_protect(source, made.content, noise, trained, one.seed)
-        target = cast(Target, restore_component("target", one.parameters["target"], given))
-        cells.append(Cell(job, restore_chain(one.parameters["breaker"], given), target, trained))
+    for result in chosen:
+        noise = cast(Noise, restore_component("noise", result.parameters["noise"], given))
+        job = plan_protect(source, made.content, noise, trained, result.seed)
+        target = cast(Target, restore_component("target", result.parameters["target"], given))
+        cells.append(Cell(job, restore_chain(result.parameters["breaker"], given), target, trained))
     selection = Selection(
         suite=made.part,
         sources=[source],
@@ -61,7 +61,7 @@ def prepare_rerun(made: Entry, chosen: Sequence[Result], given: Mapping[str, Com
         chains=list({cell.chain: None for cell in cells}),
         targets=list({cell.target: None for cell in cells}),
         recipe=trained,
-        seeds=sorted({one.seed for one in chosen}),
+        seeds=sorted({result.seed for result in chosen}),
     )
     images = len(require_test_split(source, load_dataset(source, made.content, store)).test.labels)
     return RerunPlan(selection, plan_cells(cells), images)
@@ -69,22 +69,26 @@ def prepare_rerun(made: Entry, chosen: Sequence[Result], given: Mapping[str, Com
 
 def check_counts(found: Bundle, images: int) -> None:
     """Raise `UserError` where an accuracy of a bundle is no whole number of so many test images."""
-    for one in found.results:
-        for point in one.curve:
+    for result in found.results:
+        for point in result.curve:
             if not is_whole_count(point.test_accuracy, images):
                 raise UserError(
-                    f"result {one.key}: test accuracy {point.test_accuracy!r} is no whole number of {images} images"
+                    f"result {result.key}: test accuracy {point.test_accuracy!r} is no whole number of {images} images"
                 )
 
 
 def compare_rerun(found: Bundle, again: Mapping[str, Result], images: int) -> list[Agreement]:
     """Return how results by key agree with what a bundle claims, by the spread of each cell over the bundle's seeds."""
     agreements = []
-    for one in found.results:
-        if one.key in again:
-            same = [other.test_accuracy for other in found.results if same_cell(one, other)]
-            name = f"{one.noise} / {one.breaker} on {one.target}, seed {one.seed}"
+    for result in found.results:
+        if result.key in again:
+            same = [
+                same_cell_result.test_accuracy
+                for same_cell_result in found.results
+                if same_cell(result, same_cell_result)
+            ]
+            name = f"{result.noise} / {result.breaker} on {result.target}, seed {result.seed}"
             agreements.append(
-                Agreement(name, one.test_accuracy, again[one.key].test_accuracy, run_deviation(same, images))
+                Agreement(name, result.test_accuracy, again[result.key].test_accuracy, run_deviation(same, images))
             )
     return agreements

@@ -71,22 +71,22 @@ def _vet(kind: str, text: str) -> None:
     if cls.version != version:
         raise NotInstalled(f"{kind} {name} has version {cls.version} here, not {version}")
     types = parameter_types(cls)
-    for one in fields(cls):  # type: ignore[arg-type]
-        value, inner = values.get(one.name), component_kind(types[one.name])
-        if not one.metadata.get("identity", True):
+    for field in fields(cls):  # type: ignore[arg-type]
+        value, inner = values.get(field.name), component_kind(types[field.name])
+        if not field.metadata.get("identity", True):
             if value is not None:
-                raise UserError(f"{kind} {name}: {one.name} is no part of a canonical text")
-            if one.default is MISSING:
-                raise NotInstalled(f"{kind} {name} needs {one.name}=... ({one.metadata.get('doc', '')})")
+                raise UserError(f"{kind} {name}: {field.name} is no part of a canonical text")
+            if field.default is MISSING:
+                raise NotInstalled(f"{kind} {name} needs {field.name}=... ({field.metadata.get('doc', '')})")
         elif value is None:
-            if not one.metadata.get("later"):  # such a parameter is left out at its default
-                raise UserError(f"{kind} {name} lacks {one.name} in {text!r}")
+            if not field.metadata.get("later"):  # such a parameter is left out at its default
+                raise UserError(f"{kind} {name} lacks {field.name} in {text!r}")
         elif inner:
-            many = get_origin(types[one.name]) is tuple
-            for part in split_components(f"{kind} {name}", one.name, value) if many else [value]:
+            many = get_origin(types[field.name]) is tuple
+            for part in split_components(f"{kind} {name}", field.name, value) if many else [value]:
                 _vet(inner, part)
-        elif types[one.name] is float and not re.fullmatch(r"-?[0-9.]{1,30}(e-?[0-9]{1,3})?", value):
-            raise UserError(f"{kind} {name}: {one.name} must be a decimal number, not {value!r}")
+        elif types[field.name] is float and not re.fullmatch(r"-?[0-9.]{1,30}(e-?[0-9]{1,3})?", value):
+            raise UserError(f"{kind} {name}: {field.name} must be a decimal number, not {value!r}")
     for key in values:
         if key not in types:
             raise UserError(f"{kind} {name} has no parameter {key!r}{nearest_match(key, types)}")

@@ -43,11 +43,11 @@ def submit_results(
     chosen = read_suite(suite)
     selection = _select(chosen, lists)
     (source,), chain = selection.sources, selection.chains[0] if lists["breakers"] else ()
-    noises = [canonical_text(one) for one in selection.noises]
-    breaker = "+".join(canonical_text(one) for one in chain)
+    noises = [canonical_text(noise) for noise in selection.noises]
+    breaker = "+".join(canonical_text(breaker) for breaker in chain)
     made = Entry(chosen.part(source.name), canonical_text(source), content_fingerprint(source, store), noises, breaker)
     board, rulings = read_board(boards, chosen)
-    results = sorted(made.pick(board.values()), key=lambda one: one.key)
+    results = sorted(made.pick(board.values()), key=lambda result: result.key)
     released = _released(made, selection, results, store)
     manifest = {
         "schema": BUNDLE_SCHEMA,
@@ -58,11 +58,11 @@ def submit_results(
         "noises": noises,
         "breaker": breaker,
         **derive_manifest_fields(results),
-        "distributions": _distributions([one for one in results if made.own(one)]),
+        "distributions": _distributions([result for result in results if made.own(result)]),
         "released": {key: content_sha256(path) for key, path in released.items()},
         "submitter": dict(submitter),
     }
-    keys = [*sorted(released), *(one.key for one in results)]
+    keys = [*sorted(released), *(result.key for result in results)]
     logged = [line for key in keys for line in read_job_log(key, store.find(key) or {})]
     check_bundle(Bundle("", manifest, results, logged), chosen, board, rulings, datetime.now(UTC))
     write_bundle(into, manifest, results, released if images else {}, logged)
@@ -76,22 +76,22 @@ def _select(suite: Suite, lists: Mapping[str, Any]) -> Selection:
     Several cross products of a suite may have it, as long as they mean the same by it.
     """
     found = select_components(suite, **lists, protected=[1.0], kind="mixed")
-    several = {"dataset": {component_label(one) for part in found for one in part.sources}}
+    several = {"dataset": {component_label(source) for part in found for source in part.sources}}
     if lists["breakers"]:
-        several["breaker"] = {"+".join(map(component_label, one)) for part in found for one in part.chains}
+        several["breaker"] = {"+".join(map(component_label, chain)) for part in found for chain in part.chains}
     for kind, names in several.items():
         if len(names) != 1:
             told = ", ".join(sorted(names))
             raise UserError(f"a submission is of one {kind}, not {len(names)}: {told}; say which with --{kind}")
     judged = resolve_recipe(suite.part(found[0].sources[0].name))
-    fits = [one for one in found if one.recipe == judged]
+    fits = [part for part in found if part.recipe == judged]
     if not fits:
         raise UserError(
             f"suite {suite.name} runs this by the recipe {component_label(found[0].recipe)}; entries are judged by "
             f"that of the first grid with this data set, {component_label(judged)}"
         )
-    if len({tuple(one.noises) for one in fits}) > 1:
-        texts = sorted({component_label(noise) for one in fits for noise in one.noises})
+    if len({tuple(part.noises) for part in fits}) > 1:
+        texts = sorted({component_label(noise) for part in fits for noise in part.noises})
         raise UserError(f"grids of suite {suite.name} mean different noises: {'; '.join(texts)}; give every parameter")
     return fits[0]
 
@@ -100,7 +100,7 @@ def _released(made: Entry, selection: Selection, results: Sequence[Result], stor
     """Return the files of released images by the key of their job; raises `UserError` where one is not in the store."""
     found = {}
     for noise in selection.noises:
-        for seed in sorted({one.seed for one in results if one.parameters["noise"] == canonical_text(noise)}):
+        for seed in sorted({result.seed for result in results if result.parameters["noise"] == canonical_text(noise)}):
             job = plan_protect(selection.sources[0], made.content, noise, selection.recipe, seed)
             files = store.find(job.key)
             if files is None:
@@ -113,7 +113,7 @@ def _released(made: Entry, selection: Selection, results: Sequence[Result], stor
 def _distributions(results: Sequence[Result]) -> list[dict[str, str]]:
     """Return name, version and hash of every distribution that took part; raises `UserError` for another version."""
     found = []
-    for name, version in sorted({pair for one in results for pair in one.made_with.get("plugins", {}).items()}):
+    for name, version in sorted({pair for result in results for pair in result.made_with.get("plugins", {}).items()}):
         installed = hash_distribution(name)
         if installed and installed[0] != version:
             raise UserError(f"results were made with {name} {version}; {installed[0]} is installed here")
@@ -124,16 +124,16 @@ def _distributions(results: Sequence[Result]) -> list[dict[str, str]]:
 
 def describe_bundle(found: Bundle, made: Entry, say: Callable[[str], None]) -> None:
     """Say what a bundle is."""
-    says, own = found.manifest, [one for one in found.results if made.own(one)]
-    noises, seeds = ", ".join(sorted({one.noise for one in own})), ", ".join(map(str, says["seeds"]))
+    says, own = found.manifest, [result for result in found.results if made.own(result)]
+    noises, seeds = ", ".join(sorted({result.noise for result in own})), ", ".join(map(str, says["seeds"]))
     what = f"breaker {own[0].breaker} against {noises}" if made.breaker else f"noise {noises}"
     few = "" if len(says["seeds"]) >= SEEDS else f"; provisional, a rank needs {SEEDS} seeds"
     say(f"bundle    sha256 {found.sha256}")
     say(f"entry     {what} on {own[0].dataset} in suite {says['suite']}, by {says['submitter']['name']}")
     say(f"cells     {len(found.results)} results, of them {len(own)} its own, seeds {seeds}{few}")
-    kept = len({one["key"] for one in found.log} & set(says["keys"]))
+    kept = len({event["key"] for event in found.log} & set(says["keys"]))
     say(f"log       of {kept} of {len(found.results)} results")
-    for one in says["distributions"]:
-        here = hash_distribution(one["name"])
-        same = "not installed" if not here else "the same files" if here[1] == one["sha256"] else "other files"
-        say(f"plug-in   {one['name']} {one['version']}; here: {same}")
+    for distribution in says["distributions"]:
+        here = hash_distribution(distribution["name"])
+        same = "not installed" if not here else "the same files" if here[1] == distribution["sha256"] else "other files"
+        say(f"plug-in   {distribution['name']} {distribution['version']}; here: {same}")

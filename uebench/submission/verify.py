@@ -84,11 +84,11 @@ def verify_bundle(
     references = check_bundle(found, suite, board, rulings, datetime.now(UTC))
     judged = VerificationReport(found, suite, entry_from_bundle(found, suite))
     describe_bundle(found, judged.made, say)
-    most = max((one.deviations for one in references), default=0.0)
+    most = max((agreement.deviations for agreement in references), default=0.0)
     apart = f", at most {most:.1f} standard deviations apart" if references else ""
     say(f"checks    hold; {len(references)} references are on the board{apart}")
     if count:
-        new = [one for one in found.results if judged.made.own(one) or one.key not in board]
+        new = [result for result in found.results if judged.made.own(result) or result.key not in board]
         judged = _again(judged, draw_sample(new, found.sha256, count, seed), seed, desk, say, watch)
     say(f"badge     {judged.badge}")
     return judged
@@ -120,12 +120,12 @@ def _again(
             same = content_sha256(files["released.safetensors"]) == claimed
             say(f"re-run    {called[job.key]}: {'the same bytes' if same else 'other bytes than claimed'}")
     agreements = compare_rerun(judged.found, queue.results, prepared.images)
-    for one in agreements:
-        say(f"re-run    {one}{'' if one.holds else ': DISAGREES'}")
+    for agreement in agreements:
+        say(f"re-run    {agreement}{'' if agreement.holds else ': DISAGREES'}")
     say(f"re-run    {len(agreements)} of {len(chosen)} cells, verification seed {seed}")
-    if len(agreements) < len(chosen) or not all(one.holds for one in agreements):
+    if len(agreements) < len(chosen) or not all(agreement.holds for agreement in agreements):
         return replace(judged, agreed=False)
-    most = round(max(one.deviations for one in agreements), 3)
+    most = round(max(agreement.deviations for agreement in agreements), 3)
     return replace(judged, badge="re-run", again={"cells": len(agreements), "seed": seed, "deviations": most})
 
 
@@ -133,4 +133,4 @@ def _given(made: Entry, desk: VerificationSettings) -> dict[str, Component]:
     """Return the components that the maintainer specified, by canonical text."""
     lists = (("noise", desk.noises), ("target", desk.targets), ("dataset", desk.datasets))
     built = [registry().build(kind, text, made.part.defaults) for kind, texts in lists for text in texts]
-    return {canonical_text(one): one for one in built}
+    return {canonical_text(component): component for component in built}

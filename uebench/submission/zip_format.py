@@ -69,8 +69,8 @@ def check_zip_entries(archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> 
     """Return the names of the members, each entered as `write` enters it, one behind the other; raises `UserError`."""
     found: list[str] = []
     place, listing = 0, archive.start_dir
-    for one in archive.infolist():
-        name, mode = one.orig_filename, one.external_attr >> 16
+    for member in archive.infolist():
+        name, mode = member.orig_filename, member.external_attr >> 16
         if name not in MEMBER_LIMITS and not RELEASED_MEMBER.fullmatch(name):
             raise UserError(
                 f"{path} holds a member {ascii(name)[:100]}; a bundle holds {MANIFEST_MEMBER}, "
@@ -78,25 +78,25 @@ def check_zip_entries(archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> 
             )
         if name in found:
             raise UserError(f"{path} holds {name} twice")
-        if one.flag_bits & 1:
+        if member.flag_bits & 1:
             raise UserError(f"{path}: {name} is encrypted")
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise UserError(f"{path}: {name} is {'a link' if stat.S_ISLNK(mode) else 'no plain file'}")
-        if one.compress_type != zipfile.ZIP_STORED:
+        if member.compress_type != zipfile.ZIP_STORED:
             raise UserError(f"{path}: {name} is compressed; members of a bundle are stored as they are")
-        if one.file_size > MEMBER_LIMITS.get(name, LARGEST_BUNDLE):
+        if member.file_size > MEMBER_LIMITS.get(name, LARGEST_BUNDLE):
             raise UserError(
-                f"{path}: {name} has {one.file_size} bytes; at most {MEMBER_LIMITS.get(name, LARGEST_BUNDLE)}"
+                f"{path}: {name} has {member.file_size} bytes; at most {MEMBER_LIMITS.get(name, LARGEST_BUNDLE)}"
             )
-        usual = zip_entry(name, one.file_size)
-        usual.CRC = one.CRC
+        usual = zip_entry(name, member.file_size)
+        usual.CRC = member.CRC
         header, listed = usual.FileHeader(), _listed(usual, place)
         file.seek(place)
         same = file.read(len(header)) == header
         file.seek(listing)
         if not same or file.read(len(listed)) != listed:
             raise UserError(f"{path}: {name} is not entered as `uebench submit` does it")
-        place, listing = place + len(header) + one.file_size, listing + len(listed)
+        place, listing = place + len(header) + member.file_size, listing + len(listed)
         found.append(name)
     if place != archive.start_dir:
         raise UserError(f"{path} has {archive.start_dir - place} bytes between its members and their list")

@@ -30,12 +30,12 @@ class BestOf(Breaker):
         if isinstance(self.of, tuple):
             if len(self.of) < 2:
                 raise UserError(f"{self.name}: `of` needs two breakers or more, with slashes between them")
-            if twice := [one.name for one, count in Counter(self.of).items() if count > 1]:
+            if twice := [breaker.name for breaker, count in Counter(self.of).items() if count > 1]:
                 raise UserError(f"{self.name}: {twice[0]} is in `of` twice")
 
     def choice(self) -> Choice:
         """Return each breaker as a chain of its own."""
-        return Choice([(one,) for one in self.of], self.held_out)
+        return Choice([(breaker,) for breaker in self.of], self.held_out)
 
 
 @uebench.hookimpl

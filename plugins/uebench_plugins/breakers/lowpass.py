@@ -94,7 +94,13 @@ class Median(LowPass):
         rows, columns = (torch.arange(-reach, side + reach).clamp(0, side - 1) for side in images.shape[-2:])
         around = _pick(images, rows, columns)
         height, width = images.shape[-2:]
-        return middle([around[..., y : y + height, x : x + width] for y in range(self.size) for x in range(self.size)])
+        return middle(
+            [
+                around[..., y : y + height, column : column + width]
+                for y in range(self.size)
+                for column in range(self.size)
+            ]
+        )
 
 
 class Bilateral(LowPass):
@@ -128,12 +134,12 @@ class Bilateral(LowPass):
         around = _mirror(images, reach).short()
         total = torch.zeros_like(images, dtype=torch.float32)
         weights = torch.zeros_like(total[:, :1])
-        for y, x in product(range(-reach, reach + 1), repeat=2):
-            if y**2 + x**2 > reach**2:
+        for y, column in product(range(-reach, reach + 1), repeat=2):
+            if y**2 + column**2 > reach**2:
                 continue
-            other = around[..., reach + y :, reach + x :][..., :height, :width]
+            other = around[..., reach + y :, reach + column :][..., :height, :width]
             unlike = (other - images).abs().sum(1, keepdim=True, dtype=torch.int32)
-            weight = (alike * float(near[y**2 + x**2]))[unlike]
+            weight = (alike * float(near[y**2 + column**2]))[unlike]
             weights += weight
             total += weight * other
         return (total * (1 / weights)).round()

@@ -86,7 +86,7 @@ def listing(owner: str, root: Path, classes: list[str], limit: int = 0) -> list[
     """Return the pictures of some classes, alternating between them; raises `UserError` for a class without any."""
     columns = []
     for label, name in enumerate(classes):
-        column = [Picture(path, label, f"{name}/{called}") for called, path in named(root / name).items()]
+        column = [Picture(path, label, f"{name}/{file}") for file, path in named(root / name).items()]
         if not column:
             known = ", ".join(EXTENSIONS)
             raise UserError(f"dataset {owner}: class {root / name} holds no image; known are {known}")
@@ -144,18 +144,20 @@ def decode(
 
     with ThreadPoolExecutor(THREADS) as pool:
         reasons = list(pool.map(fill, range(len(listed))))
-    skipped = [f"{one.path}: {reason}" for one, reason in zip(listed, reasons, strict=True) if reason]
+    skipped = [f"{picture.path}: {reason}" for picture, reason in zip(listed, reasons, strict=True) if reason]
     places = [place for place, reason in enumerate(reasons) if not reason]
     kept = [listed[place] for place in places]
-    seen = {one.label for one in kept}
-    for one, reason in zip(listed, reasons, strict=True):
-        if one.label not in seen:
-            raise UserError(f"dataset {owner}: nothing in {one.path.parent} can be read; {one.path.name}: {reason}")
+    seen = {picture.label for picture in kept}
+    for picture, reason in zip(listed, reasons, strict=True):
+        if picture.label not in seen:
+            raise UserError(
+                f"dataset {owner}: nothing in {picture.path.parent} can be read; {picture.path.name}: {reason}"
+            )
     if skipped:
         for to, place in enumerate(places):
             images[to] = images[place]
-    labels = torch.tensor([one.label for one in kept], dtype=torch.int64)
-    return Split(torch.from_numpy(images)[: len(kept)], labels), [one.name for one in kept], skipped
+    labels = torch.tensor([picture.label for picture in kept], dtype=torch.int64)
+    return Split(torch.from_numpy(images)[: len(kept)], labels), [picture.name for picture in kept], skipped
 
 
 def _scratch(owner: str, shape: tuple[int, ...], folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -111,7 +111,7 @@ class FileNoise(Noise):
         if "float" not in rows.type:
             return "images" if rows.type == "uint8" else "noise"
         ranges = [rows[part].aminmax() for part in _parts(shape)]
-        lowest, highest = min(float(one.min) for one in ranges), max(float(one.max) for one in ranges)
+        lowest, highest = min(float(limits.min) for limits in ranges), max(float(limits.max) for limits in ranges)
         return "noise" if lowest < 0 or highest <= self.radius + 1e-6 else "images"
 
     def compare(self, change: torch.Tensor, part: slice, images: Images, names: Sequence[str]) -> None:
@@ -122,10 +122,10 @@ class FileNoise(Noise):
             return
         first = int(far.int().argmax())
         there, hint = images[part][first] * 255 + change[first], "it fits no other: a larger radius, or another set?"
-        for other in _parts(tuple(images.shape)):
-            distance = (images[other] * 255 - there).abs().amax((1, 2, 3))
+        for part in _parts(tuple(images.shape)):
+            distance = (images[part] * 255 - there).abs().amax((1, 2, 3))
             if float(distance.min()) <= most:
-                hint = f"it fits {names[other.start + int(distance.argmin())]}: the order is another"
+                hint = f"it fits {names[part.start + int(distance.argmin())]}: the order is another"
                 break
         raise UserError(
             f"noise file: image {part.start + first} of {self.path} differs from {names[part.start + first]} by "
@@ -194,7 +194,7 @@ class _Array:
 def _tensor(path: Path, name: str, labels: torch.Tensor) -> Any:
     """Return one array of a safetensors file, to be read by slices; labels in it must be the data set's."""
     file: Any = safetensors.safe_open(path, "pt")
-    arrays = [one for one in file.keys() if one != "labels"]  # noqa: SIM118  no dictionary
+    arrays = [key for key in file.keys() if key != "labels"]  # noqa: SIM118  no dictionary
     if len(arrays) < len(file.keys()) and file.get_tensor("labels").tolist() != labels.tolist():
         raise UserError(f"noise file: the labels in {path} are not those of the data set in its order")
     if (name or len(arrays) == 1) and (name or arrays[0]) in arrays:

@@ -36,10 +36,10 @@ class FNN:
 
     def __call__(self, x: Tensor, z: Tensor) -> Tensor:
         """Return the kernel (n, m) by the recursion over layers."""
-        k, kx, kz = (one[0, 0] for one in _covariances(x, z))
+        k, kx, kz = (covariance[0, 0] for covariance in _covariances(x, z))
         theta = torch.zeros_like(k)
         for _ in range(5):
-            k, kx, kz = (WEIGHT * one + BIAS for one in (k, kx, kz))
+            k, kx, kz = (WEIGHT * covariance + BIAS for covariance in (k, kx, kz))
             theta = k + WEIGHT * theta
             k, kx, kz, gate = _bent(k, kx, kz)
             theta = theta * gate
@@ -65,11 +65,11 @@ class CNN:
     def __call__(self, x: Tensor, z: Tensor) -> Tensor:
         """Return the kernel (n, m) by the recursion over layers."""
         windows = [_windows(side, self.stride).to(x) for side in x.shape[:2]]
-        k, kx, kz = (WEIGHT * one + BIAS for one in _covariances(x, z))
+        k, kx, kz = (WEIGHT * covariance + BIAS for covariance in _covariances(x, z))
         theta = k
         k, kx, kz, gate = _rectified(k, kx, kz)
         theta = theta * gate
-        k, kx, kz = (WEIGHT * _averaged(one, *windows) + BIAS for one in (k, kx, kz))
+        k, kx, kz = (WEIGHT * _averaged(covariance, *windows) + BIAS for covariance in (k, kx, kz))
         theta = k + WEIGHT * _averaged(theta, *windows)
         k, _, _, gate = _rectified(k, kx, kz)
         k, theta = k.mean((0, 1)), (theta * gate).mean((0, 1))
@@ -113,7 +113,7 @@ def _rectified(k: Tensor, kx: Tensor, kz: Tensor) -> tuple[Tensor, Tensor, Tenso
 def _bent(k: Tensor, kx: Tensor, kz: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the covariances behind an erf, and the expected product of its derivatives."""
     moment, gate = _ArcSine.apply(k, kx, kz)
-    own, other = ((2 * one / (1 + 2 * one)).asin() * (2 / math.pi) for one in (kx, kz))
+    own, other = ((2 * variance / (1 + 2 * variance)).asin() * (2 / math.pi) for variance in (kx, kz))
     return moment, own, other, gate
 
 

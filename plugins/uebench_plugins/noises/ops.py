@@ -43,7 +43,7 @@ class OPS(Noise):
             own = labels[index]
             pixels = images[index][torch.arange(len(index)), :, rows[own], columns[own]]
             change = colours[own].to(delta) - kit.to_bytes(pixels).to(delta)
-            place, row, column = (one.to(delta.device) for one in (index, rows[own], columns[own]))
+            place, row, column = (indices.to(delta.device) for indices in (index, rows[own], columns[own]))
             delta[place, :, row, column] = change
         return delta
 

@@ -94,7 +94,7 @@ class Pretrained(Target):
         for name in sorted({*own, *found}):
             counter = name.endswith("num_batches_tracked")  # not every file has it
             if not counter and (name not in own or name not in found or own[name].shape != found[name].shape):
-                here, there = (tuple(one[name].shape) if name in one else "none" for one in (own, found))
+                here, there = (tuple(weights[name].shape) if name in weights else "none" for weights in (own, found))
                 raise UserError(
                     f"{self.name}: {self.weights} has no weights of {self.arch}: {name} is {there} there, {here} here"
                 )
