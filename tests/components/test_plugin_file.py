@@ -202,7 +202,7 @@ def test_two_files_of_one_name_are_refused_and_one_given_twice_is_not(call: Call
         (folder / "my_noise.py").write_text(STAMP.replace('"stamp"', f'"{name}"'))
     both = ["--plugin", "my_noise.py", "--plugin", "other/my_noise.py"]
     refused(
-        call(*RUN, *both), f"plug-in files are told apart by name; rename {tmp_path}/my_noise.py or {tmp_path}/other"
+        call(*RUN, *both), f"two plug-in files have the same name; rename {tmp_path}/my_noise.py or {tmp_path}/other"
     )
     assert call("plugins", "stamp", "--plugin", "my_noise.py", "--plugin", f"{tmp_path}/my_noise.py").exit_code == 0
 
