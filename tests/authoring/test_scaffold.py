@@ -184,7 +184,7 @@ def test_a_strangers_whole_way_from_nothing_to_the_board_and_back(commands: Path
         ],
     )
     assert "FAIL" not in checked
-    assert "cells     12 results, of them 6 its own, seeds 0, 1, 2\n" in packed
+    assert "cells     12 results, 6 of the entry itself, seeds 0, 1, 2\n" in packed
     assert "log       of 12 of 12 results\n" in packed
     assert "badge     claimed" in packed
     for judged in (verified, accepted):

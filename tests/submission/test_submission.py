@@ -59,7 +59,8 @@ from uebench.submission.decisions import accept_entry
 from uebench.submission.entry import Entry, entry_from_bundle
 from uebench.submission.rerun import draw_sample, prepare_rerun
 from uebench.submission.restore_components import NotInstalled, restore_chain, restore_component
-from uebench.submission.verify import VerificationReport, VerificationSettings
+from uebench.submission.reports import RerunReport, VerificationReport, summarise_bundle
+from uebench.submission.verify import VerificationSettings
 
 Change = Callable[[dict[str, Any]], object]
 EM, REM, CLEAN = noise_text("em"), noise_text("rem"), "none@1"
@@ -122,7 +123,7 @@ def test_a_bundle_that_holds_is_valid_and_leaves_nothing_behind(
     before = contents(tmp_path)
     output = call(*VERIFY)
     assert "entry     noise em on digits in suite tiny, by Ada Example" in output
-    assert "cells     12 results, of them 6 its own, seeds 0, 1, 2\n" in output
+    assert "cells     12 results, 6 of the entry itself, seeds 0, 1, 2\n" in output
     assert "6 references are on the board, at most 0.0 standard deviations apart" in output
     assert output.endswith("badge     valid\n")
     assert contents(tmp_path) == before
@@ -711,7 +712,9 @@ def test_what_would_not_be_valid_is_not_packed(em: list[Result], refuse: Callabl
     against = ("--noise", "em", "--breaker", BREAKER)
     refuse(*submit(*against), expected=f"the entry lacks em / {BREAKER} / smallcnn seed 0; none / {BREAKER} / smallcnn")
     put_on_board(tmp_path / "leaderboards", em)
-    refuse(*submit("--noise", "em"), expected="what came of making em for digits, seed 0 is not in .uebench; say where")
+    refuse(
+        *submit("--noise", "em"), expected="the store .uebench has no result of making em for digits, seed 0; give the"
+    )
     refuse(*submit("--noise", "rme"), expected="unknown noise 'rme'; did you mean rem?")
     refuse(
         *submit("--noise", "em", "--dataset", "digits", "--dataset", "digits:pad=2"),
@@ -958,11 +961,13 @@ def test_a_badge_is_raised_when_the_same_bundle_is_accepted_again(
     path, folder = handed_in(tmp_path / "em.zip", em, "em"), tmp_path / "leaderboards" / "tiny"
     call(*ACCEPT)
     found = read_bundle(path)
-    judged = VerificationReport(
-        found, SUITE, entry_from_bundle(found, SUITE), "re-run", {"cells": 1, "seed": 2, "deviations": 0.5}
-    )
-    machine = ExecutionSettings(tmp_path / "store", "cpu", 1, 1, 60)
-    accept_entry(judged, VerificationSettings(tmp_path / "leaderboards", machine), print)
+    entry = entry_from_bundle(found, SUITE)
+    rerun = RerunReport(2, 1, agreements=[Agreement("a cell", 0.5, 0.505, 0.01)])
+    report = VerificationReport(found, SUITE, entry, summarise_bundle(found, entry), [], rerun)
+    assert (report.badge, report.agreed) == ("re-run", True)
+    execution = ExecutionSettings(tmp_path / "store", "cpu", 1, 1, 60)
+    update = accept_entry(report, VerificationSettings(tmp_path / "leaderboards", execution))
+    assert (update.folder, [change.noise for change in update.changes]) == (folder, [])
     assert row(folder, "em")["ruling"] == "re-run"
     assert [one["badge"] for one in read_history(folder)] == ["valid", "re-run"]
 

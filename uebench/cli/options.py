@@ -108,7 +108,7 @@ def _draw(context: click.Context, option: click.Parameter, value: int | None) ->
     return secrets.randbelow(2**32) if value is None else value
 
 
-judging_options = combine_options(
+verification_options = combine_options(
     click.argument("bundle", type=PATH),
     click.option("--rerun", type=click.IntRange(min=0), default=0, show_default=True, help="Cells to run again."),
     click.option(

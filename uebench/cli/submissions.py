@@ -1,15 +1,19 @@
-"""The commands by which entries are handed in, verified, accepted and withdrawn."""
+"""submit, verify, accept and withdraw: the commands for entries, and what they print of the reports."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from uebench.cli.options import PATH, boards_option, judging_options, store_option
+from uebench.cli.options import PATH, boards_option, store_option, verification_options
+
+if TYPE_CHECKING:
+    from uebench.submission.reports import BoardUpdate, BundleSummary, RerunReport, VerificationReport
+    from uebench.submission.verify import VerificationSettings
 
 
 @click.command()
@@ -29,7 +33,15 @@ from uebench.cli.options import PATH, boards_option, judging_options, store_opti
 @store_option
 @boards_option
 def submit_command(
-    suite: str, into: Path, images: bool, name: str, contact: str, paper: str, store: Path, boards: Path, **lists: Any
+    suite: str,
+    into: Path,
+    images: bool,
+    name: str,
+    contact: str,
+    paper: str,
+    store: Path,
+    boards: Path,
+    **specifications: Any,
 ) -> None:
     """Pack the results of a noise, or of a breaker against listed noises, into one file for a board's maintainers.
 
@@ -38,56 +50,69 @@ def submit_command(
     \b
     uebench submit demo --noise em --into em.zip --name "Ada Example"
     """
-    from uebench.cli.console import print_line
     from uebench.storage.store import Store
-    from uebench.submission.submit import submit_results
+    from uebench.submission.submit import SubmissionRequest, submit_results
 
-    submitter = {"name": name, "contact": contact, "paper": paper}
-    submit_results(suite, lists, into, images, submitter, Store(store), boards, print_line)
+    request = SubmissionRequest(suite, submitter=name, contact=contact, paper=paper, images=images, **specifications)
+    report = submit_results(request, into, Store(store), boards)
+    _print_lines(_summary_lines(report.summary))
+    _print_lines([f"badge     claimed; send {into} to the maintainers of the board"])
 
 
 @click.command()
-@judging_options
-def verify_command(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
-    """Say how far BUNDLE is to be believed: valid in itself, and with --rerun, the same when it is run here.
+@verification_options
+def verify_command(bundle: Path, rerun: int, seed: int, **options: Any) -> None:
+    """Check that BUNDLE is valid; with --rerun, also run some of its cells here and compare the numbers.
 
-    Nothing of a bundle is extracted, imported or installed. Running its cells again needs its plug-in installed, which
-    is your decision. Status 0: what was asked holds; 1: running again was not possible, or disagrees; 2: refused.
+    Nothing of a bundle is extracted, imported or installed. To run its cells you need its plug-in; whether you install
+    it is your decision. Status 0: everything you asked for holds; 1: a re-run was not possible, or disagrees; 2: the
+    bundle is refused.
     """
-    from uebench.cli.console import print_line
-    from uebench.submission.verify import verify_bundle
-
-    sys.exit(int(not verify_bundle(bundle, rerun, seed, _desk(**rest), print_line, _watch).agreed))
+    sys.exit(int(not _verify(bundle, rerun, seed, _settings(**options)).agreed))
 
 
 @click.command()
-@judging_options
-def accept_command(bundle: Path, rerun: int, seed: int, **rest: Any) -> None:
-    """Verify BUNDLE in the same way, and take it onto its board; what verify ran is not run again."""
-    from uebench.cli.console import print_line
+@verification_options
+def accept_command(bundle: Path, rerun: int, seed: int, **options: Any) -> None:
+    """Verify BUNDLE in the same way, and add it to its board; cells that verify ran are not run again."""
     from uebench.submission.decisions import accept_entry
-    from uebench.submission.verify import verify_bundle
 
-    desk = _desk(**rest)
-    judged = verify_bundle(bundle, rerun, seed, desk, print_line, _watch)
-    if judged.agreed:
-        accept_entry(judged, desk, print_line)
-    sys.exit(int(not judged.agreed))
-
-
-def _watch(names: Mapping[str, str], cells: int) -> Any:
-    from uebench.cli.console import make_console
-    from uebench.cli.progress import make_listener
-
-    return make_listener(make_console(), names, cells)
+    settings = _settings(**options)
+    report = _verify(bundle, rerun, seed, settings)
+    if report.agreed:
+        _print_update(accept_entry(report, settings))
+    sys.exit(int(not report.agreed))
 
 
-def _desk(boards: Path, suite: str | None, **rest: Any) -> Any:
+def _settings(boards: Path, suite: str | None, **options: Any) -> VerificationSettings:
     from uebench.executors.settings import ExecutionSettings
     from uebench.submission.verify import VerificationSettings
 
-    lists = {name: rest.pop(name) for name in ("noises", "targets", "datasets")}
-    return VerificationSettings(boards, ExecutionSettings(**rest), suite, **lists)
+    specifications = {name: options.pop(name) for name in ("noises", "targets", "datasets")}
+    return VerificationSettings(boards, ExecutionSettings(**options), suite, **specifications)
+
+
+def _verify(bundle: Path, count: int, seed: int, settings: VerificationSettings) -> VerificationReport:
+    """Verify a bundle and print each part of the report as soon as it is known."""
+    from uebench.cli.console import make_console
+    from uebench.cli.progress import make_listener
+    from uebench.submission.verify import rerun_sample, verify_bundle
+
+    if count:
+        settings.execution.check()
+    report = verify_bundle(bundle, settings)
+    _print_lines(_summary_lines(report.summary))
+    largest = max((agreement.deviations for agreement in report.references), default=0.0)
+    apart = f", at most {largest:.1f} standard deviations apart" if report.references else ""
+    _print_lines([f"checks    hold; {len(report.references)} references are on the board{apart}"])
+    if count:
+        report = rerun_sample(
+            report, count, seed, settings, lambda names, cells: make_listener(make_console(), names, cells)
+        )
+        assert report.rerun
+        _print_lines(_rerun_lines(report.rerun))
+    _print_lines([f"badge     {report.badge}"])
+    return report
 
 
 @click.command()
@@ -98,11 +123,64 @@ def _desk(boards: Path, suite: str | None, **rest: Any) -> Any:
 @boards_option
 def withdraw_command(suite: str, noise: str, reason: str, store: Path, boards: Path) -> None:
     """Take the rank of a noise on SUITE's board; its row and its numbers stay, with the reason."""
-    from uebench.cli.console import print_line
     from uebench.storage.store import Store
     from uebench.submission.decisions import withdraw_entry
 
-    withdraw_entry(suite, noise, reason, Store(store), boards, print_line)
+    _print_update(withdraw_entry(suite, noise, reason, Store(store), boards))
+
+
+def _summary_lines(summary: BundleSummary) -> Iterator[str]:
+    """Yield the lines that describe a bundle."""
+    from uebench.board.standings import SEEDS
+
+    noises = ", ".join(summary.noises)
+    entry = f"breaker {summary.breaker} against {noises}" if summary.breaker else f"noise {noises}"
+    seeds = ", ".join(map(str, summary.seeds))
+    provisional = f"; provisional, a rank needs {SEEDS} seeds" if summary.provisional else ""
+    yield f"bundle    sha256 {summary.sha256}"
+    yield f"entry     {entry} on {summary.dataset} in suite {summary.suite}, by {summary.submitter}"
+    yield f"cells     {summary.results} results, {summary.own_results} of the entry itself, seeds {seeds}{provisional}"
+    yield f"log       of {summary.logged_results} of {summary.results} results"
+    for distribution in summary.distributions:
+        yield f"plug-in   {distribution.name} {distribution.version}; here: {distribution.installed}"
+
+
+def _rerun_lines(rerun: RerunReport) -> Iterator[str]:
+    """Yield the lines that describe the cells that were run again."""
+    if rerun.impossible:
+        yield f"re-run    not possible: {rerun.impossible}"
+        return
+    for name, reason in (rerun.failures or {}).items():
+        yield f"re-run    failed: {name}: {reason}"
+    for name, same in (rerun.same_images or {}).items():
+        yield f"re-run    {name}: {'the same bytes' if same else 'other bytes than claimed'}"
+    for agreement in rerun.agreements:
+        yield f"re-run    {agreement}{'' if agreement.holds else ': DISAGREES'}"
+    yield f"re-run    {len(rerun.agreements)} of {rerun.drawn} cells, verification seed {rerun.seed}"
+
+
+def _print_update(update: BoardUpdate) -> None:
+    lines = [
+        f"changed   {change.noise}: {_row_text(change.before)} -> {_row_text(change.after)}"
+        for change in update.changes
+    ]
+    _print_lines([*lines, f"Board: {update.folder / 'README.md'}"])
+
+
+def _row_text(value: Mapping[str, Any] | None) -> str:
+    """Write a row of a board in short."""
+    if value is None or value["status"] == "reference":
+        return "not listed" if value is None else "reference"
+    protection = value["residual_protection"]
+    number = "" if protection is None else f", {100 * protection:.1f} ({value['worst_breaker']})"
+    return f"{value['status']}{number}"
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    from uebench.cli.console import print_line
+
+    for line in lines:
+        print_line(line)
 
 
 SUBMISSION_COMMANDS = (submit_command, verify_command, accept_command, withdraw_command)

@@ -1,14 +1,14 @@
-"""Hands results in: packs what a board needs of a noise, or of a breaker against listed noises, into a bundle."""
+"""`uebench submit`: packs the results that a board needs of a noise, or of a breaker against listed noises."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from uebench.board.publish import read_board
-from uebench.board.standings import SEEDS
 from uebench.components.errors import UserError
 from uebench.components.spec import canonical_text, component_label
 from uebench.jobs.datasets import content_fingerprint
@@ -23,117 +23,122 @@ from uebench.submission.bundle import BUNDLE_SCHEMA, Bundle, content_sha256, rea
 from uebench.submission.bundle_checks import check_bundle
 from uebench.submission.distribution_hash import hash_distribution
 from uebench.submission.entry import Entry, derive_manifest_fields, entry_terms
+from uebench.submission.reports import SubmissionReport, summarise_bundle
 
 
-def submit_results(
-    suite: str,
-    lists: Mapping[str, Any],
-    into: Path,
-    images: bool,
-    submitter: Mapping[str, str],
-    store: Store,
-    boards: Path,
-    say: Callable[[str], None],
-) -> None:
-    """Write a bundle from the board's results; refuses what would not be valid.
+@dataclass(frozen=True)
+class SubmissionRequest:
+    """What is handed in, by whom: specifications of components, and what the manifest says of the submitter.
 
-    `lists` has the specifications of `noises`, `breakers` and `datasets`; with `images`, the released images of the
-    noises are packed, else only their hashes.
+    With `images` the released images of the noises are packed, else only their hashes.
     """
-    chosen = read_suite(suite)
-    selection = _select(chosen, lists)
-    (source,), chain = selection.sources, selection.chains[0] if lists["breakers"] else ()
+
+    suite: str
+    noises: Sequence[str]
+    submitter: str
+    breakers: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    contact: str = ""
+    paper: str = ""
+    images: bool = False
+
+
+def submit_results(request: SubmissionRequest, path: Path, store: Store, boards: Path) -> SubmissionReport:
+    """Write a bundle of a board's results into a new file.
+
+    Raises `UserError` where results are missing, where the request is not one entry, or where a verifier would refuse
+    the bundle.
+    """
+    suite = read_suite(request.suite)
+    selection = _select(suite, request)
+    (source,), chain = selection.sources, selection.chains[0] if request.breakers else ()
     noises = [canonical_text(noise) for noise in selection.noises]
-    breaker = "+".join(canonical_text(breaker) for breaker in chain)
-    made = Entry(chosen.part(source.name), canonical_text(source), content_fingerprint(source, store), noises, breaker)
-    board, rulings = read_board(boards, chosen)
-    results = sorted(made.pick(board.values()), key=lambda result: result.key)
-    released = _released(made, selection, results, store)
+    breaker = "+".join(canonical_text(member) for member in chain)
+    entry = Entry(suite.part(source.name), canonical_text(source), content_fingerprint(source, store), noises, breaker)
+    board, rulings = read_board(boards, suite)
+    results = sorted(entry.pick(board.values()), key=lambda result: result.key)
+    released = _released_files(entry, selection, results, store)
     manifest = {
         "schema": BUNDLE_SCHEMA,
-        "suite": chosen.name,
-        "terms": entry_terms(made.part),
-        "dataset": made.dataset,
-        "content": made.content,
+        "suite": suite.name,
+        "terms": entry_terms(entry.part),
+        "dataset": entry.dataset,
+        "content": entry.content,
         "noises": noises,
         "breaker": breaker,
         **derive_manifest_fields(results),
-        "distributions": _distributions([result for result in results if made.own(result)]),
-        "released": {key: content_sha256(path) for key, path in released.items()},
-        "submitter": dict(submitter),
+        "distributions": _hash_distributions([result for result in results if entry.own(result)]),
+        "released": {key: content_sha256(file) for key, file in released.items()},
+        "submitter": {"name": request.submitter, "contact": request.contact, "paper": request.paper},
     }
     keys = [*sorted(released), *(result.key for result in results)]
-    logged = [line for key in keys for line in read_job_log(key, store.find(key) or {})]
-    check_bundle(Bundle("", manifest, results, logged), chosen, board, rulings, datetime.now(UTC))
-    write_bundle(into, manifest, results, released if images else {}, logged)
-    describe_bundle(read_bundle(into), made, say)
-    say(f"badge     claimed; send {into} to the maintainers of the board")
+    events = [event for key in keys for event in read_job_log(key, store.find(key) or {})]
+    check_bundle(Bundle("", manifest, results, events), suite, board, rulings, datetime.now(UTC))
+    write_bundle(path, manifest, results, released if request.images else {}, events)
+    return SubmissionReport(path, summarise_bundle(read_bundle(path), entry))
 
 
-def _select(suite: Suite, lists: Mapping[str, Any]) -> Selection:
-    """Return what is handed in, as components; raises `UserError` where it is not one thing.
+def _select(suite: Suite, request: SubmissionRequest) -> Selection:
+    """Return the components of the entry; raises `UserError` where the request names more than one entry.
 
-    Several cross products of a suite may have it, as long as they mean the same by it.
+    Several grids of a suite may hold them, as long as all grids mean the same components.
     """
-    found = select_components(suite, **lists, protected=[1.0], kind="mixed")
-    several = {"dataset": {component_label(source) for part in found for source in part.sources}}
-    if lists["breakers"]:
-        several["breaker"] = {"+".join(map(component_label, chain)) for part in found for chain in part.chains}
-    for kind, names in several.items():
+    selections = select_components(
+        suite,
+        noises=request.noises,
+        breakers=request.breakers,
+        datasets=request.datasets,
+        protected=[1.0],
+        kind="mixed",
+    )
+    labels = {"dataset": {component_label(source) for selection in selections for source in selection.sources}}
+    if request.breakers:
+        chains = [chain for selection in selections for chain in selection.chains]
+        labels["breaker"] = {"+".join(map(component_label, chain)) for chain in chains}
+    for kind, names in labels.items():
         if len(names) != 1:
-            told = ", ".join(sorted(names))
-            raise UserError(f"a submission is of one {kind}, not {len(names)}: {told}; say which with --{kind}")
-    judged = resolve_recipe(suite.part(found[0].sources[0].name))
-    fits = [part for part in found if part.recipe == judged]
-    if not fits:
+            listed = ", ".join(sorted(names))
+            raise UserError(f"a submission is of one {kind}, not {len(names)}: {listed}; say which with --{kind}")
+    ranked = resolve_recipe(suite.part(selections[0].sources[0].name))
+    matching = [selection for selection in selections if selection.recipe == ranked]
+    if not matching:
         raise UserError(
-            f"suite {suite.name} runs this by the recipe {component_label(found[0].recipe)}; entries are judged by "
-            f"that of the first grid with this data set, {component_label(judged)}"
+            f"suite {suite.name} runs this by the recipe {component_label(selections[0].recipe)}; entries are judged "
+            f"by that of the first grid with this data set, {component_label(ranked)}"
         )
-    if len({tuple(part.noises) for part in fits}) > 1:
-        texts = sorted({component_label(noise) for part in fits for noise in part.noises})
+    if len({tuple(selection.noises) for selection in matching}) > 1:
+        texts = sorted({component_label(noise) for selection in matching for noise in selection.noises})
         raise UserError(f"grids of suite {suite.name} mean different noises: {'; '.join(texts)}; give every parameter")
-    return fits[0]
+    return matching[0]
 
 
-def _released(made: Entry, selection: Selection, results: Sequence[Result], store: Store) -> dict[str, Path]:
-    """Return the files of released images by the key of their job; raises `UserError` where one is not in the store."""
-    found = {}
+def _released_files(entry: Entry, selection: Selection, results: Sequence[Result], store: Store) -> dict[str, Path]:
+    """Return the files of released images by the key of their job; raises `UserError` where the store lacks one."""
+    files: dict[str, Path] = {}
     for noise in selection.noises:
         for seed in sorted({result.seed for result in results if result.parameters["noise"] == canonical_text(noise)}):
-            job = plan_protect(selection.sources[0], made.content, noise, selection.recipe, seed)
-            files = store.find(job.key)
-            if files is None:
+            job = plan_protect(selection.sources[0], entry.content, noise, selection.recipe, seed)
+            finished = store.find(job.key)
+            if finished is None:
                 name = job_name(selection, job)
-                raise UserError(f"what came of {name} is not in {store.root}; say where it is with --store")
-            found[job.key] = files["released.safetensors"]
-    return found
+                raise UserError(
+                    f"the store {store.root} has no result of {name}; give the folder of your store with --store"
+                )
+            files[job.key] = finished["released.safetensors"]
+    return files
 
 
-def _distributions(results: Sequence[Result]) -> list[dict[str, str]]:
-    """Return name, version and hash of every distribution that took part; raises `UserError` for another version."""
-    found = []
-    for name, version in sorted({pair for result in results for pair in result.made_with.get("plugins", {}).items()}):
+def _hash_distributions(results: Sequence[Result]) -> list[dict[str, str]]:
+    """Return name, version and hash of every distribution that took part.
+
+    Raises `UserError` where another version is installed here.
+    """
+    used: set[tuple[Any, Any]] = {pair for result in results for pair in result.made_with.get("plugins", {}).items()}
+    hashed = []
+    for name, version in sorted(used):
         installed = hash_distribution(name)
         if installed and installed[0] != version:
             raise UserError(f"results were made with {name} {version}; {installed[0]} is installed here")
         if installed:
-            found.append({"name": name, "version": version, "sha256": installed[1]})
-    return found
-
-
-def describe_bundle(found: Bundle, made: Entry, say: Callable[[str], None]) -> None:
-    """Say what a bundle is."""
-    says, own = found.manifest, [result for result in found.results if made.own(result)]
-    noises, seeds = ", ".join(sorted({result.noise for result in own})), ", ".join(map(str, says["seeds"]))
-    what = f"breaker {own[0].breaker} against {noises}" if made.breaker else f"noise {noises}"
-    few = "" if len(says["seeds"]) >= SEEDS else f"; provisional, a rank needs {SEEDS} seeds"
-    say(f"bundle    sha256 {found.sha256}")
-    say(f"entry     {what} on {own[0].dataset} in suite {says['suite']}, by {says['submitter']['name']}")
-    say(f"cells     {len(found.results)} results, of them {len(own)} its own, seeds {seeds}{few}")
-    kept = len({event["key"] for event in found.log} & set(says["keys"]))
-    say(f"log       of {kept} of {len(found.results)} results")
-    for distribution in says["distributions"]:
-        here = hash_distribution(distribution["name"])
-        same = "not installed" if not here else "the same files" if here[1] == distribution["sha256"] else "other files"
-        say(f"plug-in   {distribution['name']} {distribution['version']}; here: {same}")
+            hashed.append({"name": name, "version": version, "sha256": installed[1]})
+    return hashed
