@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from uebench.jobs.gallery import SHEET_COLUMNS, GAP, SIDE, make_sheet
+from uebench.jobs.gallery import GAP, SHEET_COLUMNS, SIDE, make_sheet
 
 
 def before_and_after(count: int, shape: tuple[int, int, int], most: int = 8) -> tuple[Tensor, Tensor]:

@@ -57,9 +57,9 @@ from uebench.submission.agreement import Agreement, count_test_images, run_devia
 from uebench.submission.bundle import Manifest, read_bundle, write_bundle
 from uebench.submission.decisions import accept_entry
 from uebench.submission.entry import Entry, entry_from_bundle
+from uebench.submission.reports import RerunReport, VerificationReport, summarise_bundle
 from uebench.submission.rerun import draw_sample, prepare_rerun
 from uebench.submission.restore_components import NotInstalled, restore_chain, restore_component
-from uebench.submission.reports import RerunReport, VerificationReport, summarise_bundle
 from uebench.submission.verify import VerificationSettings
 
 Change = Callable[[dict[str, Any]], object]
