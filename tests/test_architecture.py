@@ -20,7 +20,7 @@ LAYERS = [
     {"compute", "planning", "storage"},
     {"jobs", "board"},
     {"executors", "site", "authoring"},
-    {"submission"},
+    {"submission", "workflows"},
     {"cli"},
 ]
 """A package imports itself and packages on lower layers, in this order."""

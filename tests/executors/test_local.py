@@ -14,6 +14,7 @@ from tests.conftest import TINY
 from uebench import Breaker, Context, Noise, UserError
 from uebench.components.registry import registry
 from uebench.executors.local import choose_devices, run_locally
+from uebench.executors.messages import Failed, Held, Progress
 from uebench.executors.scheduler import JobQueue, attempt_job
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Job, Plan, plan_selection
@@ -54,16 +55,16 @@ class Watcher:
     def started(self, job: Job) -> None:
         self.begun.append(job)
 
-    def stepped(self, job: Job, step: int, count: int, loss: float | None) -> None:
-        self.counts.append((step, count))
+    def progressed(self, job: Job, progress: Progress) -> None:
+        self.counts.append((progress.step, progress.count))
 
-    def ended(self, job: Job, outcome: Result | bool) -> None:
+    def finished(self, job: Job, result: Result | bool) -> None:
         assert outcome
 
-    def failed(self, job: Job, reason: str, trace: str) -> None:
-        self.reasons.append((reason, trace))
+    def failed(self, job: Job, failure: Failed) -> None:
+        self.reasons.append((failure.reason, failure.trace))
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         self.lines.append(line)
 
 
@@ -91,7 +92,7 @@ def test_a_bug_shows_its_trace_and_fails_its_cells_only(tmp_path: Path, workers:
     ((reason, trace),) = watcher.reasons
     assert reason == "KeyError: 'key'"
     assert 'return {}["key"]' in trace
-    assert sorted(queue.failures.values()) == ["KeyError: 'key'", "what it needs failed: KeyError: 'key'"]
+    assert sorted(queue.failures.values()) == ["KeyError: 'key'", "a job that it needs failed: KeyError: 'key'"]
     assert watcher.counts[-1][0] == watcher.counts[-1][1]
 
 
@@ -110,12 +111,12 @@ def test_a_job_held_by_another_process_is_put_off_and_said(tmp_path: Path) -> No
     watcher = Watcher()
     queue = JobQueue(watcher, [cell])
     with Store(tmp_path).lock(cell.key):
-        job = queue.take()
+        job = queue.next_job()
         assert job
-        queue.close(job, *attempt_job(job, Workspace(Store(tmp_path), torch.device("cpu")), print))
+        queue.close(job, attempt_job(job, Workspace(Store(tmp_path), torch.device("cpu")), print))
     assert queue.jobs == [cell]
     assert watcher.lines == ["another process is at work on a job of this run; waiting for it"]
-    assert queue.take() is None, "not before a moment has passed"
+    assert queue.next_job() is None, "not before a moment has passed"
 
 
 def test_a_job_is_put_off_whose_need_another_process_is_at(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_job_is_put_off_whose_need_another_process_is_at(tmp_path: Path) -> No
     (cell,) = planned([], []).cells
     place = Workspace(Store(tmp_path), torch.device("cpu"))
     with Store(tmp_path).lock(cell.protect.key):
-        assert attempt_job(cell, place, print) == ("busy", cell.protect.key)
+        assert attempt_job(cell, place, print) == Held(cell.protect.key)
     assert "failed" not in "".join(path.read_text() for path in (tmp_path / "half").glob("*.log"))
 
 
@@ -131,9 +132,9 @@ def test_that_a_job_waits_for_another_of_the_same_run_is_not_said(tmp_path: Path
     (cell,) = planned([], []).cells
     watcher, place = Watcher(), Workspace(Store(tmp_path), torch.device("cpu"))
     queue = JobQueue(watcher, [cell.protect, cell])
-    assert queue.take() == cell.protect
+    assert queue.next_job() == cell.protect
     with place.store.lock(cell.protect.key):
-        queue.close(cell, *attempt_job(cell, place, print))
+        queue.close(cell, attempt_job(cell, place, print))
     assert not watcher.lines
 
 

@@ -219,12 +219,12 @@ def test_failures_cost_their_own_cells(nodes: Any, tmp_path: Path, monkeypatch: 
     assert set(reasons) == {
         "KeyError: 'key'",
         "its process or node was lost 2 times; out of memory?",
-        "nothing was heard of it for 10 s (--patience), so its process was ended",
+        "it reported nothing for 10 s (--patience), so its process was ended",
     }
     assert 'return {}["key"]' in reasons["KeyError: 'key'"]
     (bug,) = [job for job in plan.protects if job.noise.name == "bug"]
     doomed = [cell for cell in plan.cells if cell.protect == bug]
-    assert {queue.failures[cell.key] for cell in doomed} == {"what it needs failed: KeyError: 'key'"}
+    assert {queue.failures[cell.key] for cell in doomed} == {"a job that it needs failed: KeyError: 'key'"}
     assert not {cell.key for cell in doomed} & {job.key for job in watcher.begun}
     assert sum(isinstance(job, Protect) for job in watcher.begun) == 2
 

@@ -76,12 +76,12 @@ def test_finished_jobs_are_found_and_a_job_waits_for_those_it_needs(tmp_path: Pa
     left = unfinished_jobs(plan, JobQueue(watcher), store)
     assert {job.key for job in left} == {job.key for job in plan.jobs} - {victim.key}
     queue = JobQueue(watcher, left)
-    begun = [queue.take() for _ in left]
+    begun = [queue.next_job() for _ in left]
     assert [told(job) for job in begun if job] == ["noise none", "noise tap"], "no cell before its noise"
     queue.close(plan.protects[0], "done", True)
-    job = queue.take()
+    job = queue.next_job()
     assert isinstance(job, Cell)
     assert job.protect == plan.protects[0]
     queue.close(plan.protects[1], "failed", "no reason", "")
-    assert queue.take() is None
-    assert set(queue.failures.values()) == {"no reason", "what it needs failed: no reason"}
+    assert queue.next_job() is None
+    assert set(queue.failures.values()) == {"no reason", "a job that it needs failed: no reason"}

@@ -123,7 +123,7 @@ def test_the_rest_is_done_the_summary_says_what_failed_and_the_same_command_does
     ill = run(*words)
     assert ill.returncode == 1, ill.stdout + ill.stderr
     failed = re.findall(r"^failed: (.*)$", ill.stderr, re.MULTILINE)
-    silent = "nothing was heard of it for 12 s (--patience), so its process was ended"
+    silent = "it reported nothing for 12 s (--patience), so its process was ended"
     costs = "cannot be used, and so 6 cells cannot be run"
     memory = "out of memory on cpu; fewer --workers leave each more, or a smaller batch in the recipe ("
     expected = {

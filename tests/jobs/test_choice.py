@@ -29,7 +29,6 @@ from uebench.executors.scheduler import JobQueue
 from uebench.jobs import cell
 from uebench.jobs.checkpoint import StoredProgress
 from uebench.jobs.choice import best_trial, split_held_out
-from uebench.jobs.forecast import count_passes
 from uebench.jobs.run import find_finished, run_job
 from uebench.jobs.training_set import apply_filters
 from uebench.jobs.workspace import Workspace
@@ -108,8 +107,8 @@ def test_forecasts_count_every_trial_and_at_most_the_dearest_chain() -> None:
     chooser = BestOf(of=(NoBreaker(), AdvLinf(steps=3)))
     cell = under(planned((chooser,)), (chooser,))
     plain = RECIPE.steps * RECIPE.batch
-    assert [count_passes(one) for one in cell.trials] == [{VICTIM: plain}, {VICTIM: 4 * plain}]
-    assert count_passes(cell) == {VICTIM: 4 * plain}
+    assert [trial.passes() for trial in cell.trials] == [{VICTIM: plain}, {VICTIM: 4 * plain}]
+    assert cell.passes() == {VICTIM: 4 * plain}
 
 
 def test_a_dry_run_lists_the_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,15 +67,15 @@ def test_a_breaker_takes_the_passes_that_it_says(breaker: Breaker) -> None:
 
 
 def test_training_takes_a_pass_a_step_and_those_of_the_attack() -> None:
-    assert forecast.count_passes(cell()) == {SmallCNN(width=1): 40_000 * 128 * 11}
-    assert forecast.count_passes(cell((NoBreaker(),))) == {SmallCNN(width=1): 40_000 * 128}
+    assert cell().passes() == {SmallCNN(width=1): 40_000 * 128 * 11}
+    assert cell((NoBreaker(),)).passes() == {SmallCNN(width=1): 40_000 * 128}
 
 
 def test_a_noise_costs_what_it_says_for_the_images_of_the_set() -> None:
     rem = REM(surrogate=SmallCNN(width=1))
-    found = forecast.count_passes(Protect(Cifar10(), "", rem, "fp32", 0))
+    found = Protect(Cifar10(), "", rem, "fp32", 0).passes()
     assert found == {rem.surrogate: 5000 * 128 * (550 + 11) + 50_000 * 550}
-    assert forecast.count_passes(Protect(Cifar10(), "", SC(), "fp32", 0)) == {}
+    assert Protect(Cifar10(), "", SC(), "fp32", 0).passes() == {}
 
 
 def test_sources_count_what_they_load(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from uebench.components.errors import ContractError
 from uebench.components.registry import registry
 from uebench.compute.train import evaluate_network
 from uebench.executors.local import run_locally
+from uebench.executors.messages import Failed, Progress
 from uebench.executors.scheduler import JobQueue
 from uebench.jobs import cell, checkpoint, protect
 from uebench.jobs.checkpoint import StoredProgress
@@ -270,18 +271,18 @@ class Witness:
     def started(self, job: Job) -> None:
         self.events.append(("start", job.key))
 
-    def stepped(self, job: Job, step: int, count: int, loss: float | None) -> None:
-        assert 0 <= step <= count
+    def progressed(self, job: Job, progress: Progress) -> None:
+        assert 0 <= progress.step <= progress.count
 
-    def ended(self, job: Job, outcome: Result | bool) -> None:
+    def finished(self, job: Job, result: Result | bool) -> None:
         assert outcome
         self.events.append(("end", job.key))
 
-    def failed(self, job: Job, reason: str, trace: str) -> None:
+    def failed(self, job: Job, failure: Failed) -> None:
         self.events.append(("end", job.key))
-        self.reasons.append(reason)
+        self.reasons.append(failure.reason)
 
-    def said(self, line: str) -> None:
+    def note(self, line: str) -> None:
         raise AssertionError(line)
 
 
@@ -303,7 +304,7 @@ def test_jobs_wait_for_those_they_need_and_fail_with_them(tmp_path: Path, worker
     assert witness.reasons == ["no such layers"]
     assert queue.failures == {
         failed.key: "no such layers",
-        **{job.key: "what it needs failed: no such layers" for job in doomed},
+        **{job.key: "a job that it needs failed: no such layers" for job in doomed},
     }
     assert {result.noise.partition(":")[0] for result in queue.results.values()} == {"none", "tap"}
 
@@ -628,16 +629,16 @@ def test_a_log_tells_loss_rate_and_time_left_now_and_then(monkeypatch: pytest.Mo
     lines.stepped(job, 100, 1100, None)  # resumed at 100
     for step in range(101, 601):
         clock.now += 0.1
-        lines.stepped(job, step, 1100, None if step < 402 else 0.12345)
+        lines.progressed(job, Progress(step, 1100, None if step < 402 else 0.12345))
     assert output.getvalue().splitlines() == [
         "12:00:00 start  making [none]",
         "12:00:00 step   making [none]: 401 of 1100, 10 steps/s, 0:01:10 left",
     ]
     clock.now += 31
-    lines.stepped(job, 700, 1100, 0.12345)
+    lines.progressed(job, Progress(700, 1100, 0.12345))
     clock.now += 31
-    lines.stepped(job, 1100, 1100, math.nan)
-    lines.ended(job, True)
+    lines.progressed(job, Progress(1100, 1100, math.nan))
+    lines.finished(job, True)
     assert output.getvalue().splitlines()[2:] == [
         "12:00:00 step   making [none]: 700 of 1100, loss 0.123, 7.41 steps/s, 0:00:54 left",
         "12:00:00 step   making [none]: 1100 of 1100, loss nan, 8.93 steps/s, 0:00:00 left",
@@ -651,14 +652,14 @@ def test_bars_show_the_loss_beside_the_name() -> None:
     bars = progress.make_listener(console, {job.key: "making [none]"}, 3)
     assert isinstance(bars, progress.Bars)
     bars.started(job)
-    bars.stepped(job, 4, 8, None)
+    bars.progressed(job, Progress(4, 8, None))
     console.print(bars.progress.get_renderable())
-    bars.stepped(job, 5, 8, 0.12345)
+    bars.progressed(job, Progress(5, 8, 0.12345))
     console.print(bars.progress.get_renderable())
     shown = [line for line in output.getvalue().splitlines() if "making" in line]
     assert "making [none] " in shown[0]
     assert "4/8" in shown[0]
     assert "making [none], loss 0.123 " in shown[1]
     assert "5/8" in shown[1]
-    bars.ended(job, True)
+    bars.finished(job, True)
     assert len(bars.progress.tasks) == 1, "the bar of all cells"

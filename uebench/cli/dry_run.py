@@ -1,4 +1,4 @@
-"""Shows what a run would do: its jobs, the passes they take, and the time, at the rates measured on this device."""
+"""`--dry-run`: the jobs of a run, the passes they take, and their time at the rates measured on this device."""
 
 from __future__ import annotations
 
@@ -10,43 +10,44 @@ import torch
 from rich.console import Console
 
 from uebench.cli.console import print_table
-from uebench.jobs.forecast import count_passes, estimate_seconds
+from uebench.jobs.forecast import estimate_seconds
 from uebench.jobs.run import find_finished
 from uebench.planning.plan import Plan
 from uebench.storage.store import Store
 
 
 def print_dry_run(
-    console: Console, title: str, plan: Plan, called: Mapping[str, str], store: Store, crew: list[str]
+    console: Console, title: str, plan: Plan, names: Mapping[str, str], store: Store, devices: list[str]
 ) -> None:
-    """Print every job of a plan, and what all that are not done take on a crew: the device of each worker."""
-    left = {job.key for job in plan.jobs if not find_finished(job, store)}
-    times = estimate_seconds(plan.jobs, store, torch.device(crew[0]))
+    """Print every job of a plan, and the time of the unfinished ones on workers with these devices."""
+    unfinished = {job.key for job in plan.jobs if not find_finished(job, store)}
+    times = estimate_seconds(plan.jobs, store, torch.device(devices[0]))
     rows = []
     for job, seconds in zip(plan.jobs, times, strict=True):
-        passes = sum(count_passes(job).values())
-        state = format_seconds(seconds) if job.key in left else "done"
-        rows.append([job.key, called[job.key], format_passes(passes) if passes else "–", state])
+        passes = sum(job.passes().values())
+        state = format_seconds(seconds) if job.key in unfinished else "done"
+        rows.append([job.key, names[job.key], format_passes(passes) if passes else "–", state])
     print_table(console, title, ["key", "job", "passes", "time"], rows)
     trials = f", {len(plan.trials)} trials" if plan.trials else ""
     console.print(
-        f"{len(plan.protects)} noises{trials} and {len(plan.cells)} cells; {len(left)} of {len(plan.jobs)} jobs to do"
+        f"{len(plan.protects)} noises{trials} and {len(plan.cells)} cells; "
+        f"{len(unfinished)} of {len(plan.jobs)} jobs to do"
     )
-    if left:
-        console.print(describe_total(plan, left, store, crew))
+    if unfinished:
+        console.print(describe_total(plan, unfinished, store, devices))
 
 
-def describe_total(plan: Plan, left: Set[str], store: Store, crew: list[str]) -> str:
-    """Return a sentence on the passes and the time that the jobs left of a plan take on a crew."""
-    jobs = [job for job in plan.jobs if job.key in left]
-    passes = format_passes(sum(sum(count_passes(job).values()) for job in jobs))
-    known = [seconds for seconds in estimate_seconds(jobs, store, torch.device(crew[0])) if seconds is not None]
+def describe_total(plan: Plan, unfinished: Set[str], store: Store, devices: list[str]) -> str:
+    """Return a sentence about passes and time of unfinished jobs on workers with these devices."""
+    jobs = [job for job in plan.jobs if job.key in unfinished]
+    passes = format_passes(sum(sum(job.passes().values()) for job in jobs))
+    known = [seconds for seconds in estimate_seconds(jobs, store, torch.device(devices[0])) if seconds is not None]
     if not known:
         time = "nothing of the kind was measured on this device so far"
     else:
         unlike = f"; {len(jobs) - len(known)} jobs are unlike any measured and not in it"
-        workers = f"{len(crew)} worker{'s' * (len(crew) > 1)}"
-        time = f"{format_seconds(sum(known) / len(crew))} on {workers} at the rates measured here so far"
+        workers = f"{len(devices)} worker{'s' * (len(devices) > 1)}"
+        time = f"{format_seconds(sum(known) / len(devices))} on {workers} at the rates measured here so far"
         time += unlike if len(known) < len(jobs) else ""
     return f"Passes of one image, forward and backward: {passes}\nTime: {time}"
 

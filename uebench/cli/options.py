@@ -62,7 +62,7 @@ store_option = click.option("--store", type=PATH, default=Path(".uebench"), show
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Processes per device; default 1 a GPU, on a CPU 1 a core."
 )
-crew_options = combine_options(
+pool_options = combine_options(
     workers_option,
     click.option(
         "--executor",
@@ -88,7 +88,7 @@ plugin_option = click.option(
     metavar="FILE",
     help="A Python file with hooks that takes part without a package; repeatable.",
 )
-machine_options = combine_options(
+execution_options = combine_options(
     click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads a process."),
     click.option(
         "--device",
@@ -118,7 +118,7 @@ verification_options = combine_options(
     click.option("--noise", "noises", multiple=True, metavar="SPEC", help="A noise to run again that needs a path."),
     click.option("--target", "targets", multiple=True, metavar="SPEC", help="A target that needs a path."),
     click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="The data set, where it needs a path."),
-    crew_options,
-    machine_options,
+    pool_options,
+    execution_options,
     boards_option,
 )

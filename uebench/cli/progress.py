@@ -1,4 +1,4 @@
-"""Shows a run as it goes: live bars on a terminal, plain lines with the time in a log."""
+"""Shows the progress of a run: bars on a terminal, plain lines with the time in a log."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from uebench.executors.messages import Failed
+from uebench.executors.messages import Progress as JobProgress
 from uebench.planning.plan import Cell, Job
 from uebench.storage.result import Result
 
 SILENCE = 30.0
-"""Seconds between two lines about the same job in a log."""
+"""Seconds between two lines about one job in a log."""
 
 
 class Lines:
-    """A listener that prints a plain line for each event, and now and then one about a running job."""
+    """A listener that prints a line for each event, and for a running job a line every `SILENCE` seconds."""
 
     def __init__(self, console: Console, names: Mapping[str, str], cells: int) -> None:
         self.console, self.names, self.cells, self.done = console, names, cells, 0
-        self._began: dict[str, tuple[float, int]] = {}
-        self._told: dict[str, float] = {}
+        self._first_steps: dict[str, tuple[float, int]] = {}
+        self._last_lines: dict[str, float] = {}
 
     def __enter__(self) -> Lines:
         return self
@@ -45,46 +47,45 @@ class Lines:
         self.console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, highlight=False, soft_wrap=True)
 
     def started(self, job: Job) -> None:
-        """Tell that a job began."""
-        self._told[job.key] = time.monotonic()
+        """Print that a job began."""
+        self._last_lines[job.key] = time.monotonic()
         self._print(f"start  {self.names[job.key]}")
 
-    def stepped(self, job: Job, step: int, count: int, loss: float | None) -> None:
-        """Tell how far a job is, with its loss, its rate so far, and the time left at it."""
-        now = time.monotonic()
-        began, first = self._began.setdefault(job.key, (now, step))
-        if now - self._told[job.key] > SILENCE and step > first:
-            self._told[job.key] = now
+    def progressed(self, job: Job, progress: JobProgress) -> None:
+        """Print how far a job is, with its loss, its rate so far, and the remaining time at this rate."""
+        step, count, now = progress.step, progress.count, time.monotonic()
+        began, first = self._first_steps.setdefault(job.key, (now, step))
+        if now - self._last_lines[job.key] > SILENCE and step > first:
+            self._last_lines[job.key] = now
             rate = (step - first) / (now - began)
             left = timedelta(seconds=round((count - step) / rate))
-            self._print(
-                f"step   {self.names[job.key]}: {step} of {count}{_loss(loss)}, {rate:.3g} steps/s, {left} left"
-            )
+            done = f"{step} of {count}{_loss_text(progress.loss)}"
+            self._print(f"step   {self.names[job.key]}: {done}, {rate:.3g} steps/s, {left} left")
 
-    def ended(self, job: Job, outcome: Result | bool) -> None:
-        """Tell that a job is finished, unless it was so before this run."""
+    def finished(self, job: Job, result: Result | bool) -> None:
+        """Print that a job is finished, unless it was finished before this run."""
         if isinstance(job, Cell):
             self.done += 1
-        if job.key in self._told:
+        if job.key in self._last_lines:
             count = f"  [{self.done} of {self.cells} cells]" if self.cells else ""
-            self._print(f"done   {self.names[job.key]}{_accuracy(outcome)}{count}")
+            self._print(f"done   {self.names[job.key]}{_accuracy_text(result)}{count}")
 
-    def failed(self, job: Job, reason: str, trace: str) -> None:
-        """Tell that a job failed."""
-        self._print(f"FAILED {self.names[job.key]}: {reason}")
-        if trace:
-            self.console.print(trace, markup=False, highlight=False, soft_wrap=True)
+    def failed(self, job: Job, failure: Failed) -> None:
+        """Print why a job failed."""
+        self._print(f"FAILED {self.names[job.key]}: {failure.reason}")
+        if failure.trace:
+            self.console.print(failure.trace, markup=False, highlight=False, soft_wrap=True)
 
-    def said(self, line: str) -> None:
-        """Tell something worth knowing."""
+    def note(self, line: str) -> None:
+        """Print a line worth knowing."""
         self._print(f"note   {line}")
 
 
 class _Rate(ProgressColumn):
-    """The speed of a task."""
+    """A column with the speed of a task."""
 
     def render(self, task: Task) -> Text:
-        """Return the steps a second, once they are known."""
+        """Return the steps per second, once they are known."""
         return Text(f"{task.speed:.3g}/s" if task.speed else "", style="progress.data.speed")
 
 
@@ -118,33 +119,34 @@ class Bars(Lines):
         """Add a bar."""
         self._bars[job.key] = self.progress.add_task(escape(self.names[job.key]), total=None, loss="")
 
-    def stepped(self, job: Job, step: int, count: int, loss: float | None) -> None:
+    def progressed(self, job: Job, progress: JobProgress) -> None:
         """Move a bar."""
-        self.progress.update(self._bars[job.key], completed=step, total=count, loss=_loss(loss))
+        loss = _loss_text(progress.loss)
+        self.progress.update(self._bars[job.key], completed=progress.step, total=progress.count, loss=loss)
 
-    def ended(self, job: Job, outcome: Result | bool) -> None:
+    def finished(self, job: Job, result: Result | bool) -> None:
         """Replace a bar by a line."""
         if isinstance(job, Cell):
             self.progress.advance(self._all)
         if job.key in self._bars:
             self.progress.remove_task(self._bars.pop(job.key))
-            self._print(f"{self.names[job.key]}{_accuracy(outcome)}")
+            self._print(f"{self.names[job.key]}{_accuracy_text(result)}")
 
-    def failed(self, job: Job, reason: str, trace: str) -> None:
-        """Replace a bar by what went wrong."""
+    def failed(self, job: Job, failure: Failed) -> None:
+        """Replace a bar by the reason of the failure."""
         if job.key in self._bars:
             self.progress.remove_task(self._bars.pop(job.key))
-        super().failed(job, reason, trace)
+        super().failed(job, failure)
 
 
-def _loss(loss: float | None) -> str:
+def _loss_text(loss: float | None) -> str:
     return "" if loss is None else f", loss {loss:.3f}"
 
 
-def _accuracy(outcome: Result | bool) -> str:
-    return f": {100 * outcome.test_accuracy:.1f} %" if isinstance(outcome, Result) else ""
+def _accuracy_text(result: Result | bool) -> str:
+    return f": {100 * result.test_accuracy:.1f} %" if isinstance(result, Result) else ""
 
 
 def make_listener(console: Console, names: Mapping[str, str], cells: int) -> Lines:
-    """Return the listener that suits where the output goes."""
+    """Return bars for a terminal, lines for a log."""
     return (Bars if console.is_terminal else Lines)(console, names, cells)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from uebench.cli.options import PATH, boards_option, store_option, verification_options
+from uebench.cli.run import make_settings, open_listener
 
 if TYPE_CHECKING:
     from uebench.submission.reports import BoardUpdate, BundleSummary, RerunReport, VerificationReport
@@ -85,17 +86,14 @@ def accept_command(bundle: Path, rerun: int, seed: int, **options: Any) -> None:
 
 
 def _settings(boards: Path, suite: str | None, **options: Any) -> VerificationSettings:
-    from uebench.executors.settings import ExecutionSettings
     from uebench.submission.verify import VerificationSettings
 
     specifications = {name: options.pop(name) for name in ("noises", "targets", "datasets")}
-    return VerificationSettings(boards, ExecutionSettings(**options), suite, **specifications)
+    return VerificationSettings(boards, make_settings(**options), suite, **specifications)
 
 
 def _verify(bundle: Path, count: int, seed: int, settings: VerificationSettings) -> VerificationReport:
     """Verify a bundle and print each part of the report as soon as it is known."""
-    from uebench.cli.console import make_console
-    from uebench.cli.progress import make_listener
     from uebench.submission.verify import rerun_sample, verify_bundle
 
     if count:
@@ -106,9 +104,7 @@ def _verify(bundle: Path, count: int, seed: int, settings: VerificationSettings)
     apart = f", at most {largest:.1f} standard deviations apart" if report.references else ""
     _print_lines([f"checks    hold; {len(report.references)} references are on the board{apart}"])
     if count:
-        report = rerun_sample(
-            report, count, seed, settings, lambda names, cells: make_listener(make_console(), names, cells)
-        )
+        report = rerun_sample(report, count, seed, settings, open_listener)
         assert report.rerun
         _print_lines(_rerun_lines(report.rerun))
     _print_lines([f"badge     {report.badge}"])

@@ -1,13 +1,15 @@
-"""The errors that are one line to a person: a user's mistake, a store that cannot be written, a broken contract."""
+"""Errors that the command line shows as one line: a mistake of the user, an unwritable store, a broken contract."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake of the person at the keyboard; shown as one line, never with a traceback."""
+    """A mistake of the user; the command line shows it as one line."""
 
     status = 2
     """The exit status of the command line."""
+    trace = ""
+    """The traceback of foreign code, where an unexpected error of it is the reason; shown before the line."""
 
 
 class StoreError(UserError):
@@ -17,4 +19,4 @@ class StoreError(UserError):
 
 
 class ContractError(UserError):
-    """A component broke the contract it is written against; says which, and how."""
+    """A component broke its contract; the message says which component, and how."""

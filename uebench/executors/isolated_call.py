@@ -1,4 +1,4 @@
-"""One call in a process of its own, which may hang or die without harm."""
+"""Runs one call in a process of its own, where it may hang or die without harm."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ from typing import Any, TypeVar
 from uebench.components.errors import UserError
 from uebench.components.plugin_file import PluginFile
 from uebench.components.registry import registry
-from uebench.executors.worker_pool import death_message, settle_process, silence_message, start_process
+from uebench.executors.messages import Begun, death_message, silence_message
+from uebench.executors.worker_pool import settle_process, start_process
 
 Answer = TypeVar("Answer")
 
 
-def _answer(connection: Connection, files: Sequence[PluginFile]) -> None:
-    """Send what calls give that come through a connection, until it closes or the parent dies."""
+def _serve_calls(connection: Connection, files: Sequence[PluginFile]) -> None:
+    """Answer the calls that come through a connection, until it closes or the parent dies."""
     settle_process(files)
     while True:
         try:
-            ask, arguments = connection.recv()
+            function, arguments = connection.recv()
         except EOFError:
             return
-        connection.send("begun")
-        connection.send(ask(*arguments))
+        connection.send(Begun())
+        connection.send(function(*arguments))
 
 
 class IsolatedCaller:
-    """A process for calls that may hang or die, replaced where one does."""
+    """A process for calls that may hang or die; it is replaced where one does."""
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
         self._running: tuple[BaseProcess, Connection] | None = None
 
-    def ask(self, ask: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Return what a call that raises nothing gives; raises `UserError` where it dies, or is out of patience."""
+    def call(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Return the value of a function that raises nothing.
+
+        Raises `UserError` where the process dies, or gives no answer within the patience.
+        """
         if self._running is None:
             context = multiprocessing.get_context("spawn")
-            ours, theirs = context.Pipe()
-            started = context.Process(target=_answer, args=(theirs, registry().files), daemon=True)
-            start_process(started)
-            theirs.close()
-            self._running = started, ours
+            connection, child_connection = context.Pipe()
+            process: BaseProcess = context.Process(
+                target=_serve_calls, args=(child_connection, registry().files), daemon=True
+            )
+            start_process(process)
+            child_connection.close()
+            self._running = process, connection
         process, connection = self._running
         try:
-            connection.send((ask, arguments))
+            connection.send((function, arguments))
             connection.recv()
             if not connection.poll(self.patience):
                 self.close()

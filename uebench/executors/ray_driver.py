@@ -1,4 +1,4 @@
-"""Runs jobs on a Ray cluster: a task a job, ordered by Ray after what it needs, and done again where a node is lost."""
+"""Runs jobs on a Ray cluster: one task per job; Ray starts it after the jobs it needs, and again after a lost node."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ import torch
 
 from uebench.components.errors import UserError
 from uebench.executors.local import count_cores
+from uebench.executors.messages import Begun, Failed, Held, Message, Note, Progress, Silent, Skipped, silence_message
 from uebench.executors.ray_reports import Reports
 from uebench.executors.scheduler import PAUSE, JobQueue, order_jobs, unfinished_jobs
-from uebench.executors.worker_pool import WorkerSettings, silence_message
+from uebench.executors.worker_pool import WorkerSettings
 from uebench.planning.plan import Job, Plan
 from uebench.storage.atomic_files import write_atomically
 from uebench.storage.store import Store
 
 RETRIES = 3
-"""How often a job is done again whose process or node was lost."""
+"""How often a job is started again after its process or node was lost."""
 LOCAL_ADDRESS = "local"
-"""Ray's address of a cluster to be started on this machine."""
+"""Ray's address for a cluster that it starts on this machine."""
 ANSWER_SECONDS = 300.0
-"""Seconds that a node may take to answer: it has to load torch."""
+"""Seconds that a node may take to answer, as it has to load torch."""
 
 
 def import_ray() -> Any:
@@ -44,26 +45,26 @@ def import_ray() -> Any:
 
 
 def check_ray(device: str | None) -> None:
-    """Raise `UserError` where Ray is not installed, or for a device that is Ray's to choose."""
+    """Raise `UserError` where Ray is not installed, or for a named GPU, as Ray chooses the GPU."""
     import_ray()
     if device not in (None, "cpu"):
         raise UserError(f"with --executor ray, Ray chooses the GPU: --device is cpu or left out, not {device!r}")
 
 
 @contextmanager
-def _connected(ray: Any, where: str, cpus: int) -> Iterator[None]:
-    """Connect to a cluster, or start one on this machine, unless the caller has done so."""
+def _connect(ray: Any, address: str, cpus: int) -> Iterator[None]:
+    """Connect to a cluster, or start one on this machine, unless this process is connected already."""
     if ray.is_initialized():
         yield
         return
-    own = {"num_cpus": cpus, "include_dashboard": False} if where == LOCAL_ADDRESS else {}
-    before = signal.getsignal(signal.SIGTERM)
+    own = {"num_cpus": cpus, "include_dashboard": False} if address == LOCAL_ADDRESS else {}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(where, log_to_driver=False, logging_level=logging.ERROR, **own)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(f"no Ray cluster at {where}: {' '.join(str(error).split())}") from None
+        raise UserError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from None
     finally:
-        signal.signal(signal.SIGTERM, before)  # which Ray takes for itself
+        signal.signal(signal.SIGTERM, handler)  # Ray sets its own
     try:
         yield
     finally:
@@ -71,8 +72,8 @@ def _connected(ray: Any, where: str, cpus: int) -> Iterator[None]:
 
 
 @contextmanager
-def _token(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Lay a file into the store for as long as a run lasts."""
+def _write_token(root: Path) -> Iterator[tuple[str, bytes]]:
+    """Keep a file in the store while a run lasts, by which nodes recognise the store."""
     name, content = f"ray-{secrets.token_hex(8)}", secrets.token_bytes(16)
     write_atomically(root / name, content)
     try:
@@ -81,29 +82,31 @@ def _token(root: Path) -> Iterator[tuple[str, bytes]]:
         (root / name).unlink(missing_ok=True)
 
 
-def _on(ray: Any, node: str) -> Any:
+def _node_affinity(ray: Any, node: str) -> Any:
     return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
 
 
-def _ask(ray: Any, site: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `UserError` that says which nodes cannot take part, and why; one that is lost by then is no obstacle."""
+def _check_nodes(ray: Any, spec: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
+    """Raise `UserError` that names the nodes that cannot take part, and why; nodes lost meanwhile do not count."""
     from uebench.executors.ray_worker import find_obstacles
 
-    ask = ray.remote(num_cpus=0, max_retries=0)(find_obstacles)
-    answers = [ask.options(scheduling_strategy=_on(ray, node["NodeID"])).remote(site) for node in nodes]
-    wrong, lost = dict[str, list[str]](), 0
+    task = ray.remote(num_cpus=0, max_retries=0)(find_obstacles)
+    answers = [task.options(scheduling_strategy=_node_affinity(ray, node["NodeID"])).remote(spec) for node in nodes]
+    nodes_by_reason, lost = dict[str, list[str]](), 0
     for node, answer in zip(nodes, answers, strict=True):
         try:
-            found = ray.get(answer, timeout=ANSWER_SECONDS)
+            obstacles = ray.get(answer, timeout=ANSWER_SECONDS)
         except ray.exceptions.RayError as error:
             if not any(entry["Alive"] for entry in ray.nodes() if entry["NodeID"] == node["NodeID"]):
                 lost += 1
                 continue
-            found = [f"cannot be asked: {str(error).strip().splitlines()[-1]}"]
-        for reason in found:
-            wrong.setdefault(reason, []).append(node["NodeName"])
-    if wrong:
-        lines = [f"node{'s' * (len(names) > 1)} {', '.join(names)}: {reason}" for reason, names in wrong.items()]
+            obstacles = [f"gives no answer: {str(error).strip().splitlines()[-1]}"]
+        for reason in obstacles:
+            nodes_by_reason.setdefault(reason, []).append(node["NodeName"])
+    if nodes_by_reason:
+        lines = [
+            f"node{'s' * (len(names) > 1)} {', '.join(names)}: {reason}" for reason, names in nodes_by_reason.items()
+        ]
         raise UserError("; ".join(lines))
     if lost == len(nodes):
         raise UserError("every node of the cluster was lost")
@@ -112,98 +115,102 @@ def _ask(ray: Any, site: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
 def resources_per_job(
     nodes: Sequence[Mapping[str, Any]], threads: int, device: str | None, workers: int | None
 ) -> tuple[dict[str, float], list[Mapping[str, Any]]]:
-    """Return what a job takes of a node, and the nodes that have it; raises `UserError` where none has.
+    """Return the resources that a job takes, and the nodes that have them; raises `UserError` where none has.
 
-    With GPUs a job takes one of `workers` shares of one, and as many CPUs as it has threads; else the CPUs alone.
+    With GPUs a job takes one of `workers` shares of a GPU, and one CPU per thread; else the CPUs alone.
     """
     gpus = device is None and any(node["Resources"].get("GPU") for node in nodes)
-    taken = {"CPU": float(threads)}
+    resources = {"CPU": float(threads)}
     if gpus:
-        taken["GPU"] = math.floor(1e4 / (workers or 1)) / 1e4  # Ray counts no finer
-    fit = [node for node in nodes if all(node["Resources"].get(name, 0) >= taken[name] for name in taken)]
-    if not fit:
+        resources["GPU"] = math.floor(1e4 / (workers or 1)) / 1e4  # Ray counts no finer
+    fitting = [
+        node for node in nodes if all(node["Resources"].get(name, 0) >= count for name, count in resources.items())
+    ]
+    if not fitting:
         raise UserError(f"no node of the cluster has {threads} CPUs (--threads){' and a GPU' * gpus}")
-    return taken, fit
+    return resources, fitting
 
 
 def run_on_ray(
-    plan: Plan, queue: JobQueue, terms: WorkerSettings, address: str | None, device: str | None, workers: int | None
+    plan: Plan, queue: JobQueue, settings: WorkerSettings, address: str | None, device: str | None, workers: int | None
 ) -> None:
-    """Run what a plan still lacks on a Ray cluster; results and failures are in the queue, also if interrupted.
+    """Run the unfinished jobs of a plan on a Ray cluster; the queue has results and failures, even if interrupted.
 
-    Raises `UserError` where the cluster or one of its nodes is not fit for that.
+    Raises `UserError` where the cluster or one of its nodes cannot take part.
     """
-    store = Store(terms.root, queue.listener.said)
-    left = unfinished_jobs(plan, queue, store)
-    if not left:
+    store = Store(settings.root, queue.listener.note)
+    unfinished = unfinished_jobs(plan, queue, store)
+    if not unfinished:
         return
-    queue.fill(order_jobs(left, store, torch.device("cpu")))
-    ray, where = import_ray(), address or os.environ.get("RAY_ADDRESS") or LOCAL_ADDRESS
+    queue.replace_jobs(order_jobs(unfinished, store, torch.device("cpu")))
+    ray, address = import_ray(), address or os.environ.get("RAY_ADDRESS") or LOCAL_ADDRESS
     from uebench.executors.ray_worker import RayNodeSpec, hash_source, run_ray_job  # which imports it
 
-    crew = workers or max(1, count_cores() // terms.threads)
-    with _connected(ray, where, crew * terms.threads), _token(terms.root) as (token, content):
-        taken, nodes = resources_per_job(
-            [node for node in ray.nodes() if node["Alive"]], terms.threads, device, workers
-        )
-        gpu = taken.get("GPU", 0.0)
-        if workers and not gpu and where != LOCAL_ADDRESS:
+    threads = settings.threads
+    cpus = threads * (workers or max(1, count_cores() // threads))
+    with _connect(ray, address, cpus), _write_token(settings.root) as (token, content):
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        resources, nodes = resources_per_job(alive, threads, device, workers)
+        gpu = resources.get("GPU", 0.0)
+        if workers and not gpu and address != LOCAL_ADDRESS:
             raise UserError("--workers divides the GPUs of a cluster; on its processors a job takes --threads CPUs")
-        site = ray.put(RayNodeSpec(terms, "cuda:0" if gpu else "cpu", token, content, hash_source()))
-        _ask(ray, site, nodes)
+        spec = ray.put(RayNodeSpec(settings, "cuda:0" if gpu else "cpu", token, content, hash_source()))
+        _check_nodes(ray, spec, nodes)
         reports = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Reports)
-        reports = reports.options(scheduling_strategy=_on(ray, ray.get_runtime_context().get_node_id())).remote()
-        ray.get(reports.take.remote())  # it is there before anybody tells it something
-        do = ray.remote(num_cpus=taken["CPU"], num_gpus=gpu, max_retries=RETRIES)(run_ray_job)
+        here = _node_affinity(ray, ray.get_runtime_context().get_node_id())
+        reports = reports.options(scheduling_strategy=here).remote()
+        ray.get(reports.take.remote())  # the actor is ready before a job sends a message
+        run_task = ray.remote(num_cpus=resources["CPU"], num_gpus=gpu, max_retries=RETRIES)(run_ray_job)
         refs: dict[str, Any] = {}
-        for job in queue.jobs:  # each stands behind those it needs
+        for job in queue.jobs:  # each stands after those that it needs
             needs = [refs[need.key] for need in job.needs if need.key in refs]
-            refs[job.key] = do.remote(site, reports, pickle.dumps(job), job.key, *needs)
-        _follow(ray, queue, refs, reports, terms)
+            refs[job.key] = run_task.remote(spec, reports, pickle.dumps(job), job.key, *needs)
+        _follow(ray, queue, refs, reports, settings)
 
 
-def _follow(ray: Any, queue: JobQueue, refs: Mapping[str, Any], reports: Any, terms: WorkerSettings) -> None:
-    """Keep the queue up with the tasks, until all have ended."""
+def _follow(ray: Any, queue: JobQueue, refs: Mapping[str, Any], reports: Any, settings: WorkerSettings) -> None:
+    """Pass messages and outcomes of the tasks to the queue, until all tasks have ended."""
     jobs = {job.key: job for job in queue.jobs}
-    waiting, begun = {ref: jobs[key] for key, ref in refs.items()}, set[str]()
+    waiting, started = {ref: jobs[key] for key, ref in refs.items()}, set[str]()
 
-    def hear(job: Job, kind: str, *content: Any) -> None:
-        if kind == "begun" and job.key in begun:
+    def receive(job: Job, message: Message) -> None:
+        if isinstance(message, Begun) and job.key in started:
             names = {node["NodeID"]: node["NodeName"] for node in ray.nodes()}
-            queue.listener.said(f"a process or node was lost; its job goes on at node {names.get(content[0], '?')}")
-        elif kind == "begun":
-            begun.add(job.key)
-            queue.begun(job)
-        elif kind == "step":
-            queue.listener.stepped(job, *content)
-        elif kind == "said":
-            queue.listener.said(*content)
-        elif kind == "busy":
-            queue.waits(job, *content)
-        else:
+            name = names.get(message.node, "?")
+            queue.listener.note(f"a process or node was lost; its job goes on at node {name}")
+        elif isinstance(message, Begun):
+            started.add(job.key)
+            queue.mark_started(job)
+        elif isinstance(message, Progress):
+            queue.listener.progressed(job, message)
+        elif isinstance(message, Note):
+            queue.listener.note(message.line)
+        elif isinstance(message, Held):
+            queue.mark_held(job, message)
+        elif isinstance(message, Silent):
             del waiting[refs[job.key]]
             ray.cancel(refs[job.key], force=True)
-            queue.close(job, "failed", silence_message(terms.patience or 0), "")
+            queue.close(job, Failed(silence_message(settings.patience or 0)))
 
     def close(job: Job, ref: Any) -> None:
         try:
-            ended = ray.get(ref)
+            outcome = ray.get(ref)
         except ray.exceptions.RayTaskError as error:
-            ended = "failed", str(error).strip().splitlines()[-1], str(error)
+            outcome = Failed(str(error).strip().splitlines()[-1], str(error))
         except ray.exceptions.RayError:
-            ended = "failed", f"its process or node was lost {RETRIES + 1} times; out of memory?", ""
-        if job.key in queue.failures:  # with one that it needs
+            outcome = Failed(f"its process or node was lost {RETRIES + 1} times; out of memory?")
+        if isinstance(outcome, Skipped) or job.key in queue.failures:  # it failed with a job that it needs
             return
-        if job.key not in begun:
-            hear(job, "begun")
-        queue.close(job, *ended)
+        if job.key not in started:
+            receive(job, Begun())
+        queue.close(job, outcome)
 
     try:
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=PAUSE / 2)
-            for key, *report in ray.get(reports.take.remote()):
+            for key, message in ray.get(reports.take.remote()):
                 if refs[key] in waiting:
-                    hear(jobs[key], *report)
+                    receive(jobs[key], message)
             for ref in ready:
                 if ref in waiting:
                     close(waiting.pop(ref), ref)

@@ -1,4 +1,4 @@
-"""Keeps what jobs on other machines tell; by itself, as the process that holds it needs nothing else."""
+"""Keeps the messages of jobs on other machines; a module of its own, so that its process loads nothing else."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 
 class Reports:
-    """An actor that keeps what jobs tell until the run asks for it."""
+    """An actor that keeps messages until the run asks for them."""
 
     def __init__(self) -> None:
-        self.kept: list[tuple[Any, ...]] = []
+        self.kept: list[tuple[str, Any]] = []
 
-    def tell(self, *report: Any) -> None:
-        """Keep a report: the job's key, its kind, and what it says."""
-        self.kept.append(report)
+    def add(self, key: str, message: Any) -> None:
+        """Keep a message about the job with this key."""
+        self.kept.append((key, message))
 
-    def take(self) -> list[tuple[Any, ...]]:
-        """Return what was kept, and forget it."""
+    def take(self) -> list[tuple[str, Any]]:
+        """Return the messages and forget them."""
         kept, self.kept = self.kept, []
         return kept

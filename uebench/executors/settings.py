@@ -1,13 +1,12 @@
-"""Where a command does its work: the store, the devices, and by which executor."""
+"""Where and how a command runs its jobs: the store, the devices, the processes, and the executor."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-import click
 
 from uebench.components.registry import registry
 from uebench.executors.local import choose_devices, count_workers, run_locally
@@ -21,49 +20,53 @@ from uebench.storage.store import Store
 
 @dataclass(frozen=True)
 class ExecutionSettings:
-    """The store, the devices, and how many processes and threads are used; a job silent for `patience` seconds fails.
+    """The store, the devices, and the number of processes per device and of CPU threads per process.
 
-    With the executor `ray` the devices are those of the Ray cluster at an address, or of one started on this machine.
+    `keep_every` is the time between two checkpoints of a job, in seconds. A job that reports nothing for `patience`
+    seconds fails. With the executor `ray` the devices are those of the Ray cluster at an address, or of a cluster that
+    is started on this machine. `note` takes lines worth knowing, such as about damage found in the store.
     """
 
     store: Path
-    device: str | None
-    workers: int | None
-    threads: int
-    keep_every: float
+    device: str | None = None
+    workers: int | None = None
+    threads: int = 1
+    keep_every: float = 60.0
     patience: float | None = None
     executor: Literal["local", "ray"] = "local"
     ray_address: str | None = None
+    note: Callable[[str], None] = lambda line: None
 
-    def open(self) -> Store:
-        """Return the store; what it finds damaged is told on standard error."""
-        return Store(self.store, lambda line: click.echo(f"note: {line}", err=True))
+    def open_store(self) -> Store:
+        """Return the store."""
+        return Store(self.store, self.note)
 
     def check(self) -> None:
-        """Raise `UserError` for a device or an executor that is not there, before anything is done."""
+        """Raise `UserError` for a device or an executor that is not available, before any work is done."""
         if self.executor == "ray":
             check_ray(self.device)
         elif self.device:
             choose_devices(self.device)
 
-    def crew(self) -> tuple[list[str], int]:
-        """Return the devices to use and the number of processes for each."""
-        return count_workers(self.device, self.workers, self.threads)
+    def worker_devices(self) -> list[str]:
+        """Return the device of each worker process."""
+        devices, count = count_workers(self.device, self.workers, self.threads)
+        return devices * count
 
     def execute(self, plan: Plan, queue: JobQueue) -> bool:
-        """Run what a plan lacks; returns whether it went through, uninterrupted."""
-        for name in _edited(plan, Store(self.store)):
-            queue.listener.said(
-                f"finished work was done with another content of {name}; "
-                "raise the version of what you changed to do it again"
+        """Run the unfinished jobs of a plan; returns whether it came to its end without an interruption."""
+        for name in _changed_plugin_files(plan, Store(self.store)):
+            queue.listener.note(
+                f"finished jobs were done with another content of {name}; "
+                "raise the version of what you changed to do them again"
             )
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             if self.executor == "ray":
-                terms = WorkerSettings(
+                settings = WorkerSettings(
                     self.store.resolve(), self.threads, self.keep_every, self.patience, registry().files
                 )
-                run_on_ray(plan, queue, terms, self.ray_address, self.device, self.workers)
+                run_on_ray(plan, queue, settings, self.ray_address, self.device, self.workers)
             else:
                 run_locally(
                     plan,
@@ -81,12 +84,12 @@ class ExecutionSettings:
 
 
 def _interrupt(*_: object) -> None:
-    """Stop as Ctrl-C does; in a shell's background jobs SIGINT itself is ignored."""
+    """Stop as Ctrl-C does; background jobs of a shell ignore SIGINT itself."""
     raise KeyboardInterrupt
 
 
-def _edited(plan: Plan, store: Store) -> list[str]:
+def _changed_plugin_files(plan: Plan, store: Store) -> list[str]:
     """Return the names of plug-in files that had another content when finished jobs were done."""
     now = {file.name: file.release for file in registry().files}
-    found = [plugin_versions(job, store) for job in plan.jobs] if now else []
-    return [name for name in now if any(versions.get(name, now[name]) != now[name] for versions in found)]
+    recorded = [plugin_versions(job, store) for job in plan.jobs] if now else []
+    return [name for name in now if any(versions.get(name, now[name]) != now[name] for versions in recorded)]

@@ -1,4 +1,4 @@
-"""What a plan costs: passes through networks, and time at the rates that this store has measured so far."""
+"""Forecasts the time of jobs, at the rates that were measured in this store."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 
 import torch
 
-from uebench.components.interfaces import Target
 from uebench.components.recipe import Recipe
-from uebench.components.spec import canonical_text, chain_alternatives
+from uebench.components.spec import canonical_text
 from uebench.jobs.environment import device_name
-from uebench.planning.plan import Cell, Job, Protect, Trial, Victim
+from uebench.planning.plan import Job, Victim
 from uebench.storage.atomic_files import canonical_json
 from uebench.storage.store import Store
 
@@ -24,85 +23,65 @@ RATES_FILE = "rates.jsonl"
 """The file of measured times in a store, one job a line."""
 
 
-def count_passes(job: Job) -> dict[Target, float]:
-    """Return the passes, forward and backward, of one image through each network; nothing where they are not known."""
-    if isinstance(job, Protect):
-        count = job.source.count()
-        return {} if count is None else dict(job.noise.passes(count))
-    if isinstance(job, Trial):
-        return count_passes(job.cell)
-    chains = (chain_alternatives(job.chain) or [job.chain]) if isinstance(job, Cell) else [()]
-    attacked = max(sum(breaker.passes() for breaker in chain) for chain in chains)  # at most, where one is chosen
-    return {job.target: job.recipe.steps * job.recipe.batch * (1 + attacked)}
-
-
-def _where(device: torch.device) -> str:
-    """Return what times are measured on."""
+def _device_text(device: torch.device) -> str:
+    """Return the device on which times are measured, in words."""
     return device_name(device) + ("" if device.type == "cuda" else f", {torch.get_num_threads()} threads")
 
 
-def _spent(job: Job, where: str) -> tuple[tuple[str, ...], float]:
-    """Return what a job spends its time on, data set, precision and device included, and how much of it.
+def _work_unit(job: Job, device: str) -> tuple[tuple[str, ...], float]:
+    """Return the kind of work that a job consists of (network, data set, precision, device) and its amount.
 
-    That is passes through one network; where they are not known, or go through several, the whole noise once.
+    The amount is the number of passes through the network. For a noise that uses several networks, or an unknown
+    number of passes, the kind of work is the whole noise and the amount 1.
     """
-    if isinstance(job, Trial):
-        return _spent(job.cell, where)
-    source = job.protect.source if isinstance(job, Cell) else job.source
-    precision = job.precision if isinstance(job, Protect) else job.recipe.precision
-    found = count_passes(job)
-    if isinstance(job, Protect) and len(found) != 1:
-        component, amount = canonical_text(job.noise), 1.0
-    else:
-        ((network, amount),) = found.items()
+    passes = job.passes()
+    if len(passes) == 1:
+        ((network, amount),) = passes.items()
         component = canonical_text(network)
-    return (component, canonical_text(source), precision, where), amount
+    else:
+        assert job.protect
+        component, amount = canonical_text(job.protect.noise), 1.0
+    return (component, canonical_text(job.source), job.precision, device), amount
 
 
 def record_time(job: Job, store: Store, device: torch.device, seconds: float) -> None:
-    """Add a job's time to those measured in a store; where that fails, the job is done all the same."""
-    what, amount = _spent(job, _where(device))
-    line = canonical_json({"what": what, "amount": amount, "seconds": seconds}) + b"\n"
+    """Add the measured time of a job to the store; an error of the disk does not fail the job."""
+    unit, amount = _work_unit(job, _device_text(device))
+    line = canonical_json({"what": unit, "amount": amount, "seconds": seconds}) + b"\n"
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     with suppress(OSError), os.fdopen(os.open(store.root / RATES_FILE, flags, 0o666), "wb") as file:
-        file.write(line)  # one write: nobody's comes between
+        file.write(line)  # one write, so that lines of several processes do not mix
 
 
-def _rates(store: Store) -> dict[tuple[str, ...], float]:
-    """Return the median seconds of a pass, or of a whole noise, for everything measured; odd lines are passed over."""
-    found: dict[tuple[str, ...], list[float]] = defaultdict(list)
+def _read_rates(store: Store) -> dict[tuple[str, ...], float]:
+    """Return the median seconds per unit for each kind of work that was measured; damaged lines are left out."""
+    rates: dict[tuple[str, ...], list[float]] = defaultdict(list)
     try:
         lines = (store.root / RATES_FILE).read_text("utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     for line in lines:
         try:
-            one: dict[str, Any] = json.loads(line)
-            what, rate = tuple(one["what"]), one["seconds"] / one["amount"]
+            measurement: dict[str, Any] = json.loads(line)
+            unit, rate = tuple(measurement["what"]), measurement["seconds"] / measurement["amount"]
         except (ValueError, KeyError, TypeError, ZeroDivisionError):
             continue
-        found[what].append(rate)
-    return {what: median(rates) for what, rates in found.items()}
+        rates[unit].append(rate)
+    return {unit: median(values) for unit, values in rates.items()}
 
 
 def estimate_seconds(jobs: Iterable[Job], store: Store, device: torch.device) -> list[float | None]:
-    """Return the time that each job takes one worker, None where nothing like it was measured on this device."""
-    rates, where = _rates(store), _where(device)
-    found = []
-    for job in jobs:
-        what, amount = _spent(job, where)
-        found.append(amount * rates[what] if what in rates else None)
-    return found
+    """Return the time of each job on one worker, None where no such work was measured on this device."""
+    rates, name = _read_rates(store), _device_text(device)
+    units = [_work_unit(job, name) for job in jobs]
+    return [amount * rates[unit] if unit in rates else None for unit, amount in units]
 
 
 def networks_to_measure(jobs: Iterable[Job]) -> list[Victim]:
-    """Return a plain training job for each network, data set and precision that jobs spend their passes on."""
-    found = dict[tuple[str, ...], Victim]()
+    """Return a plain training job for each network, data set and precision that jobs use."""
+    measured = dict[tuple[str, ...], Victim]()
     for job in jobs:
-        job = job.cell if isinstance(job, Trial) else job
-        protect = job.protect if isinstance(job, Cell) else job
-        precision = job.precision if isinstance(job, Protect) else job.recipe.precision
-        for network in count_passes(job):
-            one = Victim(protect.source, protect.fingerprint, network, Recipe(precision=precision), 0)
-            found.setdefault((canonical_text(network), canonical_text(protect.source), precision), one)
-    return list(found.values())
+        for network in job.passes():
+            training = Victim(job.source, job.fingerprint, network, Recipe(precision=job.precision), 0)
+            measured.setdefault((canonical_text(network), canonical_text(job.source), job.precision), training)
+    return list(measured.values())

@@ -1,4 +1,4 @@
-"""The names that a suite gives to jobs and results, for people."""
+"""The names of jobs and results, for people, in the words of a suite."""
 
 from __future__ import annotations
 
@@ -19,27 +19,31 @@ def noise_name(selection: Selection, job: Protect) -> str:
 def job_name(selection: Selection, job: Job) -> str:
     """Return a job's name for people."""
     suite = selection.suite
-    if isinstance(job, Victim):
-        return f"training {label_in_suite(suite, 'target', job.target)} on clean images for noises, seed {job.seed}"
-    if isinstance(job, Trial):
-        return f"trial of {job_name(selection, job.cell)}"
-    if isinstance(job, Cell):
-        inner = f"{chain_label_in_suite(suite, job.chain)} on {label_in_suite(suite, 'target', job.target)}"
-        share = "" if job.protected == 1 and job.kind == "mixed" else f" ({job.protected:.0%} {job.kind})"
-        return f"{label_in_suite(suite, 'noise', job.protect.noise)}{share} / {inner}, seed {job.protect.seed}"
-    noise, dataset = label_in_suite(suite, "noise", job.noise), label_in_suite(suite, "dataset", job.source)
-    return f"making {noise} for {dataset}, seed {job.seed}"
+    match job:
+        case Victim():
+            target = label_in_suite(suite, "target", job.target)
+            return f"training {target} on clean images for noises, seed {job.seed}"
+        case Protect():
+            noise, dataset = label_in_suite(suite, "noise", job.noise), label_in_suite(suite, "dataset", job.source)
+            return f"making {noise} for {dataset}, seed {job.seed}"
+        case Trial():
+            return f"trial of {job_name(selection, job.cell)}"
+        case Cell():
+            noise = label_in_suite(suite, "noise", job.protect.noise)
+            share = "" if job.protected == 1 and job.kind == "mixed" else f" ({job.protected:.0%} {job.kind})"
+            breaker, target = chain_label_in_suite(suite, job.chain), label_in_suite(suite, "target", job.target)
+            return f"{noise}{share} / {breaker} on {target}, seed {job.protect.seed}"
 
 
-def name_jobs(part: Mapping[str, Selection], jobs: Sequence[Job]) -> dict[str, str]:
-    """Return the names of jobs by key; `part` has the selection of each.
+def name_jobs(selections: Mapping[str, Selection], jobs: Sequence[Job]) -> dict[str, str]:
+    """Return the names of jobs by key; `selections` has the selection of each job by key.
 
-    What a name leaves out, the data set or the recipe, is told where jobs that share it differ in that.
+    A name has the data set or the recipe where jobs of one name differ in it.
     """
-    names = {job.key: job_name(part[job.key], job) for job in jobs}
-    for describe in (_dataset, _recipe):
+    names = {job.key: job_name(selections[job.key], job) for job in jobs}
+    for describe in (_dataset_detail, _recipe_detail):
         count = Counter(names.values())
-        details = {job.key: describe(part[job.key], job) for job in jobs if count[names[job.key]] > 1}
+        details = {job.key: describe(selections[job.key], job) for job in jobs if count[names[job.key]] > 1}
         differing = {names[key]: set[str]() for key in details}
         for key, detail in details.items():
             differing[names[key]].add(detail)
@@ -47,12 +51,11 @@ def name_jobs(part: Mapping[str, Selection], jobs: Sequence[Job]) -> dict[str, s
     return names
 
 
-def _dataset(selection: Selection, job: Job) -> str:
-    source = job.source if isinstance(job, Victim | Protect) else job.protect.source
-    return label_in_suite(selection.suite, "dataset", source)
+def _dataset_detail(selection: Selection, job: Job) -> str:
+    return label_in_suite(selection.suite, "dataset", job.source)
 
 
-def _recipe(selection: Selection, job: Job) -> str:
+def _recipe_detail(selection: Selection, job: Job) -> str:
     return f"recipe {component_label(selection.recipe)}"
 
 

@@ -1,4 +1,4 @@
-"""The cross product as jobs with content keys; pure: it reads no file, no clock and no device."""
+"""Turns a cross product into jobs with content keys; pure: reads no file, no clock and no device."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from uebench.components.spec import canonical_text, chain_alternatives
 from uebench.planning.selection import Selection
 from uebench.planning.suite_file import ShareKind
 
+Precision = Literal["fp32", "tf32", "bf16"]
 ENGINE_NUMBERS = 1
 """Raised when a change of the engine gives other numbers for the same components."""
 
@@ -28,13 +29,16 @@ def content_key(identity: Mapping[str, Any]) -> str:
 
 
 def cell_identity(parameters: Mapping[str, str], protected: float, kind: str, seed: int) -> dict[str, Any]:
-    """Return everything that the result of a cell depends on, as a plan and as a record know it."""
+    """Return everything that the result of a cell depends on; plans and records both know it."""
     return {**parameters, "protected": protected, "kind": kind, "seed": seed}
 
 
 @dataclass(frozen=True)
 class Victim:
-    """Train one network on the clean set, plainly, for noises that are made against it; no target starts as it does."""
+    """Train one network on the clean set, plainly, for noises that are made against it.
+
+    No target starts from its weights.
+    """
 
     source: Source
     fingerprint: str
@@ -57,8 +61,22 @@ class Victim:
 
     @property
     def needs(self) -> tuple[Job, ...]:
-        """Nothing."""
+        """The jobs that must be finished first: none."""
         return ()
+
+    @property
+    def protect(self) -> None:
+        """The noise that the job belongs to: none, as noises share victims."""
+        return None
+
+    def passes(self) -> dict[Target, float]:
+        """Return the passes of one image, forward and backward, through each network."""
+        return {self.target: self.recipe.steps * self.recipe.batch}
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the computation."""
+        return self.recipe.precision
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,7 @@ class Protect:
     source: Source
     fingerprint: str
     noise: Noise
-    precision: Literal["fp32", "tf32", "bf16"]
+    precision: Precision
     seed: int
     victims: tuple[Victim, ...] = ()
 
@@ -93,6 +111,16 @@ class Protect:
     def needs(self) -> tuple[Job, ...]:
         """The jobs that must be finished first."""
         return self.victims
+
+    @property
+    def protect(self) -> Protect:
+        """The noise that the job belongs to: itself."""
+        return self
+
+    def passes(self) -> dict[Target, float]:
+        """Return the passes of one image, forward and backward, through each network; empty where nobody knows."""
+        count = self.source.count()
+        return {} if count is None else dict(self.noise.passes(count))
 
 
 @dataclass(frozen=True)
@@ -134,8 +162,8 @@ class Cell:
 
     @cached_property
     def trials(self) -> tuple[Trial, ...]:
-        """The trials that a choosing member of the chain is decided by, in the order in which it names its chains."""
-        shares = [found.held_out for breaker in self.chain if (found := breaker.choice())]
+        """The trials by which a member of the chain chooses, in the order in which it names its chains."""
+        shares = [choice.held_out for breaker in self.chain if (choice := breaker.choice())]
         return tuple(
             Trial(replace(self, chain=chain), share) for share in shares for chain in chain_alternatives(self.chain)
         )
@@ -144,6 +172,30 @@ class Cell:
     def needs(self) -> tuple[Job, ...]:
         """The jobs that must be finished first."""
         return (self.protect, *self.trials)
+
+    @property
+    def source(self) -> Source:
+        """The data set."""
+        return self.protect.source
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the data set's content."""
+        return self.protect.fingerprint
+
+    def passes(self) -> dict[Target, float]:
+        """Return the passes of one image, forward and backward, through the network.
+
+        Where a member of the chain chooses, the most that a choice can take.
+        """
+        chains = chain_alternatives(self.chain) or [self.chain]
+        attacks = max(sum(breaker.passes() for breaker in chain) for chain in chains)
+        return {self.target: self.recipe.steps * self.recipe.batch * (1 + attacks)}
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the computation."""
+        return self.recipe.precision
 
 
 @dataclass(frozen=True)
@@ -157,6 +209,25 @@ class Trial:
     def protect(self) -> Protect:
         """The noise of the cell."""
         return self.cell.protect
+
+    @property
+    def source(self) -> Source:
+        """The data set."""
+        return self.cell.source
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the data set's content."""
+        return self.cell.fingerprint
+
+    def passes(self) -> dict[Target, float]:
+        """Return the passes of one image, forward and backward, through the network."""
+        return self.cell.passes()
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the computation."""
+        return self.cell.precision
 
     @cached_property
     def key(self) -> str:
@@ -174,7 +245,7 @@ Job = Victim | Protect | Trial | Cell
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells in the order they are wanted, the noises they need, the victims of those, and trials, each once."""
+    """Cells in order, the noises that they need, the victims of those, and trials; each once."""
 
     victims: Sequence[Victim]
     protects: Sequence[Protect]
@@ -198,16 +269,16 @@ def plan_selection(
 ) -> Plan:
     """Return every job of a selection and its references.
 
-    Unless the suite does without, the clean set (`nothing`) is trained whole under every breaker asked for, and every
-    noise under no breaker (`plain`). Without the protected images (`clean-only`) it is all one which noise they had.
-    `fingerprints` are those of the selection's sources, in order.
+    Unless the suite switches references off, the whole clean set (noise `nothing`) is trained on under every breaker,
+    and every noise under no breaker (`plain`). Where protected images are left out (`clean-only`) the noise does not
+    matter. `fingerprints` are those of the selection's sources, in order.
     """
     recipe = selection.recipe
     noises = [nothing] if selection.kind == "clean-only" else selection.noises
-    wanted = [(noise, share, selection.kind) for noise in noises for share in selection.protected]
+    variants = [(noise, share, selection.kind) for noise in noises for share in selection.protected]
     chains = selection.chains
     if selection.suite.references:
-        wanted = list(dict.fromkeys([(nothing, 1.0, "mixed"), *wanted]))
+        variants = list(dict.fromkeys([(nothing, 1.0, "mixed"), *variants]))
         chains = list(dict.fromkeys([plain, *chains]))
     cells = [
         Cell(
@@ -219,7 +290,7 @@ def plan_selection(
         )
         for source, content in zip(selection.sources, fingerprints, strict=True)
         for seed in selection.seeds
-        for noise, share, kind in wanted
+        for noise, share, kind in variants
         for protect in [plan_protect(source, content, noise, recipe, seed)]
         for target in selection.targets
         for chain in chains

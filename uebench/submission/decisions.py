@@ -32,7 +32,7 @@ def accept_entry(report: VerificationReport, settings: VerificationSettings) -> 
     nothing new, and where the board has other numbers for the entry's own cells.
     """
     bundle, suite, entry = report.bundle, report.suite, report.entry
-    with settings.execution.open().lock(f"board-{suite.name}", wait=True):
+    with settings.execution.open_store().lock(f"board-{suite.name}", wait=True):
         board, rulings = read_board(settings.boards, suite)
         if rulings.bundles.get(bundle.sha256) == report.badge:
             raise UserError(f"this bundle was accepted before, as {report.badge}")

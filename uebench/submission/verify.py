@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,8 @@ from uebench.components.errors import UserError
 from uebench.components.grammar import nearest_match
 from uebench.components.registry import registry
 from uebench.components.spec import canonical_text
-from uebench.executors.scheduler import JobQueue, Listener
+from uebench.executors.messages import OpenListener
+from uebench.executors.scheduler import JobQueue
 from uebench.executors.settings import ExecutionSettings
 from uebench.planning.job_names import job_name
 from uebench.planning.suite import available_suites, read_suite
@@ -23,9 +23,6 @@ from uebench.submission.bundle_checks import check_bundle
 from uebench.submission.entry import Entry, entry_from_bundle
 from uebench.submission.reports import RerunReport, VerificationReport, summarise_bundle
 from uebench.submission.rerun import check_counts, compare_rerun, draw_sample, prepare_rerun
-
-OpenListener = Callable[[Mapping[str, str], int], AbstractContextManager[Listener]]
-"""Opens a listener for a run, given the names of its jobs by key and the number of its cells."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def rerun_sample(
     new = [result for result in report.bundle.results if report.entry.own(result) or result.key not in board]
     drawn = draw_sample(new, report.bundle.sha256, count, seed)
     execution = replace(settings.execution, store=settings.execution.store / "rerun")
-    store = execution.open()
+    store = execution.open_store()
     try:
         prepared = prepare_rerun(report.entry, drawn, _given_components(report.entry, settings), store)
     except UserError as error:

@@ -1,0 +1,180 @@
+"""`uebench run`: plans a suite or a part of it, runs what is not finished, and ranks the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from uebench.board.publish import GENERATED_FILES, label_result, rebuild_board, write_gallery
+from uebench.board.ranking import Board
+from uebench.components.interfaces import Breaker, Noise, Source
+from uebench.components.registry import registry
+from uebench.executors.messages import OpenListener
+from uebench.executors.preflight import BrokenDataset, Preflight
+from uebench.executors.scheduler import JobQueue
+from uebench.executors.settings import ExecutionSettings
+from uebench.planning.job_names import name_jobs, noise_name
+from uebench.planning.plan import Plan, plan_cells, plan_selection
+from uebench.planning.selection import Selection, select_components
+from uebench.planning.suite import Suite, read_suite
+from uebench.planning.suite_file import ShareKind
+from uebench.storage.atomic_files import remove_scratch_files
+from uebench.storage.result import Result
+from uebench.storage.results_file import merge_results, read_results, write_results
+from uebench.storage.store import Store
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A suite, by name or path, and specifications that replace its lists; an empty list leaves the suite's."""
+
+    suite: str
+    noises: Sequence[str] = ()
+    breakers: Sequence[str] = ()
+    targets: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    protected: Sequence[float] = ()
+    kind: ShareKind | None = None
+    recipe: str | None = None
+    seeds: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """The plan of a run, before any job of it started.
+
+    `plan` has the cells whose data sets are usable, `requested` the number of all cells, `selections` and `names` are
+    by the key of a job, `added_breakers` are those that join the requested ones because every rank needs them.
+    """
+
+    suite: Suite
+    plan: Plan
+    requested: int
+    selections: Mapping[str, Selection]
+    names: Mapping[str, str]
+    broken: Sequence[BrokenDataset]
+    added_breakers: Sequence[str]
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The outcome of a run: its results, what failed, and the boards that follow.
+
+    `failures` has the reason by the name of a job. `conflicts` describes results that differ from those on the board.
+    """
+
+    prepared: PreparedRun
+    results: Sequence[Result]
+    failures: Mapping[str, str]
+    completed: bool
+    folder: Path
+    boards: Sequence[Board] = ()
+    conflicts: Sequence[str] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 complete, 1 with missing cells, 130 interrupted."""
+        if not self.completed:
+            return 130
+        return int(len(self.results) < self.prepared.requested)
+
+
+def prepare_run(request: RunRequest, settings: ExecutionSettings, *, load: bool) -> PreparedRun:
+    """Plan a run; raises `UserError` for a request without meaning, and for a device that is not available.
+
+    With `load`, the data sets of unfinished jobs are read into the store and their networks built, so that mistakes
+    show before work begins.
+    """
+    suite = read_suite(request.suite)
+    selections = select_components(
+        suite,
+        datasets=request.datasets,
+        noises=request.noises,
+        breakers=request.breakers,
+        targets=request.targets,
+        protected=request.protected,
+        kind=request.kind,
+        recipe=request.recipe,
+        seeds=request.seeds,
+        ranked=True,
+    )
+    settings.check()
+    store = settings.open_store()
+    preflight = Preflight(store, settings.patience)
+    plans = [plan_with_references(selection, preflight.fingerprint) for selection in selections]
+    whole = plan_cells(cell for plan in plans for cell in plan.cells)
+    plan = preflight.usable_plan(whole)
+    if load:
+        store.prepare()
+        unfinished = [job for job in plan.jobs if not store.holds(job.key)]
+        preflight.load_datasets(unfinished)
+        plan = preflight.usable_plan(whole)
+        preflight.build_networks(unfinished)
+    by_key = {job.key: selection for selection, plan in zip(selections, plans, strict=True) for job in plan.jobs}
+    given = request.breakers or suite.required_breakers
+    return PreparedRun(
+        suite=suite,
+        plan=plan,
+        requested=len(whole.cells),
+        selections=by_key,
+        names=name_jobs(by_key, plan.jobs),
+        broken=preflight.broken_datasets(whole),
+        added_breakers=[text for text in suite.required_breakers if suite.required_run and text not in given],
+    )
+
+
+def run_suite(
+    prepared: PreparedRun, settings: ExecutionSettings, boards: Path, open_listener: OpenListener
+) -> RunReport:
+    """Run the unfinished jobs of a plan, merge the results into the board's record, and rank it."""
+    store, plan, suite = settings.open_store(), prepared.plan, prepared.suite
+    folder = boards / suite.name
+    recorded = read_results(folder / "results.jsonl")  # a damaged record is reported before hours of work
+    with open_listener(prepared.names, len(plan.cells)) as listener:
+        queue = JobQueue(listener, recorded=recorded)
+        completed = settings.execute(plan, queue)
+    results = [
+        result if result is recorded.get(cell.key) else label_result(prepared.selections[cell.key], cell, result)
+        for cell in plan.cells
+        if (result := queue.results.get(cell.key))
+    ]
+    failures = {prepared.names[key]: reason for key, reason in queue.failures.items()}
+    ranked, conflicts = _publish(folder, suite, results, store, _galleries(prepared, store))
+    return RunReport(prepared, results, failures, completed, folder, ranked, conflicts)
+
+
+def plan_with_references(selection: Selection, fingerprint: Callable[[Source], str]) -> Plan:
+    """Return the plan of a selection, with the clean set and plain training as references."""
+    nothing, plain = cast(Noise, registry().build("noise", "none")), cast(Breaker, registry().build("breaker", "none"))
+    return plan_selection(selection, nothing, (plain,), [fingerprint(source) for source in selection.sources])
+
+
+def _galleries(prepared: PreparedRun, store: Store) -> dict[str, bytes]:
+    """Return the picture of each finished noise, from its first data set and seed, by the noise's name."""
+    pictures: dict[str, bytes] = {}
+    for job in prepared.plan.protects:
+        name = noise_name(prepared.selections[job.key], job)
+        files = store.find(job.key, thorough=False) if name not in pictures else None
+        if files:
+            pictures[name] = files["gallery.png"].read_bytes()
+    return pictures
+
+
+def _publish(
+    folder: Path, suite: Suite, new: Sequence[Result], store: Store, galleries: Mapping[str, bytes]
+) -> tuple[list[Board], list[str]]:
+    """Merge results into a board's record and rebuild its files; returns the boards, and conflicts."""
+    path = folder / "results.jsonl"
+    with store.lock(f"board-{suite.name}", wait=True):
+        recorded = read_results(path)
+        merged, conflicts = merge_results(recorded, new)
+        if not merged:
+            return [], []
+        for name in (path.name, *GENERATED_FILES):
+            remove_scratch_files(folder / name)
+        if merged != recorded:
+            write_results(path, merged)
+        write_gallery(folder, galleries)
+        return rebuild_board(folder, suite, merged), conflicts
