@@ -14,7 +14,7 @@ from tests.conftest import TINY
 from uebench import Breaker, Context, Noise, UserError
 from uebench.components.registry import registry
 from uebench.executors.local import choose_devices, run_locally
-from uebench.executors.messages import Failed, Held, Progress
+from uebench.executors.messages import Failed, Held, StepReport
 from uebench.executors.scheduler import JobQueue, attempt_job
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Job, Plan, plan_selection
@@ -55,11 +55,11 @@ class Watcher:
     def started(self, job: Job) -> None:
         self.begun.append(job)
 
-    def progressed(self, job: Job, progress: Progress) -> None:
+    def progressed(self, job: Job, progress: StepReport) -> None:
         self.counts.append((progress.step, progress.count))
 
     def finished(self, job: Job, result: Result | bool) -> None:
-        assert outcome
+        assert result
 
     def failed(self, job: Job, failure: Failed) -> None:
         self.reasons.append((failure.reason, failure.trace))

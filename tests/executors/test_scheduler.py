@@ -10,6 +10,7 @@ import torch
 from tests.executors.test_local import Watcher, planned
 from uebench.components.registry import registry
 from uebench.components.spec import component_label
+from uebench.executors.messages import Done, Failed
 from uebench.executors.scheduler import JobQueue, order_jobs, unfinished_jobs
 from uebench.jobs.forecast import record_time
 from uebench.planning.plan import Cell, Job, Plan, Protect, Trial, Victim
@@ -78,10 +79,10 @@ def test_finished_jobs_are_found_and_a_job_waits_for_those_it_needs(tmp_path: Pa
     queue = JobQueue(watcher, left)
     begun = [queue.next_job() for _ in left]
     assert [told(job) for job in begun if job] == ["noise none", "noise tap"], "no cell before its noise"
-    queue.close(plan.protects[0], "done", True)
+    queue.close(plan.protects[0], Done(True))
     job = queue.next_job()
     assert isinstance(job, Cell)
     assert job.protect == plan.protects[0]
-    queue.close(plan.protects[1], "failed", "no reason", "")
+    queue.close(plan.protects[1], Failed("no reason"))
     assert queue.next_job() is None
     assert set(queue.failures.values()) == {"no reason", "a job that it needs failed: no reason"}

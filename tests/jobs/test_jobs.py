@@ -22,7 +22,7 @@ from uebench.components.errors import ContractError
 from uebench.components.registry import registry
 from uebench.compute.train import evaluate_network
 from uebench.executors.local import run_locally
-from uebench.executors.messages import Failed, Progress
+from uebench.executors.messages import Failed, StepReport
 from uebench.executors.scheduler import JobQueue
 from uebench.jobs import cell, checkpoint, protect
 from uebench.jobs.checkpoint import StoredProgress
@@ -271,11 +271,11 @@ class Witness:
     def started(self, job: Job) -> None:
         self.events.append(("start", job.key))
 
-    def progressed(self, job: Job, progress: Progress) -> None:
+    def progressed(self, job: Job, progress: StepReport) -> None:
         assert 0 <= progress.step <= progress.count
 
     def finished(self, job: Job, result: Result | bool) -> None:
-        assert outcome
+        assert result
         self.events.append(("end", job.key))
 
     def failed(self, job: Job, failure: Failed) -> None:
@@ -626,18 +626,18 @@ def told(monkeypatch: pytest.MonkeyPatch) -> tuple[Clock, progress.Lines, Job, i
 
 def test_a_log_tells_loss_rate_and_time_left_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, lines, job, output = told(monkeypatch)
-    lines.stepped(job, 100, 1100, None)  # resumed at 100
+    lines.progressed(job, StepReport(100, 1100, None))  # resumed at 100
     for step in range(101, 601):
         clock.now += 0.1
-        lines.progressed(job, Progress(step, 1100, None if step < 402 else 0.12345))
+        lines.progressed(job, StepReport(step, 1100, None if step < 402 else 0.12345))
     assert output.getvalue().splitlines() == [
         "12:00:00 start  making [none]",
         "12:00:00 step   making [none]: 401 of 1100, 10 steps/s, 0:01:10 left",
     ]
     clock.now += 31
-    lines.progressed(job, Progress(700, 1100, 0.12345))
+    lines.progressed(job, StepReport(700, 1100, 0.12345))
     clock.now += 31
-    lines.progressed(job, Progress(1100, 1100, math.nan))
+    lines.progressed(job, StepReport(1100, 1100, math.nan))
     lines.finished(job, True)
     assert output.getvalue().splitlines()[2:] == [
         "12:00:00 step   making [none]: 700 of 1100, loss 0.123, 7.41 steps/s, 0:00:54 left",
@@ -652,9 +652,9 @@ def test_bars_show_the_loss_beside_the_name() -> None:
     bars = progress.make_listener(console, {job.key: "making [none]"}, 3)
     assert isinstance(bars, progress.Bars)
     bars.started(job)
-    bars.progressed(job, Progress(4, 8, None))
+    bars.progressed(job, StepReport(4, 8, None))
     console.print(bars.progress.get_renderable())
-    bars.progressed(job, Progress(5, 8, 0.12345))
+    bars.progressed(job, StepReport(5, 8, 0.12345))
     console.print(bars.progress.get_renderable())
     shown = [line for line in output.getvalue().splitlines() if "making" in line]
     assert "making [none] " in shown[0]

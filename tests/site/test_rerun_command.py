@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,6 @@ from msgspec import structs
 from tests.board.test_tables import DEMO, full, made
 from tests.conftest import ROOT
 from uebench import UserError
-from uebench.cli import run as cli_run
 from uebench.cli.main import main
 from uebench.components.registry import registry
 from uebench.planning.job_names import cell_labels
@@ -24,6 +24,7 @@ from uebench.planning.suite import Suite, available_suites, read_suite
 from uebench.site.rerun_command import find_rerun_command
 from uebench.storage.result import Result
 from uebench.storage.results_file import read_results
+from uebench.workflows import run as workflows_run
 
 
 def planned(chosen: Suite, content: str, lists: dict[str, Any]) -> list[Result]:
@@ -42,11 +43,12 @@ def typed(command: str, content: str, monkeypatch: pytest.MonkeyPatch) -> set[st
     """Return the keys that a command line plans, read by the program's own parser."""
     keys: set[str] = set()
 
-    def run(name: str, lists: dict[str, Any], *_: Any) -> int:
-        keys.update(one.key for one in planned(read_suite(name), content, lists))
-        return 0
+    def prepare(request: workflows_run.RunRequest, *_: Any, **__: Any) -> NoReturn:
+        lists = asdict(request)
+        keys.update(result.key for result in planned(read_suite(lists.pop("suite")), content, lists))
+        sys.exit(0)
 
-    monkeypatch.setattr(cli_run, "run_suite", run)
+    monkeypatch.setattr(workflows_run, "prepare_run", prepare)
     words = shlex.split(command)
     assert words[0] == "uebench"
     done = CliRunner().invoke(main, words[1:], catch_exceptions=False)

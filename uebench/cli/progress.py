@@ -20,8 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from uebench.executors.messages import Failed
-from uebench.executors.messages import Progress as JobProgress
+from uebench.executors.messages import Failed, StepReport
 from uebench.planning.plan import Cell, Job
 from uebench.storage.result import Result
 
@@ -51,7 +50,7 @@ class Lines:
         self._last_lines[job.key] = time.monotonic()
         self._print(f"start  {self.names[job.key]}")
 
-    def progressed(self, job: Job, progress: JobProgress) -> None:
+    def progressed(self, job: Job, progress: StepReport) -> None:
         """Print how far a job is, with its loss, its rate so far, and the remaining time at this rate."""
         step, count, now = progress.step, progress.count, time.monotonic()
         began, first = self._first_steps.setdefault(job.key, (now, step))
@@ -119,7 +118,7 @@ class Bars(Lines):
         """Add a bar."""
         self._bars[job.key] = self.progress.add_task(escape(self.names[job.key]), total=None, loss="")
 
-    def progressed(self, job: Job, progress: JobProgress) -> None:
+    def progressed(self, job: Job, progress: StepReport) -> None:
         """Move a bar."""
         loss = _loss_text(progress.loss)
         self.progress.update(self._bars[job.key], completed=progress.step, total=progress.count, loss=loss)

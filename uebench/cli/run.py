@@ -82,13 +82,13 @@ def run_command(
     from uebench.workflows.run import RunRequest, prepare_run, run_suite
 
     settings = make_settings(store, device, workers, threads, keep_every, patience, executor, ray_address)
-    prepared = prepare_run(RunRequest(**request), settings, load=not dry)
+    prepared = prepare_run(RunRequest(**request), settings, boards, load=not dry)
     if prepared.added_breakers:
         click.echo(f"Along with the breakers that every rank needs: {', '.join(prepared.added_breakers)}")
     if dry:
         sys.exit(_print_plan(prepared, settings))
     _print_broken(prepared)
-    sys.exit(_print_run(run_suite(prepared, settings, boards, open_listener)))
+    sys.exit(_print_run(run_suite(prepared, settings, open_listener)))
 
 
 @click.command()
@@ -217,7 +217,7 @@ def _print_run(report: RunReport) -> int:
     for line in report.conflicts:
         _print_note(f"other numbers on record: {line}")
     if report.boards:
-        console.print(f"Board: {report.folder / 'README.md'}", soft_wrap=True)
+        console.print(f"Board: {report.prepared.folder / 'README.md'}", soft_wrap=True)
     _print_broken(report.prepared)  # before all work, and again after it
     _print_failures(report.failures)
     _print_missing(report.completed, len(report.results), report.prepared.requested, "cells")

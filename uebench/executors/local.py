@@ -12,7 +12,7 @@ import torch
 from uebench.components.errors import UserError
 from uebench.components.grammar import nearest_match
 from uebench.components.registry import registry
-from uebench.executors.messages import Progress
+from uebench.executors.messages import StepReport
 from uebench.executors.scheduler import PAUSE, JobQueue, attempt_job, order_jobs, unfinished_jobs
 from uebench.executors.worker_pool import WorkerSettings, run_on_workers
 from uebench.jobs.workspace import Workspace
@@ -24,7 +24,7 @@ def run_in_process(queue: JobQueue, workspace: Workspace) -> None:
     """Run every job of a queue in this process, one after the other."""
 
     def report(job: Job, step: int, count: int, loss: float | None) -> None:
-        queue.listener.progressed(job, Progress(step, count, loss))
+        queue.listener.progressed(job, StepReport(step, count, loss))
 
     while queue.jobs:
         job = queue.next_job()

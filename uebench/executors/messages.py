@@ -20,7 +20,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StepReport:
     """A job has done `step` of `count` steps, with this training loss if it has one."""
 
     step: int
@@ -69,7 +69,7 @@ class Skipped:
 
 Outcome = Done | Held | Failed
 """How an attempt at a job ended."""
-Message = Begun | Progress | Note | Silent | Outcome
+Message = Begun | StepReport | Note | Silent | Outcome
 """What a process sends about its job."""
 
 
@@ -79,7 +79,7 @@ class Listener(Protocol):
     def started(self, job: Job) -> None:
         """Note that a job began."""
 
-    def progressed(self, job: Job, progress: Progress) -> None:
+    def progressed(self, job: Job, progress: StepReport) -> None:
         """Note how far a job is."""
 
     def finished(self, job: Job, result: Result | bool) -> None:

@@ -17,7 +17,7 @@ import torch
 
 from uebench.components.errors import UserError
 from uebench.executors.local import count_cores
-from uebench.executors.messages import Begun, Failed, Held, Message, Note, Progress, Silent, Skipped, silence_message
+from uebench.executors.messages import Begun, Failed, Held, Message, Note, Silent, Skipped, StepReport, silence_message
 from uebench.executors.ray_reports import Reports
 from uebench.executors.scheduler import PAUSE, JobQueue, order_jobs, unfinished_jobs
 from uebench.executors.worker_pool import WorkerSettings
@@ -181,7 +181,7 @@ def _follow(ray: Any, queue: JobQueue, refs: Mapping[str, Any], reports: Any, se
         elif isinstance(message, Begun):
             started.add(job.key)
             queue.mark_started(job)
-        elif isinstance(message, Progress):
+        elif isinstance(message, StepReport):
             queue.listener.progressed(job, message)
         elif isinstance(message, Note):
             queue.listener.note(message.line)

@@ -17,7 +17,7 @@ import torch
 
 from uebench.components.errors import UserError
 from uebench.components.registry import registry
-from uebench.executors.messages import Begun, Done, Failed, Held, Message, Note, Outcome, Progress, Silent, Skipped
+from uebench.executors.messages import Begun, Done, Failed, Held, Message, Note, Outcome, Silent, Skipped, StepReport
 from uebench.executors.scheduler import PAUSE, attempt_job
 from uebench.executors.worker_pool import WorkerSettings
 from uebench.jobs.workspace import Workspace
@@ -96,7 +96,7 @@ def run_ray_job(
         reports.add.remote(key, message)
 
     def report(step: int, count: int, loss: float | None) -> None:
-        send(Progress(step, count, loss))
+        send(StepReport(step, count, loss))
 
     def watch(patience: float) -> None:
         while not over.wait(min(1.0, patience / 4)):

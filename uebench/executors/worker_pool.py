@@ -26,7 +26,7 @@ from uebench.executors.messages import (
     Held,
     Message,
     Note,
-    Progress,
+    StepReport,
     death_message,
     silence_message,
 )
@@ -84,7 +84,7 @@ def _serve_jobs(connection: Connection, device: str, settings: WorkerSettings) -
     workspace = Workspace(store, torch.device(device), settings.every)
 
     def report(step: int, count: int, loss: float | None) -> None:
-        connection.send(Progress(step, count, loss))
+        connection.send(StepReport(step, count, loss))
 
     while True:
         try:
@@ -132,7 +132,7 @@ class _Worker:
         self.last_message = time.monotonic()
         if isinstance(message, Note):
             queue.listener.note(message.line)
-        elif isinstance(message, Progress):
+        elif isinstance(message, StepReport):
             queue.listener.progressed(self.job, message)
         elif isinstance(message, Failed) and message.trace:  # an unexpected error can leave a GPU unusable
             self.replace(queue, message)

@@ -45,11 +45,14 @@ class RunRequest:
 class PreparedRun:
     """The plan of a run, before any job of it started.
 
+    `folder` is that of the board, `recorded` has its results by key.
     `plan` has the cells whose data sets are usable, `requested` the number of all cells, `selections` and `names` are
     by the key of a job, `added_breakers` are those that join the requested ones because every rank needs them.
     """
 
     suite: Suite
+    folder: Path
+    recorded: Mapping[str, Result]
     plan: Plan
     requested: int
     selections: Mapping[str, Selection]
@@ -69,7 +72,6 @@ class RunReport:
     results: Sequence[Result]
     failures: Mapping[str, str]
     completed: bool
-    folder: Path
     boards: Sequence[Board] = ()
     conflicts: Sequence[str] = field(default_factory=list)
 
@@ -81,7 +83,7 @@ class RunReport:
         return int(len(self.results) < self.prepared.requested)
 
 
-def prepare_run(request: RunRequest, settings: ExecutionSettings, *, load: bool) -> PreparedRun:
+def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, *, load: bool) -> PreparedRun:
     """Plan a run; raises `UserError` for a request without meaning, and for a device that is not available.
 
     With `load`, the data sets of unfinished jobs are read into the store and their networks built, so that mistakes
@@ -101,6 +103,7 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, *, load: bool)
         ranked=True,
     )
     settings.check()
+    recorded = read_results(boards / suite.name / "results.jsonl")  # a damaged record is reported before any work
     store = settings.open_store()
     preflight = Preflight(store, settings.patience)
     plans = [plan_with_references(selection, preflight.fingerprint) for selection in selections]
@@ -116,6 +119,8 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, *, load: bool)
     given = request.breakers or suite.required_breakers
     return PreparedRun(
         suite=suite,
+        folder=boards / suite.name,
+        recorded=recorded,
         plan=plan,
         requested=len(whole.cells),
         selections=by_key,
@@ -125,13 +130,9 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, *, load: bool)
     )
 
 
-def run_suite(
-    prepared: PreparedRun, settings: ExecutionSettings, boards: Path, open_listener: OpenListener
-) -> RunReport:
+def run_suite(prepared: PreparedRun, settings: ExecutionSettings, open_listener: OpenListener) -> RunReport:
     """Run the unfinished jobs of a plan, merge the results into the board's record, and rank it."""
-    store, plan, suite = settings.open_store(), prepared.plan, prepared.suite
-    folder = boards / suite.name
-    recorded = read_results(folder / "results.jsonl")  # a damaged record is reported before hours of work
+    store, plan, recorded = settings.open_store(), prepared.plan, prepared.recorded
     with open_listener(prepared.names, len(plan.cells)) as listener:
         queue = JobQueue(listener, recorded=recorded)
         completed = settings.execute(plan, queue)
@@ -141,8 +142,8 @@ def run_suite(
         if (result := queue.results.get(cell.key))
     ]
     failures = {prepared.names[key]: reason for key, reason in queue.failures.items()}
-    ranked, conflicts = _publish(folder, suite, results, store, _galleries(prepared, store))
-    return RunReport(prepared, results, failures, completed, folder, ranked, conflicts)
+    ranked, conflicts = _publish(prepared, results, store)
+    return RunReport(prepared, results, failures, completed, ranked, conflicts)
 
 
 def plan_with_references(selection: Selection, fingerprint: Callable[[Source], str]) -> Plan:
@@ -162,10 +163,9 @@ def _galleries(prepared: PreparedRun, store: Store) -> dict[str, bytes]:
     return pictures
 
 
-def _publish(
-    folder: Path, suite: Suite, new: Sequence[Result], store: Store, galleries: Mapping[str, bytes]
-) -> tuple[list[Board], list[str]]:
-    """Merge results into a board's record and rebuild its files; returns the boards, and conflicts."""
+def _publish(prepared: PreparedRun, new: Sequence[Result], store: Store) -> tuple[list[Board], list[str]]:
+    """Merge results into the board's record and rebuild its files; returns the boards, and conflicts."""
+    folder, suite = prepared.folder, prepared.suite
     path = folder / "results.jsonl"
     with store.lock(f"board-{suite.name}", wait=True):
         recorded = read_results(path)
@@ -176,5 +176,5 @@ def _publish(
             remove_scratch_files(folder / name)
         if merged != recorded:
             write_results(path, merged)
-        write_gallery(folder, galleries)
+        write_gallery(folder, _galleries(prepared, store))
         return rebuild_board(folder, suite, merged), conflicts
