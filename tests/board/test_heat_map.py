@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uebench.board.heat_map import HeatCell, cell_colour, heat_map_svg
+from uebench.board.heat_map import cell_colour, heat_map_svg
+from uebench.board.rows import SeedMean
 
 SVG = "{http://www.w3.org/2000/svg}"
-CELLS = {("none", "none"): HeatCell(0.854, 0.001, 3), ("em<&>", "none"): HeatCell(0.193, None, 1)}
+CELLS = {("none", "none"): SeedMean(0.854, 0.001, 3), ("em<&>", "none"): SeedMean(0.193, None, 1)}
 
 
 def contrast(first: str, second: str) -> float:

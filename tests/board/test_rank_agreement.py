@@ -11,10 +11,11 @@ from msgspec import structs
 
 from tests.board.test_tables import DEMO, made
 from uebench import UserError
+from uebench.board.formats import markdown_table
 from uebench.board.publish import insert_tables, publish_board
 from uebench.board.rank_agreement import RESIDUAL, RankAgreement, rank_agreements
 from uebench.board.ranking import rank_results
-from uebench.board.tables import markdown_table, recipe_table
+from uebench.board.tables import recipe_table
 from uebench.site import build
 from uebench.storage.result import Result
 from uebench.storage.results_file import write_results

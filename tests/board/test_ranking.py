@@ -10,7 +10,8 @@ from msgspec import structs
 from scipy import stats
 
 from tests.board.test_tables import DEMO, board, full, made, row
-from uebench.board.intervals import confidence_interval, means_with_draws, rank_bands
+from uebench.board.columns import breaker_frame, noise_frame
+from uebench.board.intervals import confidence_interval, means_with_draws
 from uebench.board.ranking import NO_RULINGS, rank_results
 from uebench.board.tables import breaker_table, noise_table, target_table
 from uebench.components.registry import registry
@@ -91,7 +92,7 @@ def test_a_row_has_the_interval_of_the_whole_procedure() -> None:
 
 def test_a_seed_alone_has_no_interval_and_two_have_a_wide_one() -> None:
     one = row(board(full(1)), "rem")
-    assert (one["residual_low"], one["residual_high"], one["band"]) == (None, None, None)
+    assert (one["residual_low"], one["residual_high"], one["rank_low"]) == (None, None, None)
     assert one["status"] == "provisional"
     two = board([*CLEAN[:2], *CLEAN[3:5], *entry("em", (0.50, 0.52))])
     assert row(two, "em")["residual_high"] - row(two, "em")["residual_low"] > 0.2, (
@@ -101,8 +102,8 @@ def test_a_seed_alone_has_no_interval_and_two_have_a_wide_one() -> None:
 
 def test_the_same_results_in_another_order_give_the_same_numbers() -> None:
     results = [*CLEAN, *entry("em", (0.5, 0.55, 0.6)), *entry("rem", (0.52, 0.5, 0.51))]
-    assert board(results).noises.equals(board(results[::-1]).noises)
-    assert board(results).breakers.equals(board(results[::-1]).breakers)
+    assert noise_frame(board(results)).equals(noise_frame(board(results[::-1])))
+    assert breaker_frame(board(results)).equals(breaker_frame(board(results[::-1])))
 
 
 def test_more_entries_do_not_change_an_interval() -> None:
@@ -111,31 +112,14 @@ def test_more_entries_do_not_change_an_interval() -> None:
     assert row(board(results), "em")["residual_low"] == row(board(more), "em")["residual_low"]
 
 
-@pytest.mark.parametrize(
-    ("intervals", "expected"),
-    [
-        ([(7, 9), (5, 8), (3, 4)], [1, 1, 2]),
-        ([(7, 9), (5, 7), (3, 5)], [1, 1, 1]),
-        ([(8, 9), (6, 7), (4, 5)], [1, 2, 3]),
-        ([(1, 9), (6, 7), (4, 5)], [1, 1, 1]),
-        ([(8, 9), (None, None), (7, 8.5), (1, 2)], [1, None, 1, 2]),
-        ([(None, None)], [None]),
-        ([(8, 9), (6, 7), (4, 8.5)], [1, 1, 1]),
-        ([(8, 9), (6, 7), (4, 6.5), (1, 2)], [1, 2, 2, 3]),
-        ([(8, 9), (6, 7), (None, None), (4, 8.5), (1, 2)], [1, 1, None, 1, 2]),
-    ],
-)
-def test_overlapping_intervals_share_a_band(
-    intervals: list[tuple[float | None, float | None]], expected: list[int | None]
-) -> None:
-    assert rank_bands(*zip(*intervals, strict=True)) == expected
-
-
-def test_bands_are_on_the_board_and_by_budget_class() -> None:
+def test_rank_sets_are_on_the_board_and_by_budget_class() -> None:
     tight = [*entry("em", (0.50, 0.51, 0.50)), *entry("rem", (0.505, 0.51, 0.50)), *entry("sem", (0.7, 0.71, 0.70))]
     apart = [structs.replace(one, noise_linf=8 / 255) for one in entry("tap", (0.88, 0.88, 0.88))]
     found = board([*CLEAN, *tight, *apart])
-    assert [row(found, noise)["band"] for noise in ("em", "rem", "sem", "tap")] == [1, 1, 2, 1]
+    sets = {
+        noise: (row(found, noise)["rank_low"], row(found, noise)["rank_high"]) for noise in ("em", "rem", "sem", "tap")
+    }
+    assert sets == {"em": (1, 2), "rem": (1, 2), "sem": (3, 3), "tap": (1, 1)}
 
 
 def test_a_provisional_entry_has_the_place_it_would_have_and_moves_nobody() -> None:
@@ -143,8 +127,9 @@ def test_a_provisional_entry_has_the_place_it_would_have_and_moves_nobody() -> N
     alone, beside = board([*CLEAN, *ranked]), board([*CLEAN, *ranked, *entry("tap", (0.54, 0.58))])
     for noise, place in (("em", 1), ("rem", 2), ("sem", 3)):
         for found in (alone, beside):
-            assert (row(found, noise)["rank"], row(found, noise)["band"]) == (place, place)
-    assert (row(beside, "tap")["rank"], row(beside, "tap")["band"]) == (2, None)
+            own = row(found, noise)
+            assert (own["rank"], own["rank_low"], own["rank_high"]) == (place, place, place)
+    assert (row(beside, "tap")["rank"], row(beside, "tap")["rank_low"]) == (2, None)
     few = board([*CLEAN, *entry("em", (0.5, 0.5)), *entry("tap", (0.54, 0.58))])
     assert [row(few, noise)["rank"] for noise in ("em", "tap")] == [1, 2]
 
@@ -157,7 +142,7 @@ def test_a_breaker_that_counts_with_a_single_seed_leaves_no_interval() -> None:
     (found,) = rank_results(DEMO, results, replace(NO_RULINGS, challenges=against))
     one = row(found, "em")
     assert one["residual_protection"] == pytest.approx(0.2)
-    assert (one["residual_low"], one["residual_high"], one["gap_low"], one["band"]) == (None, None, None, None)
+    assert (one["residual_low"], one["residual_high"], one["gap_low"], one["rank_low"]) == (None, None, None, None)
 
 
 def raised(one: Result, part: str) -> Result:
@@ -172,10 +157,10 @@ def test_an_older_version_is_told_from_the_new_one_of_the_same_label(part: str) 
     new = entry("em", (0.5, 0.5, 0.5))
     old = [raised(one, part) for one in new if one.breaker != "none"]
     found, alone = board([*CLEAN, *new, *old]), board([*CLEAN, *new])
-    rows = found.noises[found.noises["parameters"] == new[0].parameters["noise"]]
+    rows = noise_frame(found)[noise_frame(found)["parameters"] == new[0].parameters["noise"]]
     assert list(rows["accuracy adv-linf"]) == [pytest.approx(0.5)]
     assert list(rows["residual_protection"]) == [row(alone, "em")["residual_protection"]]
-    for table, column in ((found.noises, "noise"), (found.breakers, "breaker")):
+    for table, column in ((noise_frame(found), "noise"), (breaker_frame(found), "breaker")):
         assert table[column].is_unique
     assert breaker_table(found)
     assert noise_table(found)
@@ -197,7 +182,7 @@ def test_what_differs_by_rounding_alone_is_equal() -> None:
 
 def test_breakers_that_recover_the_same_share_a_rank() -> None:
     alike = [made(one.noise, "adv-linf:radius=8/255", one.seed, 0.5) for one in entry("em", (0.1,) * 3)[:3]]
-    table = board([*CLEAN, *entry("em", (0.5,) * 3), *alike]).breakers.set_index("breaker")
+    table = breaker_frame(board([*CLEAN, *entry("em", (0.5,) * 3), *alike])).set_index("breaker")
     assert dict(table["rank"]) == {"adv-linf": 1, "adv-linf:radius=8/255": 1, "none": 3}
 
 
@@ -236,7 +221,7 @@ def test_every_target_counts_and_the_worst_of_them_decides() -> None:
 
 def test_a_breaker_has_an_interval_over_the_ranked_noises() -> None:
     found = board([*CLEAN, *entry("em", (0.5, 0.55, 0.6)), *entry("rem", (0.6, 0.55, 0.5))])
-    table = found.breakers.set_index("breaker")
+    table = breaker_frame(found).set_index("breaker")
     assert table.loc["adv-linf", "recovered"] == pytest.approx(0.55)
     low, high = table.loc["adv-linf", ["recovered_low", "recovered_high"]]
     assert (low, high) == (pytest.approx(0.55), pytest.approx(0.55)), "by seed the two cancel"
@@ -254,11 +239,11 @@ def test_a_breaker_that_changes_nothing_is_flagged() -> None:
     idle = [
         made(one.noise, "lowpass-mean:size=1", one.seed, one.test_accuracy) for one in results if one.breaker == "none"
     ]
-    table = board([*results, *idle]).breakers.set_index("breaker")
+    table = breaker_frame(board([*results, *idle])).set_index("breaker")
     assert table.loc["lowpass-mean:size=1", "flags"] == "identity-breaker"
     assert table.loc["adv-linf", "flags"] == ""
     nearly = [*idle[:-1], structs.replace(idle[-1], test_accuracy=0.101)]
-    assert not any(board([*results, *nearly]).breakers["flags"])
+    assert not any(breaker_frame(board([*results, *nearly]))["flags"])
 
 
 def test_protected_images_that_teach_more_than_clean_ones_are_flagged() -> None:

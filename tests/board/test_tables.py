@@ -14,10 +14,12 @@ from msgspec import structs
 
 from tests.conftest import TINY
 from uebench import UserError
+from uebench.board.columns import breaker_frame, noise_frame
+from uebench.board.formats import latex_table
 from uebench.board.groups import budget_class
 from uebench.board.publish import GENERATED_FILES, insert_tables, publish_board
 from uebench.board.ranking import Board, rank_results
-from uebench.board.tables import breaker_matrix, latex_table, noise_table
+from uebench.board.tables import breaker_matrix, noise_table
 from uebench.components.registry import registry
 from uebench.components.spec import canonical_text
 from uebench.planning.suite import Suite, read_suite
@@ -78,7 +80,7 @@ def board(results: list[Result], chosen: Suite = DEMO) -> Board:
 
 
 def row(found: Board, noise: str) -> Mapping[str, Any]:
-    table = found.noises.set_index("noise").astype(object)
+    table = noise_frame(found).set_index("noise").astype(object)
     return dict(table.where(table.notna(), None).loc[noise])
 
 
@@ -95,7 +97,7 @@ def full(seeds: int = 3) -> list[Result]:
 
 def test_noises_rank_by_residual_protection() -> None:
     found = board(full())
-    ranked = found.noises[found.noises["status"] == "ranked"]
+    ranked = noise_frame(found)[noise_frame(found)["status"] == "ranked"]
     assert list(ranked["noise"]) == ["rem", "sem", "em"]
     assert list(ranked["rank"]) == [1, 2, 3]
     rem = row(found, "rem")
@@ -141,7 +143,7 @@ def test_an_entry_that_lacks_a_required_cell_is_unranked_and_says_what() -> None
 
 def test_without_the_clean_reference_nothing_is_ranked() -> None:
     found = board([one for one in full() if one.noise != "none"])
-    assert set(found.noises["status"]) == {"unranked"}
+    assert set(noise_frame(found)["status"]) == {"unranked"}
     assert "none / adv-linf / smallcnn" in row(found, "em")["lacks"]
 
 
@@ -166,7 +168,7 @@ def test_recipes_are_never_mixed() -> None:
 
 
 def test_breakers_rank_by_what_they_recover() -> None:
-    table = board(full()).breakers
+    table = breaker_frame(board(full()))
     assert list(table["breaker"]) == ["adv-linf", "none"]
     assert list(table["recovered"]) == pytest.approx([0.01 + (0.88 + 0.50 + 0.60) / 3, 0.01 + (0.1 + 0.2 + 0.3) / 3])
     assert list(table["clean_accuracy"]) == pytest.approx([0.91, 0.99])
@@ -174,7 +176,7 @@ def test_breakers_rank_by_what_they_recover() -> None:
 
 def test_a_breaker_without_every_ranked_noise_is_unranked() -> None:
     extra = [made("rem", "adv-linf:radius=8/255", seed, 0.99) for seed in range(3)]
-    table = board(full() + extra).breakers.set_index("breaker")
+    table = breaker_frame(board(full() + extra)).set_index("breaker")
     assert table.loc["adv-linf:radius=8/255", "lacks"] == "em / smallcnn; sem / smallcnn"
     assert table["recovered"].isna().sum() == 1
 
@@ -209,8 +211,8 @@ def test_breakers_that_no_rank_needs_are_shown_in_parentheses_and_change_nothing
     assert row(found, "rem")[f"accuracy {extra}"] == pytest.approx(0.99)
     for name in ("residual_protection", "same_breaker_gap", "worst_breaker", "rank"):
         assert row(found, "rem")[name] == row(board(full()), "rem")[name]
-    assert row(found, "rem")["highest_accuracy"] == pytest.approx(0.99)
-    assert row(found, "rem")["highest_breaker"] == extra
+    assert row(found, "rem")["residual_best_known"] == pytest.approx(0.99 - 0.99)
+    assert (row(found, "rem")["best_known_breaker"], row(found, "rem")["best_known_since"]) == (extra, "2026-01-01")
     assert not any(extra in name for name in noise_table(found)[0])
     head, rows = breaker_matrix(found)
     place = head.index(f"({extra})")
@@ -228,7 +230,7 @@ def test_a_breaker_that_no_rank_needs_may_have_fewer_seeds() -> None:
     own = row(found, "rem")
     assert (own["seeds"], own[f"accuracy {extra}"]) == (3, pytest.approx(0.98))
     assert own[f"deviation {extra}"] == pytest.approx(0.02 / 2**0.5)
-    assert (own["highest_accuracy"], own["highest_breaker"]) == (pytest.approx(0.98), extra)
+    assert (own["residual_best_known"], own["best_known_breaker"]) == (pytest.approx(0.99 - 0.98), extra)
     head, rows = breaker_matrix(found)
     cells = {one[1]: one[head.index(f"({extra})")] for one in rows}
     assert (cells["rem"], cells["em"], cells["sem"]) == ("98.0 ± 1.4", "20.0", "–")
@@ -292,8 +294,8 @@ def test_files_follow_from_the_record_alone_and_are_the_same_each_time(tmp_path:
     assert written[0] == written[1]
     assert set(written[0]) == set(GENERATED_FILES)
     head = written[0]["noises.csv"].decode().splitlines()[0].split(",")
-    assert {"rank", "band", "residual_low", "residual_high", "same_breaker_gap"} <= set(head)
-    line = r"| 1 | rem | 1 | 48.0 \[48.0, 48.0\] | 40.0 | 21.0 ± 1.0 | 51.0 ± 1.0 | 51.0 (adv-linf) | 3 |"
+    assert {"rank", "rank_low", "rank_high", "residual_low", "residual_high", "same_breaker_gap"} <= set(head)
+    line = r"| 1 | rem | 1 | 48.0 \[48.0, 48.0\] | 48.0 (adv-linf) | 40.0 | 21.0 ± 1.0 | 51.0 ± 1.0 | 3 |"
     assert line in written[0]["README.md"].decode()
 
 
@@ -314,7 +316,7 @@ def test_the_latex_tables_follow_from_the_record(tmp_path: Path) -> None:
         "% a b, recipe sgd@1:steps=9",
     ]
     assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 2
-    assert "1 & rem & 1 & 48.0 [48.0, 48.0] & 40.0 & 21.0 ± 1.0 & 51.0 ± 1.0 & 51.0 (adv-linf) & 3 & 32/255" in text
+    assert "1 & rem & 1 & 48.0 [48.0, 48.0] & 48.0 (adv-linf) & 40.0 & 21.0 ± 1.0 & 51.0 ± 1.0 & 3 & 32/255" in text
 
 
 def test_the_table_goes_into_a_document(tmp_path: Path) -> None:
@@ -322,7 +324,7 @@ def test_the_table_goes_into_a_document(tmp_path: Path) -> None:
     document.write_text("before\n<!-- board: demo -->\nold\n<!-- end -->\nafter\n")
     insert_tables(document, DEMO, rank_results(DEMO, full()))
     text = document.read_text()
-    assert text.startswith("before\n<!-- board: demo -->\n| rank | noise | band |")
+    assert text.startswith("before\n<!-- board: demo -->\n| rank | noise | rank set |")
     assert text.endswith("|\n<!-- end -->\nafter\n")
     with pytest.raises(UserError, match="has no block <!-- board: tiny -->"):
         insert_tables(document, read_suite(str(TINY)), [])

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from msgspec import structs
@@ -23,6 +24,7 @@ from tests.board.test_tables import DEMO, full, made, text
 from tests.conftest import ROOT
 from uebench import UserError
 from uebench.board import standings
+from uebench.board.columns import breaker_frame, noise_frame
 from uebench.board.groups import comparable_groups
 from uebench.board.ranking import rank_results
 from uebench.cli.main import main
@@ -216,7 +218,7 @@ def test_rows_stand_in_the_order_of_the_ranks_without_a_script(tmp_path: Path) -
     rows = [attributes for tag, attributes in page.elements if tag == "tr" and "data-name" in attributes]
     names = [row["data-name"] for row in rows]
     board = rank_results(DEMO, varied())[0]
-    assert names[: len(board.noises)] == list(board.noises["noise"])
+    assert names[: len(board.noises)] == [row.noise for row in board.noises]
     assert {row["data-status"] for row in rows} == {"reference", "ranked", "provisional", "unranked"}
     assert {row["data-budget"] for row in rows} >= {"L2", "L-inf 32/255"}
     assert "unranked, lacks tap / adv-linf / smallcnn" in " ".join(page.text.split())
@@ -287,7 +289,7 @@ def test_data_for_programs_are_the_boards_numbers(tmp_path: Path) -> None:
     expected = rank_results(DEMO, varied())
     assert [one["title"] for one in found] == [one.title for one in expected]
     for one, board in zip(found, expected, strict=True):
-        for kind, table in (("noises", board.noises), ("breakers", board.breakers)):
+        for kind, table in (("noises", noise_frame(board)), ("breakers", breaker_frame(board))):
             assert len(one[kind]) == len(table)
             for row, (_, truth) in zip(one[kind], table.iterrows(), strict=True):
                 for name, value in truth.items():
@@ -298,7 +300,7 @@ def test_data_for_programs_are_the_boards_numbers(tmp_path: Path) -> None:
                         shown = row[group].get(of, {"mean": None, "deviation": None})[statistic]
                     if name == "flags":
                         assert ", ".join(shown) == value
-                    elif value is None or value != value:
+                    elif pd.isna(value):
                         assert shown is None, name
                     else:
                         assert shown == (value if isinstance(value, str) else pytest.approx(value, abs=1e-6)), name

@@ -17,11 +17,11 @@ from tests.board.test_tables import DEMO
 from tests.site.test_build import varied
 from uebench import UserError
 from uebench.board.curves import make_curves
+from uebench.board.formats import csv_table
 from uebench.board.plots import noise_styles
 from uebench.board.publish import publish_board
 from uebench.board.published import comparison_table, measured_cells
 from uebench.board.ranking import rank_results
-from uebench.board.tables import csv_table
 from uebench.site.build import build_site
 from uebench.storage.result import parse_result
 from uebench.storage.results_file import read_results, write_results

@@ -38,7 +38,7 @@ from tests.submission.factory import (
     results,
 )
 from uebench import UserError
-from uebench.board.tables import csv_table, latex_table, markdown_table
+from uebench.board.formats import csv_table, latex_table, markdown_table
 from uebench.cli.console import make_console, print_line, print_table
 from uebench.cli.main import main
 from uebench.components.registry import RegisteredComponent, registry

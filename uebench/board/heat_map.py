@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from xml.etree import ElementTree
+
+from uebench.board.columns import breaker_names, percent
+from uebench.board.ranking import Board
+from uebench.board.rows import SeedMean
 
 CIVIDIS = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
 """Six even steps of matplotlib's colour map cividis, which people with colour blindness read alike."""
@@ -14,19 +17,6 @@ LABEL, CELL, ROW, CHARACTER = 170, 74, 26, 6.6
 """Pixels: width of the names, of a cell, height of a row, width of a character."""
 CAPTION = "Accuracy on clean test images, in percent. Dark: the network learned little."
 FONT = "font-family:system-ui,sans-serif;font-size:12px"
-
-
-@dataclass(frozen=True)
-class HeatCell:
-    """Mean accuracy in [0, 1], its standard deviation over seeds (None for one seed), and the number of seeds."""
-
-    mean: float
-    deviation: float | None
-    seeds: int
-
-    def __str__(self) -> str:
-        spread = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
-        return f"{100 * self.mean:.1f}{spread} %, {self.seeds} {'seed' if self.seeds == 1 else 'seeds'}"
 
 
 def cell_colour(value: float) -> tuple[str, str]:
@@ -44,8 +34,17 @@ def cell_colour(value: float) -> tuple[str, str]:
     return f"#{red:02x}{green:02x}{blue:02x}", "#000000" if luminance > 0.179 else "#ffffff"
 
 
+def board_heat_map(board: Board) -> bytes:
+    """Return the heat map of a board, as SVG: the clean set first, then noises by the accuracy that is recovered."""
+    rows = sorted(board.noises, key=lambda row: (row.status != "reference", -(row.residual_best_known or 0), row.noise))
+    required = set(breaker_names(board, required=True))
+    breakers = {name: name + "*" * (name in required) for name in breaker_names(board, required=False)}
+    cells = {(row.noise, breaker): mean for row in rows for breaker, mean in row.accuracies.items()}
+    return heat_map_svg(board.title, [row.noise for row in rows if row.accuracies], breakers, cells)
+
+
 def heat_map_svg(
-    title: str, noises: Sequence[str], breakers: Mapping[str, str], cells: Mapping[tuple[str, str], HeatCell]
+    title: str, noises: Sequence[str], breakers: Mapping[str, str], cells: Mapping[tuple[str, str], SeedMean]
 ) -> bytes:
     """Return a heat map as SVG: a row for each noise, a column for each breaker, accuracy in percent in each cell.
 
@@ -87,13 +86,17 @@ def heat_map_svg(
             x = label + CELL * column
             fill, ink = cell_colour(cell.mean / highest)
             group = _add(svg, "g", {})
-            _add(group, "title", {}, f"{noise} under {breaker}: {cell}")
+            _add(group, "title", {}, f"{noise} under {breaker}: {_cell_text(cell)}")
             _add(
                 group, "rect", {"x": f"{x}", "y": f"{y}", "width": f"{CELL - 2}", "height": f"{ROW - 2}", "fill": fill}
             )
             middle = {"x": f"{x + CELL // 2 - 1}", "y": f"{y + 16}", "fill": ink, "text-anchor": "middle"}
             _add(group, "text", middle, f"{100 * cell.mean:.1f}")
     return b"%b\n" % ElementTree.tostring(svg, encoding="utf-8")
+
+
+def _cell_text(cell: SeedMean) -> str:
+    return f"{percent(cell.mean, cell.deviation)} %, {cell.seeds} {'seed' if cell.seeds == 1 else 'seeds'}"
 
 
 def _add(parent: ElementTree.Element, tag: str, attributes: dict[str, str], text: str = "") -> ElementTree.Element:

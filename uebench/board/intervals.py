@@ -1,8 +1,7 @@
-"""Intervals over few seeds: means with draws around them, the bounds they give, and the bands of a rank."""
+"""Confidence intervals over few seeds: means with draws around them, and the bounds that the draws give."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
@@ -48,19 +47,3 @@ def confidence_interval(drawn: Values) -> tuple[float | None, float | None]:
     tail = (1 - CONFIDENCE) / 2
     high, low = np.quantile(drawn[1:], [tail, 1 - tail])
     return float(2 * drawn[0] - low), float(2 * drawn[0] - high)
-
-
-def rank_bands(lows: Iterable[float | None], highs: Iterable[float | None]) -> list[int | None]:
-    """Return the rank band of each entry, best first; None without an interval.
-
-    A new one begins where no interval of what is above overlaps one of what is left: not of the next entry alone.
-    """
-    pairs = list(zip(lows, highs, strict=True))
-    known = [place for place, (low, high) in enumerate(pairs) if not (low is None or high is None or np.isnan(low))]
-    bounds = np.array([pairs[place] for place in known], dtype=float).reshape(-1, 2)
-    above = np.minimum.accumulate(np.concatenate([[np.inf], bounds[:-1, 0]]))[: len(known)]
-    left = np.maximum.accumulate(bounds[::-1, 1])[::-1]
-    found: list[int | None] = [None] * len(pairs)
-    for place, band in zip(known, np.cumsum(left < above), strict=True):
-        found[place] = int(band)
-    return found

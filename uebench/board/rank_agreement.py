@@ -1,27 +1,31 @@
-"""Whether two recipes order noises alike: Kendall's tau between the boards that they give."""
+"""Measures whether two recipes order noises alike: Kendall's tau between the boards that they give."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import pandas as pd
+from scipy import stats
 
-from uebench.board.ranking import Board
+from uebench.board.columns import breaker_names
+from uebench.board.ranking import ROUNDING_DIGITS, Board
+from uebench.board.rows import NoiseRow
 
 FEWEST_NOISES = 3
-"""Noises of which an order can be compared."""
+"""Noises that an order needs to be compared."""
 RESIDUAL = "residual"
+"""The order by residual protection; every other order is that of the accuracy under a breaker."""
 
 
 @dataclass(frozen=True)
 class RankAgreement:
-    """How two recipes order the noises that both have been used on, by accuracy under a breaker, or by what is left.
+    """How two recipes order the noises that both have, by residual protection or by accuracy under a breaker.
 
-    `tau` is Kendall's tau-b: 1 where the orders are the same, -1 where one is the other reversed; None where a recipe
-    gives all noises one value. Beside itself, a recipe is compared seed by seed, each with each other, and `tau` is the
-    mean. `seconds` are those that training one network took with each recipe.
+    `tau` is Kendall's tau-b: 1 for equal orders, -1 for reversed ones; None where a recipe gives all noises one value.
+    A recipe is compared with itself seed by seed, and `tau` is the mean over pairs of seeds. `seconds` is the median
+    time of training one network with each recipe.
     """
 
     setting: str
@@ -33,39 +37,50 @@ class RankAgreement:
 
 
 def rank_agreements(boards: Sequence[Board]) -> Iterator[RankAgreement]:
-    """Yield, for boards that differ in their recipe alone, the concordance of residual protection and every breaker.
+    """Yield the agreement of boards that differ only in their recipe, by residual protection and by every breaker.
 
-    Then each recipe beside itself, as far as it has several seeds: how much of an order is chance. Where there is one
-    breaker, both orders are the same. The clean set is no noise.
+    Then that of each recipe with itself, where it has several seeds: how much of an order is chance. With a single
+    breaker both orders are the same. The clean set is no noise.
     """
     for pair in combinations(boards, 2):
-        if pair[0].setting == pair[1].setting and pair[0].recipe != pair[1].recipe:  # else the content is another
-            yield from _alike(pair, [pair])
+        if pair[0].setting == pair[1].setting and pair[0].recipe != pair[1].recipe:  # else the content differs
+            yield from _compare_orders(pair, [pair])
     for board in boards:
-        yield from _alike((board, board), list(combinations(board.alone, 2)))
+        yield from _compare_orders((board, board), list(combinations(board.single_seeds, 2)))
 
 
-def _alike(boards: tuple[Board, Board], pairs: Sequence[tuple[Board, Board]]) -> Iterator[RankAgreement]:
-    """Yield the concordance of two recipes for every order, as the mean over pairs of boards, one by each recipe."""
-    found = dict[str, list[tuple[int, float]]]()
-    for pair in pairs:
-        tables = [board.noises[board.noises["status"] != "reference"].set_index("parameters") for board in pair]
-        columns = [name for name in tables[0] if name in tables[1] and str(name).startswith("accuracy ")]
-        for column in columns if len(columns) == 1 else ["residual_protection", *columns]:
-            # what differs by rounding only is equal
-            both = pd.concat([table[column].astype(float).round(9) for table in tables], axis=1, join="inner").dropna()
-            if len(both) >= FEWEST_NOISES:
-                order = str(column).removeprefix("accuracy ") if column in columns else RESIDUAL
-                tau = both.iloc[:, 0].corr(both.iloc[:, 1], method="kendall")
-                found.setdefault(order, []).append((len(both), float(tau)))
-    times = [board.breakers.set_index("breaker")["train_seconds"] for board in boards]
-    for order, taus in found.items():
-        known = [tau for _, tau in taus if not pd.isna(tau)]
+def _compare_orders(boards: tuple[Board, Board], pairs: Sequence[tuple[Board, Board]]) -> Iterator[RankAgreement]:
+    """Yield the agreement of two recipes for every order, as the mean over pairs of boards, one of each recipe."""
+    taus = dict[str, list[tuple[int, float]]]()
+    for first, second in pairs:
+        shared = [name for name in breaker_names(first, False) if name in breaker_names(second, False)]
+        for order in shared if len(shared) == 1 else [RESIDUAL, *shared]:
+            values = [_values(board, order) for board in (first, second)]
+            noises = [noise for noise in values[0] if noise in values[1]]
+            if len(noises) >= FEWEST_NOISES:
+                tau = stats.kendalltau(*([column[noise] for noise in noises] for column in values)).statistic
+                taus.setdefault(order, []).append((len(noises), float(tau)))
+    times = [{row.breaker: row.train_seconds for row in board.breakers} for board in boards]
+    for order, found in taus.items():
+        known = [tau for _, tau in found if not math.isnan(tau)]
         yield RankAgreement(
             setting=boards[0].setting,
             recipes=(boards[0].recipe, boards[1].recipe),
             order=order,
-            noises=min(noises for noises, _ in taus),
+            noises=min(noises for noises, _ in found),
             tau=sum(known) / len(known) if known else None,
             seconds=(times[0].get(order), times[1].get(order)),
         )
+
+
+def _values(board: Board, order: str) -> dict[str, float]:
+    """Return the value of each noise by which it is ordered, by the noise's canonical text."""
+    values = {row.parameters: _value(row, order) for row in board.noises if row.status != "reference"}
+    return {noise: round(value, ROUNDING_DIGITS) for noise, value in values.items() if value is not None}
+
+
+def _value(row: NoiseRow, order: str) -> float | None:
+    if order == RESIDUAL:
+        return row.residual_protection
+    mean = row.accuracies.get(order)
+    return mean.mean if mean else None

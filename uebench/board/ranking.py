@@ -1,37 +1,52 @@
-"""From results to ranks: the tables of every comparable group of results, its rows in their places."""
+"""From results to ranks: the ordered rows of every comparable group of results."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
-import pandas as pd
+import numpy as np
 
 from uebench.board.groups import BUDGET_CLASSES, comparable_groups, group_setting, group_title, required_labels
-from uebench.board.intervals import rank_bands
+from uebench.board.rank_sets import rank_sets
+from uebench.board.rows import BreakerRow, NoiseRow
 from uebench.board.standings import Standings
 from uebench.planning.suite import Suite
 from uebench.storage.history import Rulings
 from uebench.storage.result import Result
 
+ROUNDING_DIGITS = 9
+"""Decimals of an accuracy in [0, 1]; values that differ beyond them differ by rounding only and have one rank."""
+
 
 @dataclass(frozen=True)
 class Board:
-    """The tables of one comparable group of results: same data set, protected share and recipe.
+    """The ranked rows of one comparable group of results: same data set, protected share and recipe.
 
-    The title is made of the recipe and the setting, which is the rest of it. `targets` says of each target on record
-    whether a rank needs it, those that one needs first. `alone` has the board of each seed by itself where the same
-    setting has another recipe, too.
+    The title consists of the setting (data set and share) and the recipe. `targets` has every target on record, those
+    that a rank needs first, and whether it is needed. Where the same setting has another recipe too, `single_seeds`
+    has the board of each seed alone.
     """
 
     title: str
     setting: str
     recipe: str
-    noises: pd.DataFrame
-    breakers: pd.DataFrame
+    noises: Sequence[NoiseRow]
+    breakers: Sequence[BreakerRow]
     targets: Mapping[str, bool]
-    alone: tuple[Board, ...] = ()
+    single_seeds: tuple[Board, ...] = ()
+
+    @property
+    def reference(self) -> NoiseRow | None:
+        """The row of clean images."""
+        return next((row for row in self.noises if row.status == "reference"), None)
+
+    @property
+    def placed(self) -> list[NoiseRow]:
+        """The rows of noises that have every required cell, in order."""
+        return [row for row in self.noises if row.placed]
 
 
 NO_RULINGS = Rulings()
@@ -44,38 +59,78 @@ def rank_results(suite: Suite, results: Iterable[Result], rulings: Rulings = NO_
     protection as the required ones do.
     """
     boards = []
-    found = comparable_groups(results)
-    recipes = Counter(place for place, _ in {(group_setting(group[0]), group[0].recipe) for group in found})
-    for group in found:
+    groups = comparable_groups(results)
+    recipes = Counter(setting for setting, _ in {(group_setting(group[0]), group[0].recipe) for group in groups})
+    for group in groups:
         breakers, targets = required_labels(suite.part(group[0].parameters["dataset"].partition("@")[0]))
         seeds = sorted({result.seed for result in group}) if recipes[group_setting(group[0])] > 1 else []
-        whole, *alone = (
-            _board(Standings(records, breakers, targets, suite.floor, rulings))
+        board, *single_seeds = (
+            _make_board(Standings(records, breakers, targets, suite.floor, rulings))
             for records in [group, *([result for result in group if result.seed == seed] for seed in seeds)]
         )
-        boards.append(replace(whole, alone=tuple(alone)))
+        boards.append(replace(board, single_seeds=tuple(single_seeds)))
     return boards
 
 
-def _board(rows: Standings) -> Board:
-    """Return the tables of one group: every row in its place."""
-    noises = pd.DataFrame([rows.noise(noise) for noise in sorted({noise for noise, *_ in rows.scores})])
-    order = {"first": noises["status"] != "reference", "place": noises["budget"].map(BUDGET_CLASSES.index)}
-    ways = {"first": True, "place": True, "residual_protection": False, "noise": True}
-    noises = noises.assign(**order).sort_values(list(ways), ascending=list(ways.values())).drop(columns=list(order))
-    placed = noises["status"].isin(["ranked", "provisional"])
-    for _, whole in noises[placed].groupby("budget"):
-        established = whole[whole["status"] == "ranked"]
-        for group in (whole, established):  # what is provisional has the place that it would have, and moves nobody
-            residual = group["residual_protection"].astype(float).round(9)  # what differs by rounding only is equal
-            noises.loc[group.index, "rank"] = residual.rank(method="min", ascending=False).astype(int)
-        group = whole if established.empty else established
-        noises.loc[group.index, "band"] = rank_bands(group["residual_low"], group["residual_high"])
-    ranked = list(noises[placed]["parameters"])
-    breakers = pd.DataFrame([rows.breaker(chain, ranked) for chain in sorted([*rows.breakers, *rows.others])])
-    breakers = breakers.sort_values(["recovered", "breaker"], ascending=[False, True])
-    placed = breakers["recovered"].notna()
-    breakers.loc[placed, "rank"] = breakers[placed]["recovered"].round(9).rank(method="min", ascending=False)
-    targets = {rows.names[target]: target in rows.targets for target in rows.trained}
-    one = rows.records[0]
-    return Board(group_title(one), group_setting(one), one.recipe, noises, breakers, targets)
+def _make_board(standings: Standings) -> Board:
+    """Return the board of one group, its rows in order."""
+
+    def position(row: NoiseRow) -> tuple[bool, int, float, str]:
+        residual = np.inf if row.residual_protection is None else -row.residual_protection
+        return row.status != "reference", BUDGET_CLASSES.index(row.budget), residual, row.noise
+
+    noises = sorted((standings.noise_row(noise) for noise in standings.noises), key=position)
+    ranked = [
+        row
+        for _, rows in groupby(noises, lambda row: (row.status == "reference", row.budget))
+        for row in _rank_rows(list(rows), standings)
+    ]
+    texts = [row.parameters for row in ranked if row.placed]
+    breakers = [standings.breaker_row(chain, texts) for chain in sorted([*standings.breakers, *standings.others])]
+    breakers.sort(key=lambda row: (np.inf if row.recovered is None else -row.recovered, row.breaker))
+    order = _competition_ranks([row.recovered for row in breakers])
+    targets = {standings.names[target]: target in standings.targets for target in standings.trained}
+    first = standings.records[0]
+    return Board(
+        group_title(first),
+        group_setting(first),
+        first.recipe,
+        ranked,
+        [replace(row, rank=rank) for row, rank in zip(breakers, order, strict=True)],
+        targets,
+    )
+
+
+def _rank_rows(rows: list[NoiseRow], standings: Standings) -> list[NoiseRow]:
+    """Return the rows of one budget class with rank and rank set.
+
+    A provisional row has the rank that it would have, and changes nobody else's.
+    """
+    placed = [row for row in rows if row.placed]
+    established = [row for row in placed if row.status == "ranked"]
+    ranks = dict[str, int | None]()
+    for group in (placed, established):
+        order = _competition_ranks([row.residual_protection for row in group])
+        ranks |= {row.parameters: rank for row, rank in zip(group, order, strict=True)}
+    compared = [row.parameters for row in established or placed]
+    sets = dict[str, tuple[int, int]]()
+    values = standings.comparison_values(compared)
+    if values is not None:
+        sets = dict(zip(compared, rank_sets(values), strict=True))
+    unknown = (None, None)
+    return [
+        replace(
+            row,
+            rank=ranks.get(row.parameters),
+            rank_low=sets.get(row.parameters, unknown)[0],
+            rank_high=sets.get(row.parameters, unknown)[1],
+        )
+        for row in rows
+    ]
+
+
+def _competition_ranks(values: Sequence[float | None]) -> list[int | None]:
+    """Return the rank of each value, 1 for the highest; equal values share the best of their ranks, None has none."""
+    rounded = [None if value is None else round(value, ROUNDING_DIGITS) for value in values]
+    known = [value for value in rounded if value is not None]
+    return [None if value is None else 1 + sum(other > value for other in known) for value in rounded]

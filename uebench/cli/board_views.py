@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from uebench.board.formats import csv_table, latex_table, markdown_table
 from uebench.board.publish import insert_tables, rebuild_board
 from uebench.board.published import comparison_table, join_published, judge_claims, measured_cells, read_published
-from uebench.board.tables import csv_table, latex_table, markdown_table, noise_table
+from uebench.board.tables import noise_table
 from uebench.cli.console import make_console, print_table
 from uebench.components.errors import UserError
 from uebench.planning.suite import Suite, read_suite

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from uebench.board.columns import BREAKER_COLUMNS, NOISE_COLUMNS
 from uebench.board.publish import GALLERY, READING_TEXT, RECIPES_TEXT, TARGETS_TEXT, picture_name
 from uebench.components.errors import UserError
 from uebench.components.spec import format_number
@@ -96,7 +97,10 @@ def _data(sections: Sequence[Section], words: dict[str, Any]) -> bytes:
         }
         for section in sections
     }
-    table = {"schema": 1, "fields": words["fields"], "flags": words["flags"], "suites": suites}
+    fields = dict(words["fields"])
+    for kind, columns in (("noises", NOISE_COLUMNS), ("breakers", BREAKER_COLUMNS)):
+        fields |= {f"{kind}.{column.key}": column.meaning for column in columns}
+    table = {"schema": 2, "fields": fields, "flags": words["flags"], "suites": suites}
     return (json.dumps(table, sort_keys=True, allow_nan=False, indent=1) + "\n").encode()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from uebench.board.columns import row_values
 from uebench.board.groups import comparable_groups
 from uebench.board.publish import GALLERY
 from uebench.board.ranking import Board, rank_results
@@ -100,37 +98,12 @@ def gather_section(suite: Suite, boards: Path) -> Section:
 
 
 def _group(where: str, board: Board, records: list[Result]) -> Group:
-    noises, breakers = _rows(board.noises), _rows(board.breakers)
+    noises, breakers = [row_values(row) for row in board.noises], [row_values(row) for row in board.breakers]
     for row in noises:
-        row["accuracies"] = _gathered(row, "accuracy ", "deviation ")
-        row["targets"] = _gathered(row, "target ", "target-deviation ")
         text = row["parameters"]  # not the label: parts of a suite may call the same noise differently
         row["page"] = f"{where}/{page_name(text.partition('@')[0], text)}.html"
     shown = noise_table(board), breaker_table(board)
     return Group(board.title, noises, breakers, board.targets, *shown, breaker_sweeps(records), records)
-
-
-def _gathered(row: dict[str, Any], mean: str, deviation: str) -> dict[str, dict[str, float | None]]:
-    """Take what is known under two prefixes out of a row, and return it by what follows them."""
-    names = [name.removeprefix(mean) for name in row if name.startswith(mean)]
-    found = {name: {"mean": row.pop(mean + name), "deviation": row.pop(deviation + name)} for name in names}
-    return {name: both for name, both in found.items() if both["mean"] is not None}
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a board's rows for programs: None for what is unknown, six decimals, flags as a list."""
-
-    def plain(name: str, value: Any) -> Any:
-        if name == "flags":
-            return value.split(", ") if value else []
-        if name in ("rank", "band"):
-            return None if value is None else int(value)
-        if isinstance(value, float):
-            return round(value, 6) if math.isfinite(value) else None
-        return value
-
-    rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return [{str(name): plain(str(name), value) for name, value in row.items()} for row in rows]
 
 
 def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:

@@ -116,6 +116,5 @@ def _changes(before: Sequence[Board], after: Sequence[Board]) -> list[dict[str, 
 
 
 def _values(board: Board) -> list[tuple[tuple[str, str], dict[str, Any]]]:
-    rows = board.noises.astype(object).where(board.noises.notna(), None).to_dict("records")
     names = BoardValue.__struct_fields__
-    return [((board.title, row["parameters"]), {name: row[name] for name in names}) for row in rows]
+    return [((board.title, row.parameters), {name: getattr(row, name) for name in names}) for row in board.noises]

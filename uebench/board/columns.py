@@ -1,0 +1,270 @@
+"""The columns of a board: one entry each, with its key, its meaning, and how people and programs read it.
+
+A new column is a field of the row and one entry here; every table, file and page takes it from this list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import pandas as pd
+
+from uebench.board.ranking import Board
+from uebench.board.rows import BreakerRow, NoiseRow, SeedMean
+
+Row = TypeVar("Row", NoiseRow, BreakerRow)
+UNKNOWN = "–"
+"""Stands for an unknown value in tables for people."""
+DATA_DIGITS = 6
+"""Decimals of a number in files for programs."""
+
+
+@dataclass(frozen=True)
+class Column(Generic[Row]):
+    """A column: `key` is the field of the row and its name for programs, `meaning` one line for readers.
+
+    `header` and `text` make the column of tables for people; without a header it is for programs alone. `detail`
+    columns are left out of brief tables.
+    """
+
+    key: str
+    meaning: str
+    header: str = ""
+    text: Callable[[Row], str] = lambda row: ""
+    detail: bool = False
+
+
+def percent(value: float | None, deviation: float | None = None) -> str:
+    """Write a share in percent, with its standard deviation where it is known."""
+    if value is None:
+        return UNKNOWN
+    return f"{100 * value:.1f}" + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+
+
+def percent_mean(mean: SeedMean | None) -> str:
+    """Write a mean over seeds in percent."""
+    return percent(mean.mean, mean.deviation) if mean else UNKNOWN
+
+
+def percent_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """Write a share in percent with the bounds of its interval."""
+    known = low is not None and high is not None
+    return percent(value) + (f" [{100 * low:.1f}, {100 * high:.1f}]" if known else "")  # type: ignore[operator]
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """Write a number with a fixed number of decimals."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def _rank_text(row: NoiseRow) -> str:
+    if row.rank is None:
+        return UNKNOWN
+    return str(row.rank) if row.status == "ranked" else f"({row.rank})"
+
+
+def _rank_set_text(row: NoiseRow) -> str:
+    if row.rank_low is None:
+        return UNKNOWN
+    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low} to {row.rank_high}"
+
+
+def _of_noises(text: Callable[[NoiseRow], str]) -> Callable[[NoiseRow], str]:
+    """Leave the cell of the clean reference empty."""
+    return lambda row: UNKNOWN if row.status == "reference" else text(row)
+
+
+def _best_known_text(row: NoiseRow) -> str:
+    if row.residual_best_known is None:
+        return UNKNOWN
+    return f"{percent(row.residual_best_known)} ({row.best_known_breaker})"
+
+
+def noise_remarks(row: NoiseRow) -> list[str]:
+    """Return the remarks on a noise: its status, what it lacks, the maintainers' ruling, and flags."""
+    status = row.status if row.status in ("reference", "provisional") else ""
+    lacks = f"unranked, lacks {row.lacks}" if row.status == "unranked" else ""
+    ruling = f"withdrawn: {row.ruling}" if row.status == "withdrawn" else row.ruling
+    return [*filter(None, [status, lacks, ruling]), *row.flags]
+
+
+def _breaker_remarks(row: BreakerRow) -> str:
+    chose = f"chose {row.chosen}" if row.chosen else ""
+    lacks = f"unranked, lacks {row.lacks}" if row.lacks else ""
+    return ", ".join([*filter(None, ["required" if row.required else "", chose, lacks]), *row.flags])
+
+
+NOISE_COLUMNS: Sequence[Column[NoiseRow]] = (
+    Column("rank", "place by residual protection within the budget class", "rank", _rank_text),
+    Column("noise", "what the suite calls the noise", "noise", lambda row: row.noise),
+    Column(
+        "rank_low",
+        "best rank that the seeds allow: all rank sets of a class hold the true ranks with 95 % probability",
+        "rank set",
+        _rank_set_text,
+    ),
+    Column("rank_high", "worst rank that the seeds allow"),
+    Column("status", "ranked, provisional (few seeds), unranked (a required cell is missing), withdrawn, or reference"),
+    Column(
+        "residual_protection",
+        "plain clean accuracy minus the highest accuracy under a required breaker",
+        "residual, required",
+        _of_noises(lambda row: percent_interval(row.residual_protection, row.residual_low, row.residual_high)),
+    ),
+    Column("residual_low", "lower bound of its 95 % interval over seeds"),
+    Column("residual_high", "upper bound of its 95 % interval over seeds"),
+    Column("worst_breaker", "the required breaker that recovers most"),
+    Column(
+        "residual_best_known",
+        "plain clean accuracy minus the highest accuracy under any breaker on the board, required or not",
+        "residual, best known",
+        _of_noises(_best_known_text),
+    ),
+    Column("best_known_breaker", "the breaker that recovers most of all on the board"),
+    Column("best_known_since", "day on which that breaker was first run against the noise"),
+    Column(
+        "same_breaker_gap",
+        "clean minus protected accuracy under the same breaker, the smallest over required breakers that spare clean "
+        "images",
+        "gap",
+        _of_noises(lambda row: percent(row.same_breaker_gap)),
+    ),
+    Column("gap_low", "lower bound of its 95 % interval over seeds"),
+    Column("gap_high", "upper bound of its 95 % interval over seeds"),
+    Column(
+        "accuracies",
+        "by breaker: accuracy on clean test images at the last step; mean, standard deviation and number of seeds",
+    ),
+    Column("seeds", "number of seeds that all required cells share", "seeds", lambda row: str(row.seeds)),
+    Column("budget", "budget class, as measured on the released 8-bit images"),
+    Column(
+        "noise_linf",
+        "largest change of a pixel, in [0, 1]",
+        "L-inf",
+        lambda row: f"{row.noise_linf * 255:.0f}/255",
+        detail=True,
+    ),
+    Column("noise_l2", "L2 norm of the noise of one image, mean over images"),
+    Column("psnr", "peak signal-to-noise ratio in dB", "PSNR", lambda row: decimal(row.psnr, 1), detail=True),
+    Column("ssim", "structural similarity", "SSIM", lambda row: decimal(row.ssim, 3), detail=True),
+    Column(
+        "noise_seconds",
+        "time to make the noise, median over cells",
+        "noise s",
+        lambda row: decimal(row.noise_seconds, 0),
+    ),
+    Column("train_seconds", "time to train one target, median over cells"),
+    Column("peak_bytes", "peak memory of the device while training, mean over cells"),
+    Column(
+        "targets",
+        "by target: accuracy under the required breaker that recovers most; mean, standard deviation, number of seeds",
+    ),
+    Column("device", "where it was run"),
+    Column("flags", "computed doubts; `flags` has what they mean"),
+    Column("lacks", "required cells that are missing"),
+    Column("ruling", "what maintainers decided: badge, breakers accepted against it, or the reason of a withdrawal"),
+    Column("parameters", "the noise's canonical text: name, version, every parameter"),
+)
+"""The columns of noises, in the order of every table."""
+
+BREAKER_COLUMNS: Sequence[Column[BreakerRow]] = (
+    Column("rank", "place by what it recovers", "rank", lambda row: UNKNOWN if row.rank is None else str(row.rank)),
+    Column("breaker", "what the suite calls the breaker", "breaker", lambda row: row.breaker),
+    Column(
+        "recovered",
+        "mean accuracy over all ranked noises",
+        "recovered",
+        lambda row: percent_interval(row.recovered, row.recovered_low, row.recovered_high),
+    ),
+    Column("recovered_low", "lower bound of its 95 % interval over seeds"),
+    Column("recovered_high", "upper bound of its 95 % interval over seeds"),
+    Column("lowest", "the lowest accuracy over ranked noises", "lowest", lambda row: percent(row.lowest)),
+    Column(
+        "clean_accuracy",
+        "accuracy of clean images under it",
+        "on clean images",
+        lambda row: percent(row.clean_accuracy),
+    ),
+    Column(
+        "train_seconds",
+        "time to train one target, median over cells",
+        "training s",
+        lambda row: decimal(row.train_seconds, 0),
+    ),
+    Column("required", "whether every ranked entry needs it"),
+    Column("chosen", "where it chooses among others: which it chose, and in how many cells"),
+    Column("flags", "computed doubts"),
+    Column("lacks", "cells of ranked noises that are missing"),
+    Column("parameters", "the breaker's canonical text", "remarks", _breaker_remarks),
+)
+"""The columns of breakers, in the order of every table."""
+
+
+def breaker_names(board: Board, required: bool) -> list[str]:
+    """Return the breakers with accuracies on a board, those required or all; the required ones first."""
+    needed = {row.breaker for row in board.breakers if row.required}
+    names = dict.fromkeys(name for row in board.noises for name in row.accuracies)
+    return sorted((name for name in names if name in needed or not required), key=lambda name: name not in needed)
+
+
+def noise_frame(board: Board) -> pd.DataFrame:
+    """Return the noises of a board for files: a column for each field, and two for each breaker and target."""
+    names, rows = breaker_names(board, required=False), []
+    for row in board.noises:
+        cells = dict[str, Any]()
+        for column in NOISE_COLUMNS:
+            if column.key == "accuracies":
+                cells |= _spread_means(row.accuracies, names, "accuracy", "deviation")
+            elif column.key == "targets":
+                cells |= _spread_means(row.targets, list(board.targets), "target", "target-deviation")
+            else:
+                cells[column.key] = _file_value(getattr(row, column.key))
+        rows.append(cells)
+    return _with_whole_numbers(pd.DataFrame(rows))
+
+
+def breaker_frame(board: Board) -> pd.DataFrame:
+    """Return the breakers of a board for files."""
+    rows = [{column.key: _file_value(getattr(row, column.key)) for column in BREAKER_COLUMNS} for row in board.breakers]
+    return _with_whole_numbers(pd.DataFrame(rows))
+
+
+def _spread_means(means: Mapping[str, SeedMean], names: Sequence[str], mean: str, deviation: str) -> dict[str, Any]:
+    cells = dict[str, Any]()
+    for name in names:
+        known = means.get(name)
+        cells |= {f"{mean} {name}": known and known.mean, f"{deviation} {name}": known and known.deviation}
+    return cells
+
+
+def _file_value(value: Any) -> Any:
+    return ", ".join(value) if isinstance(value, tuple) else value
+
+
+def _with_whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame in which ranks are whole numbers, also beside unknown ones."""
+    for name in ("rank", "rank_low", "rank_high"):
+        if name in frame:
+            frame[name] = frame[name].astype("Int64")
+    return frame
+
+
+def row_values(row: NoiseRow | BreakerRow) -> dict[str, Any]:
+    """Return a row as JSON values: None for what is unknown, six decimals, flags as a list."""
+    columns: Sequence[Column[Any]] = NOISE_COLUMNS if isinstance(row, NoiseRow) else BREAKER_COLUMNS
+    return {column.key: _json_value(getattr(row, column.key)) for column in columns}
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, SeedMean):
+        return {name: _json_value(part) for name, part in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {name: _json_value(inner) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, float):
+        return round(value, DATA_DIGITS) if math.isfinite(value) else None
+    return value

@@ -1,0 +1,87 @@
+"""The rows of a board: what is known of one noise, and of one breaker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+RowStatus = Literal["ranked", "provisional", "unranked", "withdrawn", "reference"]
+
+
+class SeedMean(NamedTuple):
+    """A mean over seeds, its standard deviation (None for a single seed), and the number of seeds."""
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseRow:
+    """What is known of one noise; accuracies and protection are in [0, 1], None is unknown.
+
+    `rank_low` to `rank_high` is the set of ranks that the seeds allow. `accuracies` goes by the name of a breaker,
+    `targets` by the name of a target: the accuracy under the required breaker that recovers most there. `parameters`
+    is the canonical text of the noise.
+    """
+
+    noise: str
+    parameters: str
+    status: RowStatus
+    seeds: int
+    budget: str
+    noise_linf: float
+    rank: int | None = None
+    rank_low: int | None = None
+    rank_high: int | None = None
+    residual_protection: float | None = None
+    residual_low: float | None = None
+    residual_high: float | None = None
+    worst_breaker: str | None = None
+    residual_best_known: float | None = None
+    best_known_breaker: str | None = None
+    best_known_since: str | None = None
+    same_breaker_gap: float | None = None
+    gap_low: float | None = None
+    gap_high: float | None = None
+    accuracies: Mapping[str, SeedMean] = field(default_factory=dict)
+    targets: Mapping[str, SeedMean] = field(default_factory=dict)
+    noise_l2: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    noise_seconds: float | None = None
+    train_seconds: float | None = None
+    peak_bytes: float | None = None
+    device: str = ""
+    flags: tuple[str, ...] = ()
+    lacks: str = ""
+    ruling: str = ""
+
+    @property
+    def placed(self) -> bool:
+        """Whether it has every required cell and was not withdrawn."""
+        return self.status in ("ranked", "provisional")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BreakerRow:
+    """What is known of one breaker; accuracies are in [0, 1], None is unknown.
+
+    `recovered` is the mean accuracy over all placed noises, `lowest` the lowest of them, `chosen` says what a breaker
+    that chooses took.
+    """
+
+    breaker: str
+    parameters: str
+    required: bool
+    rank: int | None = None
+    recovered: float | None = None
+    recovered_low: float | None = None
+    recovered_high: float | None = None
+    lowest: float | None = None
+    clean_accuracy: float | None = None
+    train_seconds: float | None = None
+    chosen: str = ""
+    flags: tuple[str, ...] = ()
+    lacks: str = ""
