@@ -184,21 +184,22 @@ class Standings:
         A value is the accuracy on protected images minus that of plain training on clean images. Cells of a breaker
         that was accepted against some noises are NaN for the others.
         """
-        shared = set.intersection(*(set(self.common_seeds(noise)) for noise in noises)) if noises else set()
-        seeds = tuple(sorted(shared))
+        if not noises:
+            return None
+        own = {noise: self.common_seeds(noise) for noise in noises}
+        challengers = {noise: self._challengers(noise, own[noise]) for noise in noises}
+        counted = [*own.values(), *(seeds for breakers in challengers.values() for seeds in breakers.values())]
+        seeds = tuple(sorted(set.intersection(*map(set, counted))))
         if len(seeds) < 2:
             return None
         plain = self._cell_values(self.clean, self.plain, seeds)
-        challengers = {noise: self._challengers(noise, seeds) for noise in noises}
         accepted = sorted({breaker for breakers in challengers.values() for breaker in breakers})
         rows = []
         for noise in noises:
             cells = [self._cell_values(noise, breaker, seeds) - plain for breaker in self.breakers]
             for breaker in accepted:
-                complete = challengers[noise].get(breaker) == seeds
-                cells.append(
-                    self._cell_values(noise, breaker, seeds) - plain if complete else np.full_like(plain, np.nan)
-                )
+                known = breaker in challengers[noise]
+                cells.append(self._cell_values(noise, breaker, seeds) - plain if known else np.full_like(plain, np.nan))
             rows.append(np.concatenate(cells))
         return np.stack(rows)
 
