@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,8 @@ LAYERS = [
     {"cli"},
 ]
 """A package imports itself and packages on lower layers, in this order."""
+WITHOUT_TORCH = {"components", "planning", "storage", "board", "site"}
+"""Packages whose modules import no torch, themselves or through others; built-in components do."""
 PUBLIC = {"__init__": {"components"}, "kit": {"components", "compute"}, "check": {"authoring"}, "__main__": {"cli"}}
 """What each file of the public API imports."""
 
@@ -64,6 +68,14 @@ def test_a_package_imports_lower_layers_only(path: Path) -> None:
 @pytest.mark.parametrize("path", [*ENGINE.rglob("*.py"), *BUILT_INS.rglob("*.py")], ids=lambda path: path.stem)
 def test_every_module_opens_with_a_sentence(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("package", sorted(WITHOUT_TORCH))
+def test_a_package_of_the_engine_loads_no_torch(package: str) -> None:
+    modules = [f"uebench.{package}.{path.stem}" for path in sorted((ENGINE / package).glob("*.py"))]
+    code = f"import sys, {', '.join(modules)}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_a_public_name_is_defined_once_in_the_engine() -> None:

@@ -88,7 +88,7 @@ def test_an_edit_is_said_and_a_raised_version_is_run(call: Call, tmp_path: Path)
     assert len(run(STAMP)) == 4
     assert run(STAMP) == []
     (note,) = run(STAMP + "# a remark\n")
-    assert note.startswith("note   finished work was done with another content of my_noise.py; raise the version")
+    assert note.startswith("note   finished jobs were done with another content of my_noise.py; raise the version")
     raised = run(STAMP.replace('paper = "none"', 'paper = "none"\n    version = 2'))
     assert raised == ["start  making stamp for digits, seed 0", "start  stamp / none on smallcnn, seed 0"]
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from uebench.compute.pixels import Pixels, crop_and_flip
 from uebench.compute.train import build_network, train_network
 from uebench.jobs.checkpoint import StoredProgress
 from uebench.jobs.protect import NoiseContext
-from uebench.jobs.run import artefacts
+from uebench.jobs.run import finish_job
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import plan_protect
 from uebench.planning.suite import read_suite
@@ -222,6 +223,6 @@ def test_no_step_of_a_noise_waits(name: str, lend: Lend, tmp_path: Path) -> None
         images, labels = Pixels(data.train.images.to(device), device), data.train.labels.to(device)
         progress = Counting(tmp_path, waits)
         place = Workspace(progress.store, device, every=math.inf)
-        context = NoiseContext(job, data, place, progress, artefacts(place, progress.report))
+        context = NoiseContext(job, data, place, progress, partial(finish_job, workspace=place, report=progress.report))
         noise.make(cast(Tensor, images if noise.streams else images[:]), labels, context)
     assert not any(progress.found.values()), progress.found

@@ -304,7 +304,7 @@ MISTAKES = {
     "missing photos": (["new", *SC, "--dataset", "folder:path=nowhere"], "nowhere/train is missing"),
     "no OUT": ([*SC, *DIGITS], "Missing argument 'OUT'"),
     "OUT in use": (["full", *SC, *DIGITS], "full is not empty; export into a new folder"),
-    "OUT is a file": (["full/file", *SC, *DIGITS], "full/file is no folder"),
+    "OUT is a file": (["full/file", *SC, *DIGITS], "full/file is not a folder"),
     "OUT below a file": (["full/file/x/y", *SC, *DIGITS], "cannot write full/file/x/y: Not a directory"),
     "OUT too long": (["x" * 300, *SC, *DIGITS], "File name too long"),
     "OUT without permission": (["locked/out", *SC, *DIGITS], "cannot write locked/out: Permission denied"),
@@ -447,7 +447,7 @@ def test_names_that_climb_out_are_refused(case: str, call: Call, hostile: Callab
     hostile(*CLIMBING[case])
     done = call("here/out", *SC, "--dataset", "hostile", status=2)
     (line,) = done.stderr.splitlines()
-    assert line == f"Error: dataset hostile: {CLIMBING[case][0]!r} is no name of the form class/name"
+    assert line == f"Error: dataset hostile: {CLIMBING[case][0]!r} is not of the form class/name"
     assert {one.name for one in tmp_path.iterdir()} <= {".uebench", "here"}
     assert not list(tmp_path.glob("here/*"))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -29,7 +30,8 @@ from uebench.jobs.checkpoint import StoredProgress
 from uebench.jobs.datasets import load_dataset
 from uebench.jobs.environment import hash_component_code
 from uebench.jobs.protect import NoiseContext
-from uebench.jobs.run import artefacts, run_job, run_job_once
+from uebench.jobs.run import finish_job, run_job, run_job_once
+from uebench.jobs.tensor_files import unpack_tensors
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Cell, Job, Plan, Protect, Victim, plan_protect, plan_selection
 from uebench.planning.selection import Selection
@@ -157,7 +159,7 @@ def test_no_two_of_victim_surrogate_and_target_start_alike(place: Workspace, mon
 
 
 def lend(job: Protect, loaded: Dataset, place: Workspace) -> NoiseContext:
-    return NoiseContext(job, loaded, place, written(place, job), artefacts(place, silent))
+    return NoiseContext(job, loaded, place, written(place, job), partial(finish_job, workspace=place, report=silent))
 
 
 def written(place: Workspace, job: Job) -> StoredProgress:
@@ -306,7 +308,7 @@ def test_jobs_wait_for_those_they_need_and_fail_with_them(tmp_path: Path, worker
         failed.key: "no such layers",
         **{job.key: "a job that it needs failed: no such layers" for job in doomed},
     }
-    assert {result.noise.partition(":")[0] for result in queue.results.values()} == {"none", "tap"}
+    assert {result.parameters["noise"].partition("@")[0] for result in queue.results.values()} == {"none", "tap"}
 
 
 # ---- sets that come batch by batch
@@ -375,7 +377,7 @@ def test_a_set_that_crowds_the_device_is_for_streaming_noises(
     place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Workspace, "holds", lambda self, size: False)
-    with pytest.raises(UserError, match="noise whole takes the whole set at once, which does not fit on cpu"):
+    with pytest.raises(UserError, match="noise whole uses the whole set at once, which does not fit on cpu"):
         run_job(planned([Whole()]).protects[-1], place, silent)
 
 
@@ -565,9 +567,9 @@ def test_state_is_kept_no_more_often_than_asked_for(
     gathered: list[int] = []
     keep = store.keep
 
-    def note(key: str, state: Mapping[str, Tensor]) -> None:
-        written.append(int(state["journal.next"]))
-        keep(key, state)
+    def note(key: str, content: bytes) -> None:
+        written.append(int(unpack_tensors(content)["progress.next"]))
+        keep(key, content)
 
     monkeypatch.setattr(store, "keep", note)
     for step in diary.steps(12):
@@ -583,7 +585,7 @@ def test_state_is_kept_no_more_often_than_asked_for(
 
 def test_a_job_half_done_by_other_code_starts_over_and_says_so(store: Store) -> None:
     lines: list[str] = []
-    store.say = lines.append
+    store.report = lines.append
 
     def begun(by: str) -> int:
         diary = StoredProgress(store, "key", 0, silent, every=0, code=by)
@@ -592,7 +594,7 @@ def test_a_job_half_done_by_other_code_starts_over_and_says_so(store: Store) -> 
         return step
 
     assert [begun(by) for by in ("one", "one", "two", "two")] == [0, 1, 0, 1]
-    assert lines == ["job key was half done by other code than there is now; it starts over"]
+    assert lines == ["job key has a checkpoint of other code than there is now; it starts over"]
 
 
 def test_the_code_of_a_job_is_that_of_its_components_their_parameters_and_what_they_extend() -> None:

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from uebench.components.errors import StoreError
+from uebench.jobs.tensor_files import pack_tensors, tensor_writer, unpack_tensors
 from uebench.storage.atomic_files import write_atomically
 from uebench.storage.store import Busy, Store
 
@@ -39,7 +40,7 @@ def load(store: Store, key: str) -> dict[str, bytes] | None:
 
 def test_tensors_become_a_safetensors_file_that_is_checked_like_any_other(store: Store, said: list[str]) -> None:
     tensors = {"a": torch.arange(6).view(2, 3).t(), "b": torch.ones(2, dtype=torch.uint8)}
-    store.save("ab12", {**FILES, "some.safetensors": tensors})
+    store.save("ab12", {**FILES, "some.safetensors": tensor_writer(tensors)})
     found = store.find("ab12")
     assert found
     assert sorted(found) == ["one.bin", "some.safetensors", "two.json"]
@@ -109,16 +110,16 @@ def test_what_is_not_used_now_is_read_only_where_it_was_written_to(store: Store,
 
 def test_every_single_byte_of_the_half_finished_state_is_covered(store: Store, said: list[str]) -> None:
     state = {"weights": torch.arange(6.0).view(2, 3), "step": torch.tensor(3)}
-    store.keep("ab12", state)
-    kept = store.kept("ab12")
+    store.keep("ab12", pack_tensors(state))
+    kept = unpack_tensors(store.kept("ab12"))
     assert all(torch.equal(kept[name], state[name]) for name in state)
     path = store.root / "half" / "ab12"
     content = path.read_bytes()
     for place in range(0, len(content), 7):
         path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-        assert store.kept("ab12") == {}
+        assert store.kept("ab12") == b""
     path.write_bytes(content[:30])
-    assert store.kept("ab12") == {}
+    assert store.kept("ab12") == b""
     assert "starts over" in said[-1]
 
 
@@ -126,18 +127,18 @@ def test_tensors_that_share_memory_are_kept_and_saved(store: Store) -> None:
     """As the tied weights of a network do."""
     whole = torch.arange(6.0).view(2, 3)
     state = {"one": whole, "same": whole, "part": whole[1], "turned": whole.t(), "none": torch.empty(0)}
-    store.keep("ab12", state)
-    store.save("cd34", {"weights.safetensors": state})
+    store.keep("ab12", pack_tensors(state))
+    store.save("cd34", {"weights.safetensors": tensor_writer(state)})
     found = store.find("cd34")
     assert found
-    for kept in (store.kept("ab12"), safetensors.torch.load_file(found["weights.safetensors"])):
+    for kept in (unpack_tensors(store.kept("ab12")), safetensors.torch.load_file(found["weights.safetensors"])):
         assert all(torch.equal(kept[name], value) for name, value in state.items())
 
 
 def test_finishing_removes_the_half_finished_state(store: Store) -> None:
-    store.keep("ab12", {"step": torch.tensor(3)})
+    store.keep("ab12", pack_tensors({"step": torch.tensor(3)}))
     store.save("ab12", FILES)
-    assert store.kept("ab12") == {}
+    assert store.kept("ab12") == b""
 
 
 def test_a_full_disk_leaves_nothing_half_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +152,7 @@ def test_a_full_disk_leaves_nothing_half_written(store: Store, monkeypatch: pyte
     for attempt in (
         lambda: store.save("cd34", FILES),
         lambda: store.save("ab12", {"one.bin": b"other"}),
-        lambda: store.keep("cd34", {"step": torch.tensor(1)}),
+        lambda: store.keep("cd34", pack_tensors({"step": torch.tensor(1)})),
         lambda: write_atomically(store.root / "results.jsonl", b"line"),
     ):
         with pytest.raises(StoreError, match="No space left on device"):
@@ -161,7 +162,7 @@ def test_a_full_disk_leaves_nothing_half_written(store: Store, monkeypatch: pyte
 
 
 def test_what_a_killed_write_left_is_swept_up(store: Store) -> None:
-    store.keep("ab12", {"step": torch.tensor(3)})
+    store.keep("ab12", pack_tensors({"step": torch.tensor(3)}))
     left = store.root / "half" / ".ab12.999"
     left.write_bytes(b"a part")
     store.save("ab12", FILES)

@@ -22,32 +22,32 @@ IN_RANGE = "return float32 images in [0, 1]"
 
 
 def breaker_findings(breaker: Breaker) -> Iterator[Finding]:
-    """Yield what came of a breaker's rules."""
+    """Yield the findings for a breaker."""
     train = SampleSource().load(Path()).train
     images, labels = to_float(train.images), train.labels
     soft = torch.nn.functional.one_hot(labels, CLASSES).float()
-    lent = images.clone(), labels.clone(), soft.clone()
-    yield from _filter(breaker, train.images, labels)
-    yield from _augment(breaker, lent[0], lent[2])
-    yield from _attack(breaker, lent[0], lent[1])
-    untouched = all(map(torch.equal, lent, (images, labels, soft)))
+    given = images.clone(), labels.clone(), soft.clone()
+    yield from _filter_findings(breaker, train.images, labels)
+    yield from _augment_findings(breaker, given[0], given[2])
+    yield from _attack_findings(breaker, given[0], given[1])
+    untouched = all(map(torch.equal, given, (images, labels, soft)))
     yield Finding("leaves its inputs alone", untouched, "work on a copy")
     same = all(map(torch.equal, _batch(breaker, HOST), _batch(breaker, HOST)))
     yield Finding("same seed, same batch", same, DRAW)
     if choice := breaker.choice():
-        yield from _choice(breaker, choice)
-    yield from _neutral(breaker, train.images, labels)
+        yield from _choice_findings(breaker, choice)
+    yield from _neutral_findings(breaker, train.images, labels)
 
 
 def use_breaker_on_device(breaker: Breaker, device: torch.device) -> None:
-    """Let a breaker do all that it does on a device."""
+    """Use every method of a breaker on a device."""
     train = SampleSource().load(Path()).train
     apply_filters((breaker,), train.images.to(device), train.labels.to(device), 0)
     images, targets = _batch(breaker, device)
     torch.nn.functional.cross_entropy(build_network(ProbeTarget(), SHAPE, CLASSES, "fp32", device, 0)(images), targets)
 
 
-def _filter(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
+def _filter_findings(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
     try:
         once, again = (apply_filters((breaker,), images, labels, 0) for _ in range(2))
         yield Finding("same seed, same filter", torch.equal(once, again), DRAW)
@@ -57,17 +57,17 @@ def _filter(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Ite
     yield Finding("filter keeps shape and type", not reason, reason)
 
 
-def _augment(breaker: Breaker, images: torch.Tensor, soft: torch.Tensor) -> Iterator[Finding]:
+def _augment_findings(breaker: Breaker, images: torch.Tensor, soft: torch.Tensor) -> Iterator[Finding]:
     shape = images.shape
     seed_generators(0)
-    seen, targets = breaker.augment(images, soft)
-    yield Finding("augment keeps shape, type and range", _fits(seen, shape), IN_RANGE)
+    augmented, targets = breaker.augment(images, soft)
+    yield Finding("augment keeps shape, type and range", _fits(augmented, shape), IN_RANGE)
     fits = targets.shape == (len(images), CLASSES) and bool((targets >= 0).all())
     fits = fits and torch.allclose(targets.sum(1), torch.ones(len(images)))
     yield Finding("augment returns soft targets", fits, "return float32 (b, classes), each row summing to 1")
 
 
-def _attack(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
+def _attack_findings(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
     shape = images.shape
     network = build_network(ProbeTarget(), SHAPE, CLASSES, "fp32", HOST, 0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -84,7 +84,7 @@ def _attack(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Ite
     yield Finding("attack leaves the model alone", same and restored, advice)
 
 
-def _choice(breaker: Breaker, choice: Choice) -> Iterator[Finding]:
+def _choice_findings(breaker: Breaker, choice: Choice) -> Iterator[Finding]:
     own = [part for part in ("filter", "augment", "attack") if getattr(type(breaker), part) != getattr(Breaker, part)]
     yield Finding("does nothing but choose", not own, "leave filter, augment and attack to the chains to choose from")
     try:
@@ -92,20 +92,20 @@ def _choice(breaker: Breaker, choice: Choice) -> Iterator[Finding]:
     except UserError as error:
         reason = str(error)
     yield Finding("chooses among chains", not reason, reason)
-    some = 0 < choice.held_out < 1
-    yield Finding("holds out some images", some, f"hold out a share in (0, 1), not {choice.held_out:g}")
+    partial = 0 < choice.held_out < 1
+    yield Finding("holds out some images", partial, f"hold out a share in (0, 1), not {choice.held_out:g}")
 
 
-def _neutral(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
-    """Yield whether the breaker does nothing with each parameter where it says that it does nothing."""
+def _neutral_findings(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
+    """Yield whether the breaker changes nothing with each parameter at the value that it declares neutral."""
     network = build_network(ProbeTarget(), SHAPE, CLASSES, "fp32", HOST, 0)
     soft = torch.nn.functional.one_hot(labels, CLASSES).float()
     for field in fields(breaker):
         if (neutral := field.metadata.get("neutral")) is not None:
             idle = replace(breaker, **{field.name: neutral})
-            shown, seen = idle.augment(to_float(apply_filters((idle,), images, labels, 0)), soft)
-            same = torch.equal(shown, to_float(images)) and torch.equal(seen, soft)
-            same = same and torch.equal(idle.attack(network, shown, labels, 0.0), shown)
+            augmented, targets = idle.augment(to_float(apply_filters((idle,), images, labels, 0)), soft)
+            same = torch.equal(augmented, to_float(images)) and torch.equal(targets, soft)
+            same = same and torch.equal(idle.attack(network, augmented, labels, 0.0), augmented)
             advice = "return the images, or declare no `neutral`"
             yield Finding(f"does nothing with {field.name}={neutral:g}", same, advice)
 

@@ -1,9 +1,10 @@
-"""What components are tried on: a tiny set of images, a small network, a noise made in few steps that may die."""
+"""Samples to try components on: a tiny data set, a small network, and a noise that is made in few steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from uebench.compute.seeds import seed_generators
 from uebench.jobs.checkpoint import StoredProgress
 from uebench.jobs.datasets import without_test_split
 from uebench.jobs.protect import NoiseContext
-from uebench.jobs.run import artefacts
+from uebench.jobs.run import finish_job
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import plan_protect
 from uebench.storage.store import Store
 
 SHAPE, CLASSES, IMAGES = (3, 16, 16), 4, 24
 LARGE = (3, 32, 32)
-"""What networks are tried on; some take nothing smaller."""
+"""Shape of the images that networks are tried on; some networks need this size."""
 
 HOST = torch.device("cpu")
 DRAW = "draw from torch's default generator only"
@@ -31,7 +32,7 @@ DRAW = "draw from torch's default generator only"
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a rule is kept, and what to do where it is not."""
+    """A rule, whether a component keeps it, and what its author should do if not."""
 
     rule: str
     kept: bool
@@ -53,7 +54,7 @@ class SampleSource(Source):
 
 
 class ProbeTarget(Target):
-    """A small network for attacks to be tried on."""
+    """A small network to try attacks on."""
 
     name = "check-probe"
 
@@ -64,17 +65,17 @@ class ProbeTarget(Target):
 
 
 class Interrupted(Exception):
-    """Stands for the death of the process."""
+    """The simulated death of the process."""
 
 
 class InterruptibleProgress(StoredProgress):
-    """Can go through the first two and the last two steps only, and can die after a number of steps."""
+    """Progress that can skip all but the first two and the last two steps, and can die after a number of steps."""
 
     whole = True
     dies_after: int | None = None
 
     def steps(self, count: int) -> Iterator[int]:
-        """Yield the steps that are left, or a few of them."""
+        """Yield the remaining steps, or a few of them."""
         done = 0
         for step in super().steps(count):
             if not self.whole and 2 <= step < count - 2:
@@ -88,18 +89,19 @@ class InterruptibleProgress(StoredProgress):
 def make_sample_noise(
     noise: Noise, store: Store, device: torch.device = HOST, *, whole: bool, dies_after: int | None = None
 ) -> tuple[Any, torch.Tensor, torch.Tensor]:
-    """Make a noise in its first and last steps, or in the whole of them; returns it, and its images and labels.
+    """Make a noise in all its steps, or in the first and last ones; returns it, its images and its labels.
 
-    Raises `Interrupted` where it takes more than `dies_after` steps; what it kept until then is in the store.
+    Raises `Interrupted` after `dies_after` steps; its checkpoint is then in the store.
     """
     data = without_test_split(SampleSource().load(Path()))
     job = plan_protect(SampleSource(), "", noise, Recipe(steps=3), seed=0)
-    journal = InterruptibleProgress(store, "check", 0, lambda step, count, loss: None, every=0)
-    journal.whole, journal.dies_after = whole, dies_after
+    progress = InterruptibleProgress(store, "check", 0, lambda step, count, loss: None, every=0)
+    progress.whole, progress.dies_after = whole, dies_after
     images, labels = Pixels(data.train.images.to(device, copy=True), device), data.train.labels.to(device, copy=True)
     given: Any = images if noise.streams else images[:]
     seed_generators(0)
-    place = Workspace(store, device, every=0)
-    context = NoiseContext(job, data, place, journal, artefacts(place, journal.report))
+    workspace = Workspace(store, device, every=0)
+    find_files = partial(finish_job, workspace=workspace, report=progress.report)
+    context = NoiseContext(job, data, workspace, progress, find_files)
     delta = noise.make(given, labels, context)
     return delta, given[:], labels

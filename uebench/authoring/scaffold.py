@@ -1,4 +1,4 @@
-"""Writes the package of a new plug-in: a small method that works, the contract as its test, and what to do next."""
+"""`uebench new`: writes the package of a new plug-in, with a small working method, its test, and a README."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ PACKAGE_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 def create_plugin(kind: str, name: str, into: Path) -> Path:
-    """Write the folder `name` into another one and return it; raises `UserError` for a name that cannot be taken.
+    """Write the folder `name` into another folder and return it; raises `UserError` for a name that cannot be used.
 
-    It appears at once when all is written.
+    The folder appears when everything is written.
     """
     module = name.replace("-", "_")
     title = "".join(part.capitalize() for part in name.split("-"))
-    _refuse(kind, name, module, title)
+    _check_name(kind, name, module, title)
     folder, scratch = into / name, into / f".{name}.{os.getpid()}"
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder} exists already; choose another name, or another folder with --into")
-    texts = _rendered(kind, name=name, module=module, title=title)
+    texts = _render_files(kind, name=name, module=module, title=title)
     with reporting_write_errors(folder):
         try:
             for path, text in texts.items():
@@ -42,22 +42,22 @@ def create_plugin(kind: str, name: str, into: Path) -> Path:
     return folder
 
 
-def _refuse(kind: str, name: str, module: str, title: str) -> None:
+def _check_name(kind: str, name: str, module: str, title: str) -> None:
     if not PACKAGE_NAME.fullmatch(name):
         raise UserError(
-            f"{name!r} is no name: expected lower-case letters, digits and single hyphens, with a letter first"
+            f"{name!r} is not a name: expected lower-case letters, digits and single hyphens, with a letter first"
         )
     if keyword.iskeyword(module) or keyword.iskeyword(title):
-        raise UserError(f"{name!r} is a word of Python, which no module or class can be called; choose another name")
+        raise UserError(f"{name!r} is a keyword of Python; choose another name")
     if name in registry().entries[kind]:
         entry = registry().entries[kind][name]
         raise UserError(f"the {kind} name {name} is taken by {entry.distribution} {entry.release}")
-    there = importlib.util.find_spec(module)
-    if there and there.origin:  # a folder without modules has none
-        raise UserError(f"a module {module} is installed already, from {there.origin}; choose another name")
+    installed = importlib.util.find_spec(module)
+    if installed and installed.origin:  # a folder without modules has none
+        raise UserError(f"a module {module} is installed already, from {installed.origin}; choose another name")
 
 
-def _rendered(kind: str, **names: str) -> dict[str, str]:
+def _render_files(kind: str, **names: str) -> dict[str, str]:
     """Return the text of every file, by its path in the package."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True

@@ -17,7 +17,7 @@ from uebench.board.heat_map import board_heat_map
 from uebench.board.ranking import Board, rank_results
 from uebench.board.tables import breaker_matrix, breaker_table, noise_table, recipe_table, target_table
 from uebench.components.errors import UserError
-from uebench.components.spec import chain_label
+from uebench.components.spec import chain_label, chain_text
 from uebench.planning.job_names import cell_labels
 from uebench.planning.plan import Cell
 from uebench.planning.selection import Selection, chain_label_in_suite
@@ -200,10 +200,9 @@ def label_result(selection: Selection, cell: Cell, result: Result) -> Result:
     """Return a result with the names that this suite gives its parts."""
     names = dict(vars(cell_labels(selection, cell)))
     if result.chosen:
-        called = {
-            chain_label(trial.cell.chain): chain_label_in_suite(selection.suite, trial.cell.chain)
-            for trial in cell.trials
-        }
-        names |= {"chosen": called[result.chosen]}
-        names |= {"trials": {called[name]: accuracy for name, accuracy in result.trials.items()}}
+        chains = [trial.cell.chain for trial in cell.trials]
+        labels = {chain_text(chain): chain_label_in_suite(selection.suite, chain) for chain in chains}
+        labels |= {chain_label(chain): chain_label_in_suite(selection.suite, chain) for chain in chains}  # older stores
+        names |= {"chosen": labels[result.chosen]}
+        names |= {"trials": {labels[name]: accuracy for name, accuracy in result.trials.items()}}
     return structs.replace(result, suite=selection.suite.name, parameters=cell.parameters, **names)

@@ -169,6 +169,11 @@ def chain_alternatives(breakers: Sequence[Breaker]) -> tuple[tuple[Breaker, ...]
     return ()
 
 
+def chain_text(chain: Sequence[Breaker]) -> str:
+    """Return the canonical text of a chain, its members joined with `+`."""
+    return "+".join(canonical_text(breaker) for breaker in chain)
+
+
 def chain_label(chain: Sequence[Breaker]) -> str:
     """Return the label of a chain: those of its members, joined with `+`."""
     return "+".join(map(component_label, chain))

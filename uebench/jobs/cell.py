@@ -1,4 +1,4 @@
-"""Trains a cell's network on released images and tests it; tries what its chain may choose, and chooses."""
+"""Trains the network of a cell on released images and tests it; runs trials for a chain that chooses."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import safetensors.torch
 import torch
 
 from uebench.components.interfaces import Split
-from uebench.components.spec import component_label, parameter_types
+from uebench.components.spec import parameter_types
 from uebench.compute.precision import set_precision
 from uebench.compute.seeds import derive_seed
 from uebench.compute.train import TrainingOutcome, build_network, train_network
@@ -20,21 +19,22 @@ from uebench.jobs.choice import best_trial, record_of_choice, split_held_out
 from uebench.jobs.datasets import dataset_files, load_dataset, load_split, require_test_split
 from uebench.jobs.environment import current_time, hash_component_code, made_with
 from uebench.jobs.forecast import record_time
-from uebench.jobs.protect import Artefact
+from uebench.jobs.protect import FindFiles
+from uebench.jobs.tensor_files import load_tensors
 from uebench.jobs.training_set import apply_filters, training_split
 from uebench.jobs.workspace import Workspace, peak_memory, reset_peak_memory
 from uebench.planning.plan import Cell, Trial
 from uebench.storage.atomic_files import canonical_json
-from uebench.storage.result import CurvePoint, Result, parse_result
+from uebench.storage.result import LABEL_FIELDS, CurvePoint, Result, parse_result
 
 
-def _load_training_split(cell: Cell, place: Workspace, released: Path) -> tuple[Split, torch.Size, int]:
-    """Return the training set of a cell in place, the shape (c, h, w) that networks see, and the number of classes."""
+def _load_training_split(cell: Cell, workspace: Workspace, released: Path) -> tuple[Split, torch.Size, int]:
+    """Return the training set of a cell on its device, the shape (c, h, w) of images, and the number of classes."""
     data = require_test_split(
-        cell.protect.source, load_dataset(cell.protect.source, cell.protect.fingerprint, place.store)
+        cell.protect.source, load_dataset(cell.protect.source, cell.protect.fingerprint, workspace.store)
     )
-    chosen = training_split(cell, safetensors.torch.load_file(released)["images"], data)
-    return place.take(chosen), data.test.images.shape[1:], len(data.classes)
+    split = training_split(cell, load_tensors(released)["images"], data)
+    return workspace.take(split), data.test.images.shape[1:], len(data.classes)
 
 
 def _flags(cell: Cell) -> Iterator[str]:
@@ -44,108 +44,105 @@ def _flags(cell: Cell) -> Iterator[str]:
 
 def _train_under_breakers(
     cell: Cell,
-    place: Workspace,
-    journal: StoredProgress,
+    workspace: Workspace,
+    progress: StoredProgress,
     released: Path,
     test: Callable[[], Split],
     held_out: float = 0,
 ) -> TrainingOutcome:
-    """Train a cell's network on what its chain makes of the released images, and test it.
+    """Train the network of a cell on the released images, under its chain of breakers, and test it.
 
-    While breakers are at work, neither clean images nor test images are in memory, but for what a share leaves clean.
-    With a share that is held out, the network is trained without it and tested on it, at the end only.
+    While breakers work, no test image is in memory, and no clean image but those that a share leaves unprotected. With
+    a held-out share the network is trained without it and tested on it, once, at the end.
     """
-    set_precision(cell.recipe.precision, place.device)
-    seen, shape, classes = _load_training_split(cell, place, released)
+    set_precision(cell.recipe.precision, workspace.device)
+    training, shape, classes = _load_training_split(cell, workspace, released)
     recipe = cell.recipe
     if held_out:
-        seen, rest = split_held_out(seen, held_out, cell.protect.seed)
-        test, recipe = (lambda: rest), replace(recipe, evaluations=1)
-    images = apply_filters(cell.chain, seen.images, seen.labels, derive_seed(cell.protect.seed, "filter"))
+        training, held = split_held_out(training, held_out, cell.protect.seed)
+        test, recipe = (lambda: held), replace(recipe, evaluations=1)
+    images = apply_filters(cell.chain, training.images, training.labels, derive_seed(cell.protect.seed, "filter"))
     return train_network(
-        build_network(cell.target, shape, classes, recipe.precision, place.device, journal.seed),
-        Split(images, seen.labels),
+        build_network(cell.target, shape, classes, recipe.precision, workspace.device, progress.seed),
+        Split(images, training.labels),
         test,
         classes=classes,
         recipe=recipe,
         chain=cell.chain,
         augment=cell.protect.source.augment,
-        progress=journal,
-        seed=journal.seed,
+        progress=progress,
+        seed=progress.seed,
         mirrors=cell.protect.source.mirrors(),
     )
 
 
-def _journal(cell: Cell, key: str, place: Workspace, report: ReportStep) -> StoredProgress:
-    own = hash_component_code(cell.protect.source, *cell.chain, cell.target)
-    return StoredProgress(place.store, key, derive_seed(cell.protect.seed, "train"), report, place.every, own)
+def _open_progress(cell: Cell, key: str, workspace: Workspace, report: ReportStep) -> StoredProgress:
+    code = hash_component_code(cell.protect.source, *cell.chain, cell.target)
+    return StoredProgress(workspace.store, key, derive_seed(cell.protect.seed, "train"), report, workspace.every, code)
 
 
-def run_cell(cell: Cell, place: Workspace, report: ReportStep, artefact: Artefact) -> None:
-    """Train one network on the released images and store its record."""
-    reset_peak_memory(place.device)
-    made = artefact(cell.protect)
-    facts = json.loads(made["facts.json"].read_bytes())
-    journal = _journal(cell, cell.key, place, report)
-    files = dataset_files(cell.protect.source, cell.protect.fingerprint, place.store)
+def run_cell(cell: Cell, workspace: Workspace, report: ReportStep, find_files: FindFiles) -> None:
+    """Train one network on the released images and store its result, without labels."""
+    reset_peak_memory(workspace.device)
+    released = find_files(cell.protect)
+    facts = json.loads(released["facts.json"].read_bytes())
+    progress = _open_progress(cell, cell.key, workspace, report)
+    files = dataset_files(cell.protect.source, cell.protect.fingerprint, workspace.store)
     outcome = _train_under_breakers(
-        cell, place, journal, made["released.safetensors"], lambda: load_split(files, "test")
+        cell, workspace, progress, released["released.safetensors"], lambda: load_split(files, "test")
     )
-    record = Result(
+    result = Result(
         key=cell.key,
-        suite="",
-        dataset=component_label(cell.protect.source),
-        noise=component_label(cell.protect.noise),
-        breaker="+".join(component_label(breaker) for breaker in cell.chain),
-        target=component_label(cell.target),
+        **dict.fromkeys(LABEL_FIELDS, ""),  # type: ignore[arg-type]
         parameters=cell.parameters,
         protected=cell.protected,
         kind=cell.kind,
         seed=cell.protect.seed,
-        recipe=component_label(cell.recipe),
         test_accuracy=outcome.curve[-1].test_accuracy,
         train_accuracy=outcome.curve[-1].train_accuracy,
         best_test_accuracy=max(point.test_accuracy for point in outcome.curve),
         curve=[CurvePoint(*point) for point in outcome.curve],
         **{name: facts[name] for name in ("noise_norm", "noise_linf", "noise_l2", "psnr", "ssim", "noise_seconds")},
-        train_seconds=journal.seconds,
-        peak_bytes=peak_memory(place.device),
+        train_seconds=progress.seconds,
+        peak_bytes=peak_memory(workspace.device),
         flags=[*outcome.flags, *_flags(cell)],
-        made_with=made_with(place.device, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
+        made_with=made_with(workspace.device, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
         finished=current_time(),
     )
-    place.store.save(cell.key, {"result.json": record.line().encode()})
-    record_time(cell, place.store, place.device, record.train_seconds)
+    workspace.store.save(cell.key, {"result.json": result.line().encode()})
+    record_time(cell, workspace.store, workspace.device, result.train_seconds)
 
 
-def run_trial(trial: Trial, place: Workspace, report: ReportStep, artefact: Artefact) -> None:
-    """Train on a part of the released images, and store the accuracy on the rest of them."""
-    reset_peak_memory(place.device)
+def run_trial(trial: Trial, workspace: Workspace, report: ReportStep, find_files: FindFiles) -> None:
+    """Train on a part of the released images, and store the accuracy on the held-out rest."""
+    reset_peak_memory(workspace.device)
     cell = trial.cell
-    made = artefact(cell.protect)
-    journal = _journal(cell, trial.key, place, report)
-    outcome = _train_under_breakers(cell, place, journal, made["released.safetensors"], _untested, trial.held_out)
+    released = find_files(cell.protect)
+    progress = _open_progress(cell, trial.key, workspace, report)
+    outcome = _train_under_breakers(
+        cell, workspace, progress, released["released.safetensors"], _refuse_test_images, trial.held_out
+    )
     facts = {
         "accuracy": outcome.curve[-1].test_accuracy,
-        "seconds": journal.seconds,
-        "peak_bytes": peak_memory(place.device),
-        "made_with": made_with(place.device, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
+        "seconds": progress.seconds,
+        "peak_bytes": peak_memory(workspace.device),
+        "made_with": made_with(workspace.device, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
     }
-    place.store.save(trial.key, {"facts.json": canonical_json(facts)})
-    record_time(trial, place.store, place.device, journal.seconds)
+    workspace.store.save(trial.key, {"facts.json": canonical_json(facts)})
+    record_time(trial, workspace.store, workspace.device, progress.seconds)
 
 
-def _untested() -> Split:
-    raise AssertionError("a trial asks for test images")
+def _refuse_test_images() -> Split:
+    raise AssertionError("a trial uses no test images")
 
 
-def run_choice(cell: Cell, place: Workspace, artefact: Artefact) -> None:
-    """Store the record of a cell whose chain chooses: that of the chosen chain, whose own cell it is."""
-    facts = [json.loads(artefact(trial)["facts.json"].read_bytes()) for trial in cell.trials]
+def run_choice(cell: Cell, workspace: Workspace, find_files: FindFiles) -> None:
+    """Store the result of a cell whose chain chooses: that of the cell with the chosen chain."""
+    facts = [json.loads(find_files(trial)["facts.json"].read_bytes()) for trial in cell.trials]
     chosen = cell.trials[best_trial(facts)].cell
-    path = artefact(chosen)["result.json"]
-    own = parse_result(path.read_bytes(), place=f"stored result {chosen.key}")
-    tried = [breaker for trial in cell.trials for breaker in trial.cell.chain]
-    plugins = made_with(place.device, *cell.chain, *tried)["plugins"]
-    record = record_of_choice(own, cell, facts, plugins, current_time())
-    place.store.save(cell.key, {"result.json": record.line().encode()})
+    path = find_files(chosen)["result.json"]
+    own = parse_result(path.read_bytes(), source=f"stored result {chosen.key}")
+    members = [breaker for trial in cell.trials for breaker in trial.cell.chain]
+    plugins = made_with(workspace.device, *cell.chain, *members)["plugins"]
+    result = record_of_choice(own, cell, facts, plugins, current_time())
+    workspace.store.save(cell.key, {"result.json": result.line().encode()})

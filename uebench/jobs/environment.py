@@ -1,4 +1,4 @@
-"""What a number was made with: versions, device and the code of its components."""
+"""Records what a number was made with: versions, device, and the code of its components."""
 
 from __future__ import annotations
 
@@ -36,23 +36,25 @@ def made_with(device: torch.device, *components: Component) -> dict[str, Any]:
 
 
 def hash_component_code(*components: Component) -> str:
-    """Return a hash of the files that define components, those in their parameters and what their classes extend."""
-    modules = {cls.__module__ for component in components for part in _parts(component) for cls in type(part).__mro__}
-    return sha256_hex("".join(_source(module) for module in sorted(modules)).encode())
+    """Return a hash of the files that define components, the components in their parameters, and their base classes."""
+    modules = {
+        cls.__module__ for component in components for part in _with_parameters(component) for cls in type(part).__mro__
+    }
+    return sha256_hex("".join(_hash_module(module) for module in sorted(modules)).encode())
 
 
-def _parts(component: Component) -> Iterator[Component]:
+def _with_parameters(component: Component) -> Iterator[Component]:
     yield component
     for field in fields(component):  # type: ignore[arg-type]
         value = getattr(component, field.name)
         for inner in value if isinstance(value, tuple) else (value,):
             if isinstance(inner, Component):
-                yield from _parts(inner)
+                yield from _with_parameters(inner)
 
 
 @cache
-def _source(module: str) -> str:
-    """Return a hash of a module's file, as it is when first asked for; of a plug-in file, as it was loaded."""
+def _hash_module(module: str) -> str:
+    """Return a hash of a module's file at the first call; of a plug-in file, as it was loaded."""
     loaded = {file.module: file.content for file in registry().files}
     path = getattr(sys.modules.get(module), "__file__", None)
     content = loaded.get(module) or (Path(path).read_bytes() if path and Path(path).is_file() else b"")
@@ -60,7 +62,7 @@ def _source(module: str) -> str:
 
 
 def current_time() -> str:
-    """Return the time, UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a noise: some images clean, protected, and the noise between them amplified."""
+"""Draws the sheet of pictures of a noise: clean images, protected images, and the amplified noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHEET_COLUMNS, SIDE, GAP = 10, 64, 2
 
 
 def make_sheet(clean: torch.Tensor, released: torch.Tensor, labels: torch.Tensor) -> bytes:
-    """Return a PNG of one image per class, ten at most, from uint8 (n, c, h, w) images before and after.
+    """Return a PNG with one image per class, ten at most, from clean and released images, uint8 (n, c, h, w).
 
     Rows: clean, protected, and grey plus the noise, amplified until its largest value fills the range. Small images
     are enlarged by a whole factor, pixel for pixel.

@@ -1,4 +1,4 @@
-"""What a network under a breaker gets to see: the protected share of a set, and what filters make of it."""
+"""The training set of a cell: the protected share of a data set, and the filters of breakers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def apply_filters(chain: tuple[Breaker, ...], images: torch.Tensor, labels: torc
 
 
 def _apply_filter(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    found = breaker.filter(to_float(images), labels.to(images.device, copy=True))
-    if found.shape != images.shape or not found.is_floating_point() or not bool(found.isfinite().all()):
+    filtered = breaker.filter(to_float(images), labels.to(images.device, copy=True))
+    if filtered.shape != images.shape or not filtered.is_floating_point() or not bool(filtered.isfinite().all()):
         raise ContractError(f"breaker {breaker.name}: filter must return finite floats of its input's shape")
-    return to_bytes(found)
+    return to_bytes(filtered)
 
 
 def training_split(cell: Cell, released: torch.Tensor, data: Dataset) -> Split:
-    """Return the training set of a cell; the protected share is one draw per data set, share and seed."""
+    """Return the training set of a cell; which images are protected depends on data set, share and seed alone."""
     count = len(data.train.labels)
     seed = derive_seed(cell.protect.seed, "share", format_number(cell.protected))
     protected = torch.randperm(count, generator=torch.Generator().manual_seed(seed)) < round(cell.protected * count)

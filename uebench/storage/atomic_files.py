@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and the one JSON text of a value."""
+"""Writes files whole or not at all; canonical JSON and SHA-256."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from uebench.components.errors import StoreError
 
 
 @contextmanager
-def reporting_write_errors(place: Path) -> Iterator[None]:
+def reporting_write_errors(path: Path) -> Iterator[None]:
     """Turn a failed write (full disk, no permission) into one clear line; raises `StoreError`."""
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot write {place}: {error.strerror or error}") from error
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part; raises `StoreError`."""
+    """Write a file so that readers see the old content or the new one, never a part; raises `StoreError`."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     with reporting_write_errors(path):
         try:
@@ -38,7 +38,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_scratch_files(path: Path) -> None:
-    """Remove what killed processes left of their writes to a file; for the holder of a lock on it."""
+    """Remove what killed processes left of their writes to a file; only for the holder of its lock."""
     with reporting_write_errors(path):
         for scratch in path.parent.glob(f".{path.name}.*"):
             scratch.unlink(missing_ok=True)
@@ -50,5 +50,5 @@ def sha256_hex(content: bytes) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one JSON text of a value: sorted keys, no spare space."""
+    """Return the canonical JSON text of a value: sorted keys, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

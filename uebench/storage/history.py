@@ -1,4 +1,4 @@
-"""What maintainers decided about a board, a line each in `history.jsonl`, and what follows from it for the ranks."""
+"""The decisions of maintainers about a board, one per line in `history.jsonl`, and the rulings that follow."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from uebench.storage.strict_json import StrictStruct, check_shape, parse_strict_
 HISTORY_FILE = "history.jsonl"
 HISTORY_SCHEMA = 1
 Badge = Literal["claimed", "valid", "re-run"]
-"""What is known of an entry: handed in; complete and plausible; and a sample of its cells run again and agreed."""
+"""How far an entry was checked: handed in; complete and plausible; a sample of its cells run again and equal."""
 
 
 class BoardValue(StrictStruct):
-    """What a board says of a noise."""
+    """Status, residual protection and worst breaker of a noise on a board."""
 
     status: str
     residual_protection: float | None
@@ -40,7 +40,7 @@ class _Rerun(StrictStruct):
 
 
 class _Event(StrictStruct, tag_field="event"):
-    """A line, of the date in UTC; components stand by canonical text."""
+    """A line; `date` is in UTC, components go by canonical text."""
 
     schema: Literal[1]
     date: str
@@ -65,10 +65,10 @@ class _Withdrawn(_Event, tag="withdrawn"):
 
 @dataclass(frozen=True)
 class Rulings:
-    """What follows from a board's history; noises, breakers and data sets by canonical text.
+    """The current rulings of a board; noises, breakers and data sets go by canonical text.
 
-    `badges` by data set and noise, `withdrawn` has the reason by noise, `challenges` the breakers that were accepted
-    against a noise, `bundles` the badge by the SHA-256 of what was accepted.
+    `badges` are by data set and noise, `withdrawn` has the reason by noise, `challenges` the breakers that were
+    accepted against a noise, `bundles` the badge by the SHA-256 of an accepted bundle.
     """
 
     badges: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -86,17 +86,17 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
         return []
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    found = []
+    events = []
     for number, line in enumerate(lines, 1):
-        place = f"{path} line {number}"
-        one = parse_strict_json(line, place)
-        check_shape(one, _Accepted | _Withdrawn, place)
-        found.append(one)
-    return found
+        source = f"{path} line {number}"
+        event = parse_strict_json(line, source)
+        check_shape(event, _Accepted | _Withdrawn, source)
+        events.append(event)
+    return events
 
 
 def current_rulings(lines: Iterable[Mapping[str, Any]]) -> Rulings:
-    """Return what follows from a history."""
+    """Return the rulings that follow from the lines of a history."""
     badges, withdrawn, challenges, bundles = (
         dict[Any, str](),
         dict[str, str](),

@@ -1,4 +1,4 @@
-"""What a job wrote down while it ran, a line of JSON an event; it stays with what came of the job."""
+"""The log of a job, one line of JSON per event; it stays with the files of the finished job."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from uebench.storage.strict_json import StrictStruct, check_shape, parse_strict_
 
 
 class _Event(StrictStruct, tag_field="event"):
-    """A line, of the time in UTC; without a key where it lies with what came of the job."""
+    """A line; `time` is in UTC. Beside the files of its job a line has no key."""
 
     key: str
     time: str
 
 
 class Started(_Event, tag="started"):
-    """A job begins, on such a device."""
+    """A job begins, on this device."""
 
     device: str
     threads: int | None
@@ -36,7 +36,7 @@ class _Resumed(_Event, tag="resumed"):
 class _Step(_Event, tag="step"):
     step: int
     of: int
-    loss: float | None  # null where none was told, or it is no number
+    loss: float | None  # null where none was reported, or it is not finite
 
 
 class _Failed(_Event, tag="failed"):
@@ -44,42 +44,42 @@ class _Failed(_Event, tag="failed"):
 
 
 def log_event(store: Store, key: str, event: str, **content: Any) -> None:
-    """Write down an event of a job that is at work; raises `StoreError`."""
+    """Add an event to the log of a running job; raises `StoreError`."""
     time = datetime.now(UTC).isoformat(timespec="seconds")
     store.note(key, json.dumps({"event": event, "time": time, **content}, sort_keys=True, allow_nan=False))
 
 
 def read_job_log(key: str, files: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a finished job's log, each with the key; jobs done before there were logs have none."""
-    begun = False
+    """Yield the lines of a finished job's log, each with the key; very old jobs have no log."""
+    started = False
     for line in files[LOG_FILE].read_bytes().splitlines() if LOG_FILE in files else ():
         try:
-            one = json.loads(line)
+            event = json.loads(line)
         except ValueError:
             continue  # a kill or a full disk cut it short
-        begun = begun or one["event"] == "started"
-        if begun:
-            yield {"key": key, **one}
+        started = started or event["event"] == "started"
+        if started:
+            yield {"key": key, **event}
 
 
-def parse_job_log(content: bytes, place: str) -> list[dict[str, Any]]:
-    """Return the lines of a stranger's log, which have the keys of their jobs; raises `UserError`."""
-    found = []
+def parse_job_log(content: bytes, source: str) -> list[dict[str, Any]]:
+    """Return the lines of an untrusted log, each with the key of its job; raises `UserError`."""
+    events = []
     for number, line in enumerate(content.splitlines(), 1):
-        where = f"{place} line {number}"
-        one = parse_strict_json(line, where)
-        check_shape(one, Started | _Resumed | _Step | _Failed, where)
-        found.append(one)
-    return found
+        where = f"{source} line {number}"
+        event = parse_strict_json(line, where)
+        check_shape(event, Started | _Resumed | _Step | _Failed, where)
+        events.append(event)
+    return events
 
 
-def check_job_log(found: Sequence[Mapping[str, Any]], devices: Mapping[str, str], steps: int, now: datetime) -> None:
-    """Raise `UserError` for a log that jobs did not write.
+def check_job_log(events: Sequence[Mapping[str, Any]], devices: Mapping[str, str], steps: int, now: datetime) -> None:
+    """Raise `UserError` for a log that jobs cannot have written.
 
-    `devices` has the one on record by the key of each cell, empty for a noise; a cell takes so many `steps`.
+    `devices` has the recorded device by the key of each cell, empty for a noise. A cell takes `steps` steps.
     """
     used = dict[str, str]()
-    for line in found:
+    for line in events:
         key, event, source = line["key"], line["event"], f"the log of {line['key'][:40]!r}"
         if key not in devices:
             raise UserError(f"{source} is of no job of the bundle")
@@ -96,10 +96,10 @@ def check_job_log(found: Sequence[Mapping[str, Any]], devices: Mapping[str, str]
             raise UserError(f"the log of {key} is of {device!r}, the result of {devices[key]!r}")
 
 
-def _check_time(text: str, now: datetime, place: str) -> None:
+def _check_time(text: str, now: datetime, source: str) -> None:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise UserError(f"{place}: {text[:40]!r} is no time") from None
+        raise UserError(f"{source}: {text[:40]!r} is no time") from None
     if time.tzinfo is None or time > now:
-        raise UserError(f"{place}: {text!r} {'has no time zone' if time.tzinfo is None else 'lies in the future'}")
+        raise UserError(f"{source}: {text!r} {'has no time zone' if time.tzinfo is None else 'is in the future'}")

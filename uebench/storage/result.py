@@ -17,23 +17,25 @@ from uebench.storage.strict_json import check_shape, shape_error
 
 RESULT_SCHEMA = 1
 CHOICE_FIELDS = ("chosen", "trials")
-"""The fields of a breaker that chooses; no other record has them."""
-LABEL_FIELDS = ("suite", "dataset", "noise", "breaker", "target", "parameters", "protected", "kind", "recipe")
-"""The fields that follow from the suite and the key."""
+"""Fields of breakers that choose; no other record has them."""
+LABEL_FIELDS = ("suite", "dataset", "noise", "breaker", "target", "recipe")
+"""The labels that a suite gives; empty in the store, filled in when a result joins a board."""
+KEY_FIELDS = ("parameters", "protected", "kind")
+"""Fields that follow from the key."""
 VARYING_FIELDS = ("noise_seconds", "train_seconds", "finished", "made_with", "peak_bytes")
-"""The fields that may differ between two equal runs: times, and where they ran."""
+"""Fields that may differ between two equal runs: times, and where they ran."""
 PARAMETER_FIELDS = {"content", "dataset", "noise", "breaker", "target", "recipe"}
 LARGEST = 2**53
-"""Beyond it not every whole number is a float."""
+"""The largest number up to which every whole number is a float."""
 Share = Annotated[float, Meta(ge=0, le=1)]
 Amount = Annotated[float, Meta(ge=0, le=LARGEST)]
 
 
 class CurvePoint(Struct, frozen=True, forbid_unknown_fields=True):
-    """An evaluation on the way: steps taken so far, accuracies in [0, 1].
+    """An evaluation during training: the number of steps so far, accuracies in [0, 1].
 
-    `loss` is the mean training loss since the point before, `attacked_accuracy` that of the last training batch under a
-    strong attack, where the breaker attacks. Records older than these lack both.
+    `loss` is the mean training loss since the previous point. `attacked_accuracy` is the accuracy on the last training
+    batch under a strong attack, where the breaker attacks. Older records lack both.
     """
 
     step: Annotated[int, Meta(ge=1, le=LARGEST)]
@@ -44,16 +46,16 @@ class CurvePoint(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _plain(point: CurvePoint) -> dict[str, Any]:
-    """Return a point as a table, without what it lacks."""
+    """Return a point as a table, without unknown values."""
     return {name: value for name, value in structs.asdict(point).items() if value is not None}
 
 
 class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One trained network's record. Accuracies are in [0, 1], over the whole clean test set; seconds are wall time.
+    """The record of one trained network. Accuracies are in [0, 1], on all clean test images; seconds are wall time.
 
-    Where the breaker chooses, `chosen` is the chain that was used, and `trials` has the accuracy of each on the
-    released images that were held out. Both are left out of a line where no breaker chooses. What is read has these
-    types and ranges; what is constructed is not checked.
+    Where a breaker chooses, `chosen` is the chain that was used, and `trials` has the accuracy of each chain on
+    held-out released images; other records lack both. Types and ranges are checked when a record is read, not when
+    it is constructed.
     """
 
     key: str
@@ -81,7 +83,7 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     flags: Sequence[str]
     made_with: Mapping[str, Any]
     finished: str
-    noise_norm: str = "linf"  # records older than other norms lack it
+    noise_norm: str = "linf"  # older records lack it
     chosen: str = ""
     trials: Mapping[str, Share] = {}
     schema: int = RESULT_SCHEMA
@@ -93,13 +95,13 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return json.dumps(table, sort_keys=True, allow_nan=False, ensure_ascii=False, default=_plain)
 
     def same_numbers(self, other: Result) -> bool:
-        """Tell whether two records agree in everything that an equal run reproduces."""
+        """Return whether two records agree in everything that an equal run reproduces."""
         return bool(_reproduced(self) == _reproduced(other))
 
-    def told_by(self, line: bytes) -> bool:
-        """Tell whether a line of JSON, of the same key and known to be sound, has these numbers, whatever its names.
+    def equals_stored(self, line: bytes) -> bool:
+        """Return whether a stored line of the same key has the same numbers; labels are not compared.
 
-        It may be false where it could be true.
+        The answer may be false although they are equal, as for records of another version.
         """
         try:
             other = _RESULT.decode(line)
@@ -110,7 +112,11 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 _reproduced = attrgetter(*(name for name in Result.__struct_fields__ if name not in VARYING_FIELDS))
 _numbers = attrgetter(
-    *(name for name in Result.__struct_fields__ if name not in {*VARYING_FIELDS, *LABEL_FIELDS, *CHOICE_FIELDS})
+    *(
+        name
+        for name in Result.__struct_fields__
+        if name not in {*VARYING_FIELDS, *LABEL_FIELDS, *KEY_FIELDS, *CHOICE_FIELDS}
+    )
 )
 
 
@@ -119,7 +125,7 @@ class _Versioned(Struct):
 
 
 class _MadeWith(Struct):
-    """What every record says of where it was made, among other things."""
+    """The part of `made_with` that every record has."""
 
     device: str
     plugins: dict[str, str] = {}
@@ -129,48 +135,50 @@ _Facts: Any = dict[str, str | int | bool | dict[str, str] | None]
 _VERSIONED, _RESULT = msgspec.json.Decoder(_Versioned), msgspec.json.Decoder(Result)
 
 
-def parse_result(text: str | bytes, place: str = "result") -> Result:
-    """Read one record; raises `UserError` that names the place, the field and what is wrong.
+def parse_result(text: str | bytes, source: str = "result") -> Result:
+    """Return a record; raises `UserError` that names the source, the field and what is wrong.
 
-    What it returns has the types, shapes and ranges that ranks, tables and figures rely on. Whether a run can have
-    written it, submissions are asked besides.
+    A record has the types, shapes and ranges that ranks, tables and figures rely on. Whether a run can have written
+    it is checked in `submission`.
     """
     try:
         schema = _VERSIONED.decode(text).schema
         if schema != RESULT_SCHEMA:
-            raise UserError(f"{place} has schema {repr(schema)[:40]}; this version reads {RESULT_SCHEMA}")
-        one = _RESULT.decode(text)
+            raise UserError(f"{source} has schema {repr(schema)[:40]}; this version reads {RESULT_SCHEMA}")
+        result = _RESULT.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise shape_error(error, place) from None
+        raise shape_error(error, source) from None
     for shape in (_MadeWith, _Facts):
-        check_shape(one.made_with, shape, f"{place}, made_with")
-    if one.parameters.keys() != PARAMETER_FIELDS:
-        raise UserError(f"{place}: parameters must be of {', '.join(sorted(PARAMETER_FIELDS))}")
-    members = _members(one.parameters["breaker"], f"{place}, parameters, breaker")
-    if _members(one.breaker, f"{place}, breaker") != members:
-        raise UserError(f"{place}: breaker {one.breaker[:60]!r} is no name of a chain of {members}")
-    steps = [point.step for point in one.curve]
+        check_shape(result.made_with, shape, f"{source}, made_with")
+    if result.parameters.keys() != PARAMETER_FIELDS:
+        raise UserError(f"{source}: parameters must be of {', '.join(sorted(PARAMETER_FIELDS))}")
+    members = _count_members(result.parameters["breaker"], f"{source}, parameters, breaker")
+    if result.breaker and _count_members(result.breaker, f"{source}, breaker") != members:
+        raise UserError(f"{source}: breaker {result.breaker[:60]!r} is no name of a chain of {members}")
+    steps = [point.step for point in result.curve]
     if steps != sorted({*steps}):
-        raise UserError(f"{place}: the steps of the curve must ascend, not {str(steps)[:60]}")
-    if one.chosen or one.trials:
-        _check_choice(one.chosen, one.trials, place)
-    return one
+        raise UserError(f"{source}: the steps of the curve must ascend, not {str(steps)[:60]}")
+    if result.chosen or result.trials:
+        _check_choice(result.chosen, result.trials, source)
+    return result
 
 
 @lru_cache(maxsize=1024)
-def _apart(text: str) -> int:
+def _count_labels(text: str) -> int:
     return len([parse_label(member) for member in split_outside_parentheses(text, "+")])
 
 
-def _members(text: str, place: str) -> int:
-    """Return the number of members of a chain, which figures take apart; raises `UserError`."""
+def _count_members(text: str, source: str) -> int:
+    """Return the number of members of a chain, which figures need; raises `UserError`."""
     try:
-        return _apart(text)
+        return _count_labels(text)
     except UserError as error:
-        raise UserError(f"{place}: {error}") from None
+        raise UserError(f"{source}: {error}") from None
 
 
-def _check_choice(chosen: str, trials: Mapping[str, float], place: str) -> None:
-    """Raise `UserError` unless a chain was chosen that did best of those that were tried."""
+def _check_choice(chosen: str, trials: Mapping[str, float], source: str) -> None:
+    """Raise `UserError` unless the chosen chain has the highest accuracy of those that were tried."""
     if chosen not in trials or trials[chosen] < max(trials.values()):
-        raise UserError(f"{place}: chosen is {chosen!r}, which did not do best of {str(trials)[:60]}")
+        raise UserError(
+            f"{source}: chosen is {chosen!r}, which does not have the highest accuracy of {str(trials)[:60]}"
+        )

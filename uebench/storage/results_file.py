@@ -1,4 +1,4 @@
-"""A board's record of truth, `results.jsonl`: read, merged, written; every other file follows from it alone."""
+"""Reads, merges and writes `results.jsonl`, the record of a board from which every other file follows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uebench.storage.result import Result, parse_result
 def read_results(path: Path) -> dict[str, Result]:
     """Return the records of a `results.jsonl` by key; a missing file has none. Raises `UserError` with the line."""
     try:
-        return dict(_parsed(path.read_bytes().decode(), str(path)))
+        return dict(_parse_results(path.read_bytes().decode(), str(path)))
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -22,21 +22,23 @@ def read_results(path: Path) -> dict[str, Result]:
 
 
 @lru_cache(maxsize=1)
-def _parsed(text: str, path: str) -> dict[str, Result]:
-    """Return the records of a text, kept: a run reads the same record before and after its work."""
-    found: dict[str, Result] = {}
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):  # a text may hold other ends
-        one = parse_result(line, f"{path} line {number}")
-        if one.key in found:
-            raise UserError(f"{path} line {number}: key {one.key} stands there twice")
-        found[one.key] = one
-    return found
+def _parse_results(text: str, path: str) -> dict[str, Result]:
+    """Return the records of a text; cached, as a run reads the same record before and after its work."""
+    results: dict[str, Result] = {}
+    for number, line in enumerate(
+        text.removesuffix("\n").split("\n") if text else (), 1
+    ):  # texts may hold other line ends
+        result = parse_result(line, f"{path} line {number}")
+        if result.key in results:
+            raise UserError(f"{path} line {number}: key {result.key} stands there twice")
+        results[result.key] = result
+    return results
 
 
-def merge_results(recorded: Mapping[str, Result], fresh: Iterable[Result]) -> tuple[dict[str, Result], list[str]]:
-    """Add new records to those on record; where the numbers of a key differ the old stay and a line says so."""
+def merge_results(recorded: Mapping[str, Result], new: Iterable[Result]) -> tuple[dict[str, Result], list[str]]:
+    """Add new records to those of a board; where the numbers of a key differ, the old ones stay and a line says so."""
     merged, conflicts = dict(recorded), []
-    for result in fresh:
+    for result in new:
         old = merged.setdefault(result.key, result)
         if old is not result and not old.same_numbers(result):
             cell = f"{result.noise} / {result.breaker} / {result.target} seed {result.seed}"
@@ -49,5 +51,5 @@ def merge_results(recorded: Mapping[str, Result], fresh: Iterable[Result]) -> tu
 
 
 def write_results(path: Path, results: Mapping[str, Result]) -> None:
-    """Write records, sorted by key, one a line."""
+    """Write records, one per line, sorted by key."""
     write_atomically(path, "".join(results[key].line() + "\n" for key in sorted(results)).encode())

@@ -101,5 +101,5 @@ def _check_time(one: Result, now: datetime, place: str) -> None:
     except ValueError:
         raise UserError(f"{place}: finished must be a date and time, not {one.finished[:40]!r}") from None
     if finished.tzinfo is None or finished > now:
-        reason = "has no time zone" if finished.tzinfo is None else "lies in the future"
+        reason = "has no time zone" if finished.tzinfo is None else "is in the future"
         raise UserError(f"{place}: finished {one.finished!r} {reason}")
