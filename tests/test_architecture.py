@@ -15,6 +15,8 @@ import pytest
 import uebench
 from tests.conftest import ROOT
 from uebench.components.registry import registry
+from uebench.planning.plan import cell_identity, content_key
+from uebench.storage.results_file import read_results
 
 ENGINE, BUILT_INS = ROOT / "uebench", ROOT / "plugins" / "uebench_plugins"
 LAYERS = [
@@ -26,6 +28,15 @@ LAYERS = [
     {"cli"},
 ]
 """A package imports itself and packages on lower layers, in this order."""
+MODULES = [*sorted(ENGINE.rglob("*.py")), *sorted(BUILT_INS.rglob("*.py"))]
+SMALLEST_MODULE, LARGEST_MODULE = 40, 350
+SHORT_MODULES = {
+    "check.py": "public: re-exports one function",
+    "errors.py": "every package needs it, and it needs none",
+    "hookspecs.py": "the hooks and their documentation, nothing else",
+    "ray_reports.py": "the process that holds it must stay small",
+}
+"""Modules below the limit, and why."""
 WITHOUT_TORCH = {"components", "planning", "storage", "board", "site"}
 """Packages whose modules import no torch, themselves or through others; built-in components do."""
 PUBLIC = {"__init__": {"components"}, "kit": {"components", "compute"}, "check": {"authoring"}, "__main__": {"cli"}}
@@ -76,6 +87,34 @@ def test_a_package_of_the_engine_loads_no_torch(package: str) -> None:
     code = f"import sys, {', '.join(modules)}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: "-".join(path.parts[-2:]))
+def test_a_module_holds_one_idea(path: Path) -> None:
+    lines = len(path.read_text().splitlines())
+    assert lines <= LARGEST_MODULE
+    if path.name not in ("__init__.py", "__main__.py") and path.name not in SHORT_MODULES:
+        assert lines >= SMALLEST_MODULE, "merge it, or give the reason in SHORT_MODULES"
+
+
+def test_short_modules_exist_and_are_short() -> None:
+    names = {path.name: len(path.read_text().splitlines()) for path in MODULES}
+    assert all(names[name] < SMALLEST_MODULE for name in SHORT_MODULES)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: "-".join(path.parts[-2:]))
+def test_a_loop_variable_says_what_it_holds(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.For | ast.comprehension):
+            names = {name.id for name in ast.walk(node.target) if isinstance(name, ast.Name)}
+            assert not names & {"one", "item", "thing", "x"}, f"{path}: {ast.unparse(node.target)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "leaderboards").glob("*/results.jsonl")), ids=lambda p: p.parent.name)
+def test_the_key_of_every_committed_record_is_reproduced(path: Path) -> None:
+    for key, result in read_results(path).items():
+        identity = cell_identity(result.parameters, result.protected, result.kind, result.seed)
+        assert content_key(identity) == key
 
 
 def test_a_public_name_is_defined_once_in_the_engine() -> None:

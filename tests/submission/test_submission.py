@@ -843,6 +843,29 @@ def test_the_hash_of_a_distribution_is_that_of_its_files_wherever_it_is(
     assert distribution_hash.hash_distribution("a-distribution-that-nobody-has") is None
 
 
+def test_the_hash_of_an_editable_distribution_tells_files_of_one_name_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two modules change places: every name and every content stays, the paths do not."""
+    hashes = []
+    for number, (first, second) in enumerate((("1", "2"), ("2", "1"), ("1", "2"))):
+        folder = tmp_path / str(number)
+        info = folder / "pair-1.0.dist-info"
+        for name, code in (("a", first), ("b", second)):
+            (folder / "pair_package" / name).mkdir(parents=True)
+            (folder / "pair_package" / name / "same.py").write_text(f"VALUE = {code}")
+        (folder / "pair_package" / "__init__.py").write_text("")
+        info.mkdir()
+        (info / "METADATA").write_text("Name: pair\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[uebench]\npair = pair_package.a.same\n")
+        (info / "direct_url.json").write_text('{"url": "file:///x", "dir_info": {"editable": true}}')
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(folder)
+            hashes.append(distribution_hash.hash_distribution("pair"))
+    assert hashes[0] == hashes[2]
+    assert hashes[0] != hashes[1]
+
+
 def test_names_are_shown_as_they_are_on_every_page() -> None:
     evil = "a|b <i>x</i> `c` *d* [e](f) $g$ &amp; ~h~ _i_ adv_radius=4/255 \\ https://j www.k"
     (_, _, line) = markdown_table(["head"], [[evil]]).splitlines()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
-import os
 import sys
 from typing import Any
 
@@ -46,22 +43,9 @@ for command in (*COMPUTING_COMMANDS, *PLUGIN_COMMANDS, *BOARD_COMMANDS, *SUBMISS
 
 
 def script() -> None:
-    """Run the command as a process, which loads torch and looks for garbage only once it computes, and ends at once.
-
-    Torch takes seconds to load, half a second more where it is looked through for garbage, and another where it is
-    freed object by object.
-    """
+    """Run the command line as a process; PyTorch, which takes seconds to load, is loaded when first used."""
     import_lazily("torch", "safetensors.torch")
-    gc.disable()  # see `settle`
-    try:
-        main()
-    except SystemExit as end:
-        if not isinstance(end.code, int):
-            raise
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(end.code)
+    main()
 
 
 if __name__ == "__main__":

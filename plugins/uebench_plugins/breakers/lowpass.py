@@ -86,7 +86,12 @@ class Median(LowPass):
 
     def smooth(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the medians."""
-        return cv2.medianBlur(image, self.size)
+        if image.shape[2] in (1, 3, 4):
+            return cv2.medianBlur(image, self.size)
+        channels = [
+            cv2.medianBlur(np.ascontiguousarray(image[..., index]), self.size) for index in range(image.shape[2])
+        ]
+        return np.stack(channels, axis=2)
 
 
 class Bilateral(LowPass):
@@ -112,7 +117,9 @@ class Bilateral(LowPass):
         return 2 * side - 1
 
     def smooth(self, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the weighted means."""
+        """Return the weighted means; raises `UserError` for other than one or three channels."""
+        if image.shape[2] not in (1, 3):
+            raise UserError(f"{self.name}: images must have one or three channels, not {image.shape[2]}")
         return cv2.bilateralFilter(image, self.size, self.sigma_colour * 255, self.sigma_space)
 
 

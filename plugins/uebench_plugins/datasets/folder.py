@@ -11,7 +11,7 @@ import torch
 
 import uebench
 from uebench import Dataset, Source, UserError, kit, parameter
-from uebench_plugins.datasets import pictures
+from uebench_plugins.datasets import image_folder
 
 FOREIGN = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
 """Pictures by their names, but none that are read here: photos to protect are not left out in silence."""
@@ -45,8 +45,8 @@ class Folder(Source):
     def load(self, folder: Path) -> Dataset:
         """Return the decoded images; the engine caches them under their fingerprint."""
         train, test, classes = self._files()
-        learned, names, skipped = pictures.decode(self.name, train, self.size, folder)
-        held_out, _, unread = pictures.decode(self.name, test, self.size, folder)
+        learned, names, skipped = image_folder.decode(self.name, train, self.size, folder)
+        held_out, _, unread = image_folder.decode(self.name, test, self.size, folder)
         return Dataset(learned, held_out, classes, names, [*skipped, *unread, *self._strays(classes)])
 
     def photo(self, name: str) -> torch.Tensor:
@@ -54,12 +54,12 @@ class Folder(Source):
 
         Raises `UserError` where it is gone or cannot be read.
         """
-        path = pictures.find(self._root(), name)
+        path = image_folder.find(self._root(), name)
         if path is None:
             raise UserError(f"dataset folder: {self._root()} holds no image called {name}")
         try:
-            return torch.from_numpy(np.array(pictures.read(path))).permute(2, 0, 1).contiguous()
-        except pictures.Unreadable as error:
+            return torch.from_numpy(np.array(image_folder.read(path))).permute(2, 0, 1).contiguous()
+        except image_folder.Unreadable as error:
             raise UserError(f"dataset folder: cannot read {path}: {error}") from None
 
     def fingerprint(self, folder: Path) -> str:
@@ -90,14 +90,14 @@ class Folder(Source):
     def _photos(self) -> bool:
         """Return whether the folders in `path` are classes, not parts."""
         root = Path(self.path).expanduser()
-        return not any((root / part).is_dir() for part in ("train", "test")) and bool(pictures.classes(root))
+        return not any((root / part).is_dir() for part in ("train", "test")) and bool(image_folder.classes(root))
 
     def _root(self) -> Path:
         """Return the folder of the training classes."""
         root = Path(self.path).expanduser()
         return root if self._photos() else root / "train"
 
-    def _files(self) -> tuple[list[pictures.Picture], list[pictures.Picture], list[str]]:
+    def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
         """Return the image files of both parts with their labels, and the class names."""
         train, classes = self._part(self._root(), self.train_limit)
         if self._photos():
@@ -108,13 +108,13 @@ class Folder(Source):
             raise UserError(f"dataset folder: train/ and test/ of {self.path} differ in classes: {', '.join(odd)}")
         return train, test, classes
 
-    def _part(self, root: Path, limit: int) -> tuple[list[pictures.Picture], list[str]]:
+    def _part(self, root: Path, limit: int) -> tuple[list[image_folder.Picture], list[str]]:
         """Return the image files in one root with their labels, and the class names."""
-        classes = pictures.classes(root)
+        classes = image_folder.classes(root)
         if classes:
-            return pictures.listing(self.name, root, classes, limit), classes
+            return image_folder.listing(self.name, root, classes, limit), classes
         for place in (root, root.parent):
-            if any(pictures.is_picture(path) for path in pictures.visible(place)):
+            if any(image_folder.is_picture(path) for path in image_folder.visible(place)):
                 raise UserError(f"dataset folder: the pictures in {place} must lie in one folder per class")
         raise UserError(f"dataset folder: {root} is missing or has no folder per class")
 
@@ -123,9 +123,13 @@ class Folder(Source):
         if not self._photos():
             return []
         root = self._root()
-        loose = [path for path in pictures.visible(root) if path.suffix.lower() in FOREIGN or pictures.is_picture(path)]
+        loose = [
+            path
+            for path in image_folder.visible(root)
+            if path.suffix.lower() in FOREIGN or image_folder.is_picture(path)
+        ]
         lines = [f"{path}: lies in no class folder" for path in loose if path.name not in classes]
-        for path in (path for name in classes for path in pictures.visible(root / name)):
+        for path in (path for name in classes for path in image_folder.visible(root / name)):
             if path.is_dir():
                 lines.append(f"{path}: folders within a class are not read")
             elif path.suffix.lower() in FOREIGN:

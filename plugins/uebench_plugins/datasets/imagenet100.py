@@ -10,7 +10,7 @@ import torch
 
 import uebench
 from uebench import Dataset, Source, UserError, parameter
-from uebench_plugins.datasets import pictures
+from uebench_plugins.datasets import image_folder
 from uebench_plugins.datasets.crops import random_resized_crop
 
 WORDNET = re.compile(r"n\d{8}")
@@ -42,8 +42,8 @@ class Imagenet100(Source):
     def load(self, folder: Path) -> Dataset:
         """Return the images; test images are resized to 8/7 of the crop (256 for 224), and their centre is cut."""
         train, test, classes = self._files()
-        learned, names, skipped = pictures.decode(self.name, train, self.size, folder)
-        held_out, _, unread = pictures.decode(self.name, test, self.crop, folder, resized=round(self.crop * 8 / 7))
+        learned, names, skipped = image_folder.decode(self.name, train, self.size, folder)
+        held_out, _, unread = image_folder.decode(self.name, test, self.crop, folder, resized=round(self.crop * 8 / 7))
         return Dataset(learned, held_out, classes, names, [*skipped, *unread])
 
     def fingerprint(self, folder: Path) -> str:
@@ -73,7 +73,7 @@ class Imagenet100(Source):
         """Return that mirrored photographs keep their class."""
         return True
 
-    def _files(self) -> tuple[list[pictures.Picture], list[pictures.Picture], list[str]]:
+    def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
         """Return the files of both parts and the class names; raises `UserError` where they are not those expected."""
         root = Path(self.path).expanduser()
         train, val = (self._classes(root / part, archive) for part, archive in PARTS.items())
@@ -87,17 +87,17 @@ class Imagenet100(Source):
         missing = sorted(set(wanted) - set(val))
         if missing:
             raise UserError(f"dataset imagenet100: {root / 'val'} has no folder {missing[0]}, which train/ has")
-        learned = pictures.listing(self.name, root / "train", wanted, self.train_limit)
-        return learned, pictures.listing(self.name, root / "val", wanted, self.test_limit), wanted
+        learned = image_folder.listing(self.name, root / "train", wanted, self.train_limit)
+        return learned, image_folder.listing(self.name, root / "val", wanted, self.test_limit), wanted
 
     def _classes(self, place: Path, archive: str) -> list[str]:
         """Return the class folders of a part; raises `UserError` where they are too few."""
-        found = [name for name in pictures.classes(place) if WORDNET.fullmatch(name)]
+        found = [name for name in image_folder.classes(place) if WORDNET.fullmatch(name)]
         if len(found) >= self.classes:
             return found
         if not place.is_dir():
             what = "is missing"
-        elif not found and any(pictures.is_picture(path) for path in pictures.visible(place)):
+        elif not found and any(image_folder.is_picture(path) for path in image_folder.visible(place)):
             what = "holds its images loose, not in a folder per class"
         else:
             what = f"has {len(found)} class folders, not {self.classes}"

@@ -110,7 +110,7 @@ class Finetune(Pretrained):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network with a new head; raises `UserError` where the weights do not fit."""
-        from uebench_plugins.targets.features import View
+        from uebench_plugins.targets.pretrained_layers import View
 
         network, features = self.backbone()
         return torch.nn.Sequential(View(shape, self.size), network, torch.nn.Linear(features, classes))
@@ -124,7 +124,7 @@ class LinearProbe(Pretrained):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network with a new head; raises `UserError` where the weights do not fit."""
-        from uebench_plugins.targets.features import Fixed, View
+        from uebench_plugins.targets.pretrained_layers import Fixed, View
 
         network, features = self.backbone()
         return torch.nn.Sequential(View(shape, self.size), Fixed(network), torch.nn.Linear(features, classes))

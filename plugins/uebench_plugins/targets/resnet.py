@@ -24,7 +24,7 @@ def resnet(
 
     `width` is that of the first stage, and of the stem unless `stem_width` is given.
     """
-    from uebench_plugins.targets.blocks import BasicBlock, Bottleneck
+    from uebench_plugins.targets.residual_blocks import BasicBlock, Bottleneck
 
     block = Bottleneck if bottleneck else BasicBlock
     inner = stem_width or width

@@ -26,7 +26,7 @@ from uebench import Source, UserError, kit
 from uebench.authoring.check import check_component
 from uebench.components.spec import canonical_text
 from uebench.jobs.datasets import validate_dataset
-from uebench_plugins.datasets import pictures
+from uebench_plugins.datasets import image_folder
 from uebench_plugins.datasets.cifar import Cifar10, Cifar100
 from uebench_plugins.datasets.crops import Boxes, random_boxes, random_resized_crop, resized_crop
 from uebench_plugins.datasets.folder import Folder
@@ -512,6 +512,6 @@ def test_a_disk_without_room_is_a_clear_line(tmp_path: Path, monkeypatch: pytest
     def full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pictures, "_reserve", full)
+    monkeypatch.setattr(image_folder, "_reserve", full)
     said = refusal(Folder(path=str(photos(tmp_path / "set", a__png=grey)), size=100), tmp_path / "data")
     assert said == f"dataset folder: no room for 0.0 GB of images in {tmp_path / 'data'}: No space left on device"

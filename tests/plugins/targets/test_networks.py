@@ -14,8 +14,8 @@ from torchvision import models
 
 from uebench import Target, UserError
 from uebench.authoring.check import check_component
-from uebench_plugins.targets.blocks import Bottleneck
 from uebench_plugins.targets.densenet import DenseNet121, DenseNet121CIFAR
+from uebench_plugins.targets.residual_blocks import Bottleneck
 from uebench_plugins.targets.resnet import ResNet8, ResNet18, ResNet50
 from uebench_plugins.targets.resnet_imagenet import ResNet18ImageNet
 from uebench_plugins.targets.vgg import VGG16
