@@ -32,11 +32,16 @@ MODULES = [*sorted(ENGINE.rglob("*.py")), *sorted(BUILT_INS.rglob("*.py"))]
 SMALLEST_MODULE, LARGEST_MODULE = 40, 350
 SHORT_MODULES = {
     "check.py": "public: re-exports one function",
+    "console.py": "every command prints through it, and it loads nothing of the engine",
     "errors.py": "every package needs it, and it needs none",
+    "gallery.py": "draws one picture, and is searched by that name",
     "hookspecs.py": "the hooks and their documentation, nothing else",
+    "precision.py": "most modules of its package need it, and it needs none",
     "ray_reports.py": "the process that holds it must stay small",
+    "seeds.py": "most modules of its package need it, and it needs none",
 }
-"""Modules below the limit, and why."""
+"""Modules of the engine below the limit, and why. A built-in has a file of its own however short it is, so that a
+broken file takes nothing else down."""
 WITHOUT_TORCH = {"components", "planning", "storage", "board", "site"}
 """Packages whose modules import no torch, themselves or through others; built-in components do."""
 PUBLIC = {"__init__": {"components"}, "kit": {"components", "compute"}, "check": {"authoring"}, "__main__": {"cli"}}
@@ -93,12 +98,12 @@ def test_a_package_of_the_engine_loads_no_torch(package: str) -> None:
 def test_a_module_holds_one_idea(path: Path) -> None:
     lines = len(path.read_text().splitlines())
     assert lines <= LARGEST_MODULE
-    if path.name not in ("__init__.py", "__main__.py") and path.name not in SHORT_MODULES:
+    if ENGINE in path.parents and path.name not in ("__init__.py", "__main__.py", *SHORT_MODULES):
         assert lines >= SMALLEST_MODULE, "merge it, or give the reason in SHORT_MODULES"
 
 
 def test_short_modules_exist_and_are_short() -> None:
-    names = {path.name: len(path.read_text().splitlines()) for path in MODULES}
+    names = {path.name: len(path.read_text().splitlines()) for path in MODULES if path.parent.name != "authoring"}
     assert all(names[name] < SMALLEST_MODULE for name in SHORT_MODULES)
 
 

@@ -88,10 +88,8 @@ class Median(LowPass):
         """Return the medians."""
         if image.shape[2] in (1, 3, 4):
             return cv2.medianBlur(image, self.size)
-        channels = [
-            cv2.medianBlur(np.ascontiguousarray(image[..., index]), self.size) for index in range(image.shape[2])
-        ]
-        return np.stack(channels, axis=2)
+        channels = [np.ascontiguousarray(image[..., index]) for index in range(image.shape[2])]
+        return np.stack([cv2.medianBlur(channel, self.size) for channel in channels], axis=2)
 
 
 class Bilateral(LowPass):
