@@ -148,7 +148,7 @@ def test_commands_in_documents_parse(line: str, tmp_path: Path, monkeypatch: pyt
         "rank": "holds no results",
         "plot": "holds no results",
         "submit": "the entry lacks ",
-        ".zip --rerun": "em.zip is no file",
+        ".zip --rerun": "em.zip is not a file",
         "withdraw": "suite demo lists no noise 'em'",
     }
     refused = [text for word, text in expected.items() if word in line]

@@ -227,15 +227,15 @@ def other_results(one: Forger) -> None:
 PARTS = "is one of several parts, has a comment, or is a zip file of 64 bits"
 ONLY = "; a bundle holds manifest.json, results.jsonl, log.jsonl and noise/KEY.safetensors"
 HOSTILE: dict[str, tuple[Hostile, str]] = {
-    "no zip": (lambda one: one.path.write_bytes(b"hello"), "is no zip file, or was cut short"),
-    "an empty file": (lambda one: one.path.write_bytes(b""), "is no zip file, or was cut short"),
-    "cut short": (truncated, "is no zip file, or was cut short"),
+    "no zip": (lambda one: one.path.write_bytes(b"hello"), "is not a zip file, or was cut short"),
+    "an empty file": (lambda one: one.path.write_bytes(b""), "is not a zip file, or was cut short"),
+    "cut short": (truncated, "is not a zip file, or was cut short"),
     "trailing bytes": (around(behind=b"after"), "has 5 bytes behind its end"),
     "a comment": (commented, "has 3 bytes behind its end"),
     "a program before it": (around(before=b"#!/bin/sh\n"), "has 10 bytes that belong to no member"),
-    "a program before it, offsets right": (prefixed, "manifest.json is not entered as `uebench submit` does it"),
+    "a program before it, offsets right": (prefixed, "is not the file that `uebench submit` writes for its contents"),
     "two zips in one file": (lambda one: around(before=one.write())(one), "bytes that belong to no member"),
-    "bytes between the members": (hidden, "has 7 bytes between its members and their list"),
+    "bytes between the members": (hidden, "is not the file that `uebench submit` writes for its contents"),
     "64 bits": (sixty_four, PARTS),
     "several parts": (
         patched(b"PK\5\6\0\0", b"PK\5\6\1\0"),
@@ -266,7 +266,7 @@ HOSTILE: dict[str, tuple[Hostile, str]] = {
     ),
     "a name that is no UTF-8": (
         misnamed,
-        "is no sound zip file: 'utf-8' codec can't decode",
+        "is not a valid zip file: 'utf-8' codec can't decode",
     ),
     "a code module": (member("uebench_plugin.py"), "holds a member 'uebench_plugin.py'"),
     "a pickle": (member("noise/noise.pt"), "holds a member 'noise/noise.pt'"),
@@ -283,13 +283,13 @@ HOSTILE: dict[str, tuple[Hostile, str]] = {
     ),
     "a device": (
         lambda one: one.write(external_attr=(stat.S_IFCHR | 0o600) << 16),
-        "manifest.json is no plain file",
+        "manifest.json is not a plain file",
     ),
     "a set-user-id bit": (
         lambda one: one.write(external_attr=0o4755 << 16),
-        "manifest.json is not entered as `uebench submit` does it",
+        "is not the file that `uebench submit` writes for its contents",
     ),
-    "a length that lies": (lying, "is not entered as `uebench submit` does it"),
+    "a length that lies": (lying, "is damaged: Bad CRC-32 for file 'manifest.json'"),
     "a manifest too large": (raw(b" " * 300_000), "manifest.json has 300000 bytes; at most 262144"),
     "a changed byte": (patched(b"Ada Example", b"Eve Example", 1), "is damaged: Bad CRC-32 for file 'manifest.json'"),
     "results changed behind the manifest": (other_results, "results.jsonl does not match its SHA-256 and length"),
@@ -390,8 +390,9 @@ def test_hostile_files_have_words_of_their_own() -> None:
     words = [expected for _, expected in HOSTILE.values()]
     shared = {one for one in words if words.count(one) > 1}
     assert shared == {
-        "is no zip file, or was cut short",
-        "manifest.json is not entered as `uebench submit` does it",
+        "is not a zip file, or was cut short",
+        "is not the file that `uebench submit` writes for its contents",
+        "is damaged: Bad CRC-32 for file 'manifest.json'",
         PARTS,
     }
     assert len(set(words)) >= 60
@@ -406,7 +407,7 @@ def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_said(tmp_path: Path) -> None:
     for name in ("", "nowhere.zip"):
-        with pytest.raises(UserError, match="is no file"):
+        with pytest.raises(UserError, match="is not a file"):
             read_bundle(tmp_path / name)
 
 

@@ -54,9 +54,10 @@ from uebench.storage.results_file import read_results, write_results
 from uebench.storage.store import Store
 from uebench.submission import distribution_hash, submit
 from uebench.submission.agreement import Agreement, count_test_images, run_deviation
-from uebench.submission.bundle import Manifest, read_bundle, write_bundle
+from uebench.submission.bundle import read_bundle, write_bundle
 from uebench.submission.decisions import accept_entry
 from uebench.submission.entry import Entry, entry_from_bundle
+from uebench.submission.manifest import Manifest
 from uebench.submission.reports import RerunReport, VerificationReport, summarise_bundle
 from uebench.submission.rerun import draw_sample, prepare_rerun
 from uebench.submission.restore_components import NotInstalled, restore_chain, restore_component

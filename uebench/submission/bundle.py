@@ -1,4 +1,7 @@
-"""A bundle: one zip file with a manifest, results and perhaps released images; written one way, read with suspicion."""
+"""Writes and reads bundles: one zip file with a manifest, results, logs and perhaps released images.
+
+A bundle has exactly one valid form. A reader accepts a file when writing its members again gives the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import math
 import os
 import shutil
 import struct
+import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +23,8 @@ from uebench.storage.atomic_files import canonical_json, reporting_write_errors
 from uebench.storage.job_log import parse_job_log
 from uebench.storage.result import Result, parse_result
 from uebench.storage.store import LOG_FILE
-from uebench.storage.strict_json import StrictStruct, check_shape, parse_strict_json
+from uebench.storage.strict_json import check_shape, parse_strict_json
+from uebench.submission.manifest import ImagesHeader, parse_manifest
 from uebench.submission.zip_format import (
     LARGEST_BUNDLE,
     MANIFEST_MEMBER,
@@ -27,83 +32,21 @@ from uebench.submission.zip_format import (
     MOST_MEMBERS,
     RESULTS_MEMBER,
     check_zip_end,
-    check_zip_entries,
+    check_zip_members,
     zip_entry,
 )
 
-BUNDLE_SCHEMA = 1
 HEADER_BYTES = 1000
-"""Bytes of the header of a safetensors file with one array."""
-
-
-class _Terms(StrictStruct):
-    numbers: int
-    recipe: str
-    breakers: list[str]
-    targets: list[str]
-    floor: float
-
-
-class _MadeWith(StrictStruct):
-    device: list[str]
-    torch: list[str]
-    uebench: list[str]
-
-
-class _Distribution(StrictStruct):
-    name: str
-    version: str
-    sha256: str
-
-
-class _Submitter(StrictStruct):
-    name: str
-    contact: str
-    paper: str
-
-
-class _Member(StrictStruct):
-    bytes: int
-    sha256: str
-
-
-class Manifest(StrictStruct):
-    """What a manifest holds. Components stand by canonical text; `breaker` is empty where noises are handed in.
-
-    `released` has the SHA-256 of the released images by the key of the job that made them.
-    """
-
-    schema: int
-    suite: str
-    terms: _Terms
-    dataset: str
-    content: str
-    noises: list[str]
-    breaker: str
-    seeds: list[int]
-    keys: list[str]
-    made_with: _MadeWith
-    distributions: list[_Distribution]
-    released: dict[str, str]
-    submitter: _Submitter
-    members: dict[str, _Member]
-
-
-class _Array(StrictStruct):
-    dtype: str
-    shape: list[int]
-    data_offsets: list[int]
-
-
-class _Header(StrictStruct):
-    images: _Array
+"""Most bytes of the header of a safetensors file with one array."""
+BROKEN_ZIP = (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError, struct.error)
+"""What Python's zip reader raises for damaged files."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle says: the SHA-256 of the file, the manifest (as `Manifest`), results by key, and what jobs logged.
+    """The content of a bundle: SHA-256 of the file, the manifest (as `Manifest`), results by key, and job logs.
 
-    Jobs done before there were logs, or in another store, have none.
+    Very old jobs, and jobs of another store, have no log.
     """
 
     sha256: str
@@ -117,20 +60,20 @@ def write_bundle(
     manifest: Mapping[str, Any],
     results: Iterable[Result],
     released: Mapping[str, Path],
-    logged: Iterable[Mapping[str, Any]] = (),
+    events: Iterable[Mapping[str, Any]] = (),
 ) -> None:
-    """Write a new bundle; equal contents give equal bytes, on every machine.
+    """Write a new bundle; equal contents give equal bytes on every machine.
 
-    The manifest lacks `members` only; `released` are safetensors files by the key of their job. Members are stored as
-    they are: zlib's bytes differ between versions, and what is not compressed cannot explode. Raises `UserError` where
-    the file exists or would be too large, `StoreError` where it cannot be written.
+    The manifest has every field but `members`; `released` are safetensors files by the key of their job. Members are
+    not compressed: the bytes of zlib differ between versions, and stored members cannot expand. Raises `UserError`
+    where the file exists or would be too large, `StoreError` where it cannot be written.
     """
     if path.exists():
         raise UserError(f"{path} exists; write the bundle into a new file")
     lines = [result.line() + "\n" for result in sorted(results, key=lambda result: result.key)]
     contents: dict[str, bytes | Path] = {RESULTS_MEMBER: "".join(lines).encode()}
-    if told := b"".join(canonical_json(event) + b"\n" for event in logged):
-        contents[LOG_FILE] = told
+    if log := b"".join(canonical_json(event) + b"\n" for event in events):
+        contents[LOG_FILE] = log
     contents |= {f"noise/{key}.safetensors": file for key, file in released.items()}
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     with reporting_write_errors(path):
@@ -144,24 +87,35 @@ def write_bundle(
         if sum(map(_size_of, contents.values())) + MOST_MEMBERS * 1000 > LARGEST_BUNDLE:
             raise UserError(f"{path} would be larger than {LARGEST_BUNDLE} bytes; leave the images out")
         try:
-            with zipfile.ZipFile(scratch, "w") as archive:
-                for name in sorted(contents):
-                    entry = zip_entry(name, _size_of(contents[name]))
-                    with archive.open(entry, "w") as into, _open(contents[name]) as content:
-                        shutil.copyfileobj(content, into)
+            with open(scratch, "wb") as file:
+                _write_members(file, {name: (_size_of(content), content) for name, content in contents.items()})
             os.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
 
 
-def _open(content: bytes | Path) -> IO[bytes]:
-    return io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb")
+def _write_members(file: IO[bytes], members: Mapping[str, tuple[int, bytes | Path | IO[bytes]]]) -> None:
+    """Write members, each with its size, as the one valid zip file that holds them."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, (size, content) in sorted(members.items()):
+            with archive.open(zip_entry(name, size), "w") as target, _open(content) as source:
+                shutil.copyfileobj(source, target)
+
+
+def _open(content: bytes | Path | IO[bytes]) -> IO[bytes]:
+    if isinstance(content, bytes):
+        return io.BytesIO(content)
+    return open(content, "rb") if isinstance(content, Path) else content
 
 
 def content_sha256(content: bytes | Path) -> str:
     """Return the SHA-256 of some bytes, or of a file."""
     with _open(content) as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
+        return _digest(source)
+
+
+def _digest(source: IO[bytes]) -> str:
+    return hashlib.file_digest(source, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _size_of(content: bytes | Path) -> int:
@@ -169,13 +123,13 @@ def _size_of(content: bytes | Path) -> int:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Return a bundle whose form is right; nothing is extracted, unpickled or imported. Raises `UserError`.
+    """Return the content of a valid bundle; nothing is extracted, unpickled or imported. Raises `UserError`.
 
-    Every byte of the file belongs to a member, or to the zip around them as `write` makes it; every member has the
-    SHA-256 that the manifest gives it.
+    Every byte of the file is one that `write_bundle` writes for the same members, and every member has the SHA-256
+    that the manifest gives.
     """
     if not path.is_file():
-        raise UserError(f"{path} is no file")
+        raise UserError(f"{path} is not a file")
     try:
         with open(path, "rb") as file:
             return _read(file, path)
@@ -186,33 +140,39 @@ def read_bundle(path: Path) -> Bundle:
 def _read(file: IO[bytes], path: Path) -> Bundle:
     count = check_zip_end(file, path)
     file.seek(0)
-    whole = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    digest = _digest(file)
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
-        raise UserError(f"{path} is no sound zip file: {error}") from None
-    names = check_zip_entries(archive, file, path)
+    except BROKEN_ZIP as error:
+        raise UserError(f"{path} is not a valid zip file: {_printable(error)}") from None
+    names = check_zip_members(archive, path)
     if len(names) != count:
         raise UserError(f"{path} lists {len(names)} members and says {count}")
     try:
-        manifest = _manifest(archive.read(MANIFEST_MEMBER), f"{path}: {MANIFEST_MEMBER}")
-        _check_members(archive, names, manifest, path)
-        results = _results(archive.read(RESULTS_MEMBER), f"{path}: {RESULTS_MEMBER}")
-        logged = parse_job_log(archive.read(LOG_FILE), f"{path}: {LOG_FILE}") if LOG_FILE in names else []
-    except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is damaged: {error}") from None
+        _check_rewritten(archive, names, digest, path)
+    except BROKEN_ZIP as error:
+        raise UserError(f"{path} is damaged: {_printable(error)}") from None
+    manifest = parse_manifest(archive.read(MANIFEST_MEMBER), f"{path}: {MANIFEST_MEMBER}")
+    _check_members(archive, names, manifest, path)
+    results = _parse_results(archive.read(RESULTS_MEMBER), f"{path}: {RESULTS_MEMBER}")
+    events = parse_job_log(archive.read(LOG_FILE), f"{path}: {LOG_FILE}") if LOG_FILE in names else []
     for name in names - set(MEMBER_LIMITS):
         with archive.open(name) as content:
             _check_images(content, archive.getinfo(name).file_size, f"{path}: {name}")
-    return Bundle(whole, manifest, results, logged)
+    return Bundle(digest, manifest, results, events)
 
 
-def _manifest(content: bytes, place: str) -> dict[str, Any]:
-    table = parse_strict_json(content, place)
-    if isinstance(table, dict) and table.get("schema", BUNDLE_SCHEMA) != BUNDLE_SCHEMA:
-        raise UserError(f"{place} has schema {table['schema']!r}; this version reads {BUNDLE_SCHEMA}")
-    check_shape(table, Manifest, place)
-    return dict(table)
+def _check_rewritten(archive: zipfile.ZipFile, names: set[str], digest: str, path: Path) -> None:
+    """Raise `UserError` where writing the members again does not give the same file."""
+    with tempfile.TemporaryFile() as copy:
+        _write_members(copy, {name: (archive.getinfo(name).file_size, archive.open(name)) for name in names})
+        copy.seek(0)
+        if _digest(copy) != digest:
+            raise UserError(f"{path} is not the file that `uebench submit` writes for its contents")
+
+
+def _printable(error: Exception) -> str:
+    return str(error).encode("unicode_escape").decode()[:200]
 
 
 def _check_members(archive: zipfile.ZipFile, names: set[str], manifest: Mapping[str, Any], path: Path) -> None:
@@ -222,38 +182,38 @@ def _check_members(archive: zipfile.ZipFile, names: set[str], manifest: Mapping[
         raise UserError(f"{path}: {ascii(name)[:100]} is {'missing' if name in listed else 'not in the manifest'}")
     for name, member in listed.items():
         with archive.open(name) as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
-        if (found, archive.getinfo(name).file_size) != (member["sha256"], member["bytes"]):
+            digest = _digest(content)
+        if (digest, archive.getinfo(name).file_size) != (member["sha256"], member["bytes"]):
             raise UserError(f"{path}: {name} does not match its SHA-256 and length in the manifest")
-        if name not in MEMBER_LIMITS and manifest["released"].get(Path(name).stem) != found:
+        if name not in MEMBER_LIMITS and manifest["released"].get(Path(name).stem) != digest:
             raise UserError(f"{path}: {name} is no released noise of the manifest")
 
 
-def _results(content: bytes, place: str) -> list[Result]:
-    """Return the records of a bundle, read twice: with suspicion, and as every record is read; raises `UserError`."""
-    found: list[Result] = []
+def _parse_results(content: bytes, source: str) -> list[Result]:
+    """Return the records of a bundle, parsed as untrusted JSON and as records; raises `UserError`."""
+    results: list[Result] = []
     for number, line in enumerate(content.splitlines(keepends=True), 1):
-        where = f"{place} line {number}"
+        where = f"{source} line {number}"
         if not line.endswith(b"\n"):
             raise UserError(f"{where} does not end")
         parse_strict_json(line, where)
-        found.append(parse_result(line, where))
-        if len(found) > 1 and found[-2].key >= found[-1].key:
-            word = "stands there twice" if found[-2].key == found[-1].key else "is out of order"
-            raise UserError(f"{where}: key {found[-1].key!r} {word}")
-    return found
+        results.append(parse_result(line, where))
+        if len(results) > 1 and results[-2].key >= results[-1].key:
+            reason = "stands there twice" if results[-2].key == results[-1].key else "is out of order"
+            raise UserError(f"{where}: key {results[-1].key!r} {reason}")
+    return results
 
 
-def _check_images(content: IO[bytes], size: int, place: str) -> None:
+def _check_images(content: IO[bytes], size: int, source: str) -> None:
     """Raise `UserError` where a safetensors file is not one array `images`, uint8 (n, c, h, w), and nothing else."""
     length = int.from_bytes(content.read(8), "little")
     if length > min(HEADER_BYTES, size - 8):
-        raise UserError(f"{place} has a header of {length} bytes; at most {HEADER_BYTES}")
-    header = parse_strict_json(content.read(length), f"{place}, header")
-    check_shape(header, _Header, f"{place}, header")
-    one, count = header["images"], size - 8 - length
-    shape = one["shape"]
-    if one["dtype"] != "U8" or len(shape) != 4 or min(shape) < 1 or math.prod(shape) != count:
-        raise UserError(f"{place} must hold images uint8 (n, c, h, w) of {count} bytes, not {one['dtype']} {shape}")
-    if one["data_offsets"] != [0, count]:
-        raise UserError(f"{place} has its images at {one['data_offsets']}, not [0, {count}]")
+        raise UserError(f"{source} has a header of {length} bytes; at most {HEADER_BYTES}")
+    header = parse_strict_json(content.read(length), f"{source}, header")
+    check_shape(header, ImagesHeader, f"{source}, header")
+    array, count = header["images"], size - 8 - length
+    shape = array["shape"]
+    if array["dtype"] != "U8" or len(shape) != 4 or min(shape) < 1 or math.prod(shape) != count:
+        raise UserError(f"{source} must hold images uint8 (n, c, h, w) of {count} bytes, not {array['dtype']} {shape}")
+    if array["data_offsets"] != [0, count]:
+        raise UserError(f"{source} has its images at {array['data_offsets']}, not [0, {count}]")

@@ -19,10 +19,11 @@ from uebench.planning.suite import Suite, read_suite
 from uebench.storage.job_log import read_job_log
 from uebench.storage.result import Result
 from uebench.storage.store import Store
-from uebench.submission.bundle import BUNDLE_SCHEMA, Bundle, content_sha256, read_bundle, write_bundle
+from uebench.submission.bundle import Bundle, content_sha256, read_bundle, write_bundle
 from uebench.submission.bundle_checks import check_bundle
 from uebench.submission.distribution_hash import hash_distribution
 from uebench.submission.entry import Entry, derive_manifest_fields, entry_terms
+from uebench.submission.manifest import BUNDLE_SCHEMA
 from uebench.submission.reports import SubmissionReport, summarise_bundle
 
 
