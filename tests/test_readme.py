@@ -19,7 +19,7 @@ from uebench.cli.main import main
 from uebench.components.registry import registry
 from uebench.planning.plan import plan_selection
 from uebench.planning.selection import select_components
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.history import current_rulings, read_history
 from uebench.storage.results_file import read_results
 

@@ -15,7 +15,7 @@ from tests.conftest import TINY
 from uebench import Breaker, Budget, Choice, Context, Dataset, Noise, Source, Split, Target, UserError, parameter
 from uebench.authoring import check
 from uebench.components.registry import PluginProblem, registry
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench_plugins.breakers.adv_linf import AdvLinf
 from uebench_plugins.breakers.none import NoBreaker
 

@@ -22,7 +22,7 @@ from uebench.jobs.run import run_job_once
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Protect, plan_cells, plan_selection
 from uebench.planning.selection import Selection, select_components
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.result import Result
 from uebench.storage.store import Store
 from uebench_plugins.breakers.none import NoBreaker

@@ -24,7 +24,7 @@ from uebench.jobs.datasets import content_fingerprint
 from uebench.planning.job_names import name_jobs
 from uebench.planning.plan import Plan, plan_selection
 from uebench.planning.selection import Selection, select_components
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.result import CurvePoint, Result
 from uebench.storage.results_file import read_results, write_results
 from uebench.storage.store import Store

@@ -26,7 +26,8 @@ from uebench.board.published import (
 from uebench.cli.main import main
 from uebench.components.spec import component_label
 from uebench.planning.selection import resolve_recipe
-from uebench.planning.suite import Claim, read_suite
+from uebench.planning.suite import Claim
+from uebench.planning.suite_file import read_suite
 from uebench.storage.result import Result
 from uebench.storage.results_file import write_results
 

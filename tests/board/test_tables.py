@@ -22,7 +22,8 @@ from uebench.board.ranking import Board, rank_results
 from uebench.board.tables import breaker_matrix, noise_table
 from uebench.components.registry import registry
 from uebench.components.spec import canonical_text
-from uebench.planning.suite import Suite, read_suite
+from uebench.planning.suite import Suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.result import Result, parse_result
 from uebench.storage.results_file import merge_results, read_results, write_results
 

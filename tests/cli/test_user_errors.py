@@ -128,15 +128,15 @@ SUITE = {
     "misspelt default": ("[defaults.noise.em]\nstps = 3", "noise em has no parameter 'stps'; did you mean steps?"),
     "wrong type": ("[recipe]\nlr = true", "lr must be a number, not True"),
     "out of range": ("[recipe]\nsteps = 0", "steps must be at least 1, not 0"),
-    "seeds beyond what is drawn from": ("seeds = [4294967296]", "whole numbers below 2^32, not [4294967296]"),
-    "seeds of letters": ('seeds = ["a"]', "seeds must be a list of whole numbers below 2^32, not ['a']"),
-    "floor": ("floor = 2", "floor must be a number in [0, 1], not 2"),
+    "seeds beyond what is drawn from": ("seeds = [4294967296]", "Expected `int` <= 4294967295 - at `$.seeds[0]`"),
+    "seeds of letters": ('seeds = ["a"]', "Expected `int`, got `str` - at `$.seeds[0]`"),
+    "floor": ("floor = 2", "Expected `float` <= 1.0 - at `$.floor`"),
     "like what is unknown": ('like = "demoo"', "unknown suite 'demoo'; did you mean demo?"),
-    "like a number": ("like = 3", "like must be the name of a suite, not 3"),
+    "like a number": ("like = 3", "Expected `str | null`, got `int` - at `$.like`"),
     "like itself": ('like = "mine.toml"', "suite mine.toml: like = 'mine.toml' leads back to it"),
     "like what is missing": ('like = "other.toml"', "cannot read suite other.toml: No such file"),
-    "like one, and wrong": ('like = "demo"\ndefaults = 3', "defaults must be a table, not 3"),
-    "required": ('[required]\nbreakers = "none"', "required.breakers must be a list of names, not 'none'"),
+    "like one, and wrong": ('like = "demo"\ndefaults = 3', "Expected `object`, got `int` - at `$.defaults`"),
+    "required": ('[required]\nbreakers = "none"', "Expected `array | null`, got `str` - at `$.required.breakers`"),
 }
 
 

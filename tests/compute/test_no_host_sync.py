@@ -31,7 +31,7 @@ from uebench.jobs.protect import NoiseContext
 from uebench.jobs.run import finish_job
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import plan_protect
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.store import Store
 
 _aten = torch.ops.aten

@@ -19,7 +19,7 @@ from uebench.executors.scheduler import JobQueue, attempt_job
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Job, Plan, plan_selection
 from uebench.planning.selection import Selection, select_components
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.result import Result
 from uebench.storage.store import Store
 

@@ -18,7 +18,7 @@ from uebench.jobs.run import run_job
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Cell, plan_protect, plan_selection
 from uebench.planning.selection import Selection
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench_plugins.breakers.best_of import BestOf
 from uebench_plugins.breakers.none import NoBreaker
 from uebench_plugins.datasets.digits import Digits

@@ -34,7 +34,7 @@ from uebench.jobs.training_set import apply_filters
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Cell, Plan, plan_selection
 from uebench.planning.selection import Selection
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.result import VARYING_FIELDS, Result, parse_result
 from uebench.storage.store import Store
 from uebench_plugins.breakers.adv_linf import AdvLinf

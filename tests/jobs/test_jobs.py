@@ -35,7 +35,7 @@ from uebench.jobs.tensor_files import unpack_tensors
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Cell, Job, Plan, Protect, Victim, plan_protect, plan_selection
 from uebench.planning.selection import Selection
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.result import Result
 from uebench.storage.store import Store
 from uebench_plugins.breakers.none import NoBreaker

@@ -17,7 +17,8 @@ from uebench.components.spec import canonical_text
 from uebench.planning.job_names import cell_labels, name_jobs
 from uebench.planning.plan import Cell, plan_cells, plan_selection
 from uebench.planning.selection import Selection, select_components
-from uebench.planning.suite import Suite, available_suites, read_suite
+from uebench.planning.suite import Suite
+from uebench.planning.suite_file import available_suites, read_suite
 
 PUBLISHED = sorted(published_files())
 SIZES = {"rem-table1": 135, "rem-table2": 100, "rem-table3": 60, "rem-table4": 30, "rem-table7": 135}
@@ -193,7 +194,7 @@ def test_a_suite_may_have_every_run_take_the_breakers_that_its_ranks_need(tmp_pa
     assert chains("run = true") == ["none", "jpeg"], "the suite's own list stays"
     (other,) = select_components(read_suite(str(path)), breakers=["cutmix"])
     assert [one.name for (one,) in other.chains] == ["cutmix"], "nothing joins what is handed in"
-    with pytest.raises(UserError, match=r"required\.run must be true or false, not 1"):
+    with pytest.raises(UserError, match=r"Expected `bool`, got `int` - at `\$\.required\.run`"):
         chains("run = 1")
 
 

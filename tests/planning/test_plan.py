@@ -16,7 +16,7 @@ from uebench.jobs.datasets import load_dataset
 from uebench.jobs.training_set import training_split
 from uebench.planning.plan import Cell, Plan, Protect, plan_selection
 from uebench.planning.selection import label_in_suite, select_components
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.store import Store
 
 

@@ -20,7 +20,7 @@ from uebench.authoring.sample_run import IMAGES, SHAPE
 from uebench.components.registry import registry
 from uebench.jobs.datasets import content_fingerprint, load_dataset
 from uebench.planning.plan import Cell, Protect
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.store import Store
 
 EVERYTHING = [(kind, name) for kind, entries in registry().entries.items() for name in entries]

@@ -30,7 +30,7 @@ from uebench.board.ranking import rank_results
 from uebench.cli.main import main
 from uebench.compute import train
 from uebench.jobs import cell
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.site import build
 from uebench.site.figures import Axis, breaker_sweeps, place_labels
 from uebench.site.view_model import page_name

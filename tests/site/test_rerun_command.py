@@ -20,7 +20,8 @@ from uebench.components.registry import registry
 from uebench.planning.job_names import cell_labels
 from uebench.planning.plan import plan_selection
 from uebench.planning.selection import select_components
-from uebench.planning.suite import Suite, available_suites, read_suite
+from uebench.planning.suite import Suite
+from uebench.planning.suite_file import available_suites, read_suite
 from uebench.site.rerun_command import find_rerun_command
 from uebench.storage.result import Result
 from uebench.storage.results_file import read_results

@@ -16,7 +16,7 @@ from uebench.components.registry import registry
 from uebench.components.spec import canonical_text
 from uebench.planning.plan import Cell, cell_identity, content_key, plan_selection
 from uebench.planning.selection import Selection, select_components
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.result import CurvePoint, Result
 from uebench.storage.results_file import write_results
 from uebench.submission.bundle import Bundle, write_bundle

@@ -47,7 +47,7 @@ from uebench.executors.settings import ExecutionSettings
 from uebench.jobs.datasets import content_fingerprint
 from uebench.planning.plan import Cell, plan_selection
 from uebench.planning.selection import Selection, select_components
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.history import read_history
 from uebench.storage.result import Result
 from uebench.storage.results_file import read_results, write_results

@@ -17,7 +17,8 @@ from uebench.components.component import Component
 from uebench.components.grammar import parse_component
 from uebench.components.registry import registry
 from uebench.components.spec import component_label
-from uebench.planning.suite import DEFAULT_SUITE, Suite, read_suite
+from uebench.planning.suite import DEFAULT_SUITE, Suite
+from uebench.planning.suite_file import read_suite
 
 
 def assert_contract(text: str, suite: str = DEFAULT_SUITE) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from scipy import stats
-
 from uebench.board.columns import breaker_names
 from uebench.board.ranking import ROUNDING_DIGITS, Board
 from uebench.board.rows import NoiseRow
@@ -46,11 +44,14 @@ def rank_agreements(boards: Sequence[Board]) -> Iterator[RankAgreement]:
         if pair[0].setting == pair[1].setting and pair[0].recipe != pair[1].recipe:  # else the content differs
             yield from _compare_orders(pair, [pair])
     for board in boards:
-        yield from _compare_orders((board, board), list(combinations(board.single_seeds, 2)))
+        if board.single_seeds:
+            yield from _compare_orders((board, board), list(combinations(board.single_seeds, 2)))
 
 
 def _compare_orders(boards: tuple[Board, Board], pairs: Sequence[tuple[Board, Board]]) -> Iterator[RankAgreement]:
     """Yield the agreement of two recipes for every order, as the mean over pairs of boards, one of each recipe."""
+    from scipy import stats  # slow to import, and few boards have two recipes
+
     taus = dict[str, list[tuple[int, float]]]()
     for first, second in pairs:
         shared = [name for name in breaker_names(first, False) if name in breaker_names(second, False)]

@@ -12,7 +12,8 @@ from uebench.board.published import comparison_table, join_published, judge_clai
 from uebench.board.tables import noise_table
 from uebench.cli.console import make_console, print_table
 from uebench.components.errors import UserError
-from uebench.planning.suite import Suite, read_suite
+from uebench.planning.suite import Suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.atomic_files import write_atomically
 from uebench.storage.result import Result
 from uebench.storage.results_file import read_results

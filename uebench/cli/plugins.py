@@ -35,7 +35,7 @@ def check_command(name: str, suite: str) -> None:
     from uebench.authoring.check import check_component, find_components
     from uebench.cli.catalogue import show_findings
     from uebench.cli.console import make_console
-    from uebench.planning.suite import read_suite
+    from uebench.planning.suite_file import read_suite
 
     broken = False
     for kind, component in find_components(name, read_suite(suite)):

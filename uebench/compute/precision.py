@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -30,9 +29,8 @@ def set_precision(precision: str, device: torch.device) -> None:
     """Select this process's GPU, let cuDNN choose its fastest kernels, and set the precision of fp32 products.
 
     Products use TF32 for `tf32` and fp32 otherwise; PyTorch's default for convolutions is TF32, which `fp32` must not
-    use. The call also turns garbage collection on, which a command turns off while it loads.
+    use.
     """
-    gc.enable()
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"

@@ -13,7 +13,7 @@ from uebench.components.interfaces import Breaker, Noise, Source, Target
 from uebench.components.recipe import Recipe
 from uebench.components.spec import canonical_text, chain_alternatives
 from uebench.planning.selection import Selection
-from uebench.planning.suite_file import ShareKind
+from uebench.planning.suite import ShareKind
 
 Precision = Literal["fp32", "tf32", "bf16"]
 ENGINE_NUMBERS = 1

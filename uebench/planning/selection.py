@@ -12,8 +12,7 @@ from uebench.components.interfaces import Breaker, Noise, Source, Target
 from uebench.components.recipe import Recipe
 from uebench.components.registry import registry
 from uebench.components.spec import component_label, convert_value, make_chain, parameter_types
-from uebench.planning.suite import RECIPE_FAMILIES, Suite, component_names
-from uebench.planning.suite_file import ShareKind
+from uebench.planning.suite import RECIPE_FAMILIES, ShareKind, Suite, component_names
 
 
 @dataclass(frozen=True)

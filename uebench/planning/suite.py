@@ -1,18 +1,15 @@
-"""A suite: the lists that make a cross product, a recipe, and what a bare name means in it; read from TOML."""
+"""A suite: the lists that make a cross product, a recipe, and the defaults of components in it."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from uebench.components.errors import UserError
-from uebench.components.grammar import nearest_match, parse_component, split_outside_parentheses
-from uebench.components.registry import plugin_folders
-from uebench.planning.suite_file import GRID_KEYS, LIST_KEYS, ShareKind, SuiteFile, merge_defaults, merge_recipes
+from uebench.components.grammar import parse_component, split_outside_parentheses
 
+ShareKind = Literal["mixed", "clean-only"]
+"""What happens to unprotected images: they are trained on too, or they alone are."""
 DEFAULT_SUITE = "demo"
 RECIPE_FAMILIES: Mapping[str, Mapping[str, Any]] = {
     "paper": {},  # the defaults of `Recipe`
@@ -34,15 +31,15 @@ RECIPE_FAMILIES: Mapping[str, Mapping[str, Any]] = {
         "flip": "alternating",
     },
 }
-"""Families of recipes. What else a suite or the user says of a recipe goes over its family's settings; a grid, or a
-suite like another, that names a family owes nothing to the other's recipe."""
+"""Families of recipes. Other settings of a suite or a user override those of the family. A grid that names a family,
+or a suite that is like another and names one, takes nothing from the other's recipe."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says of its numbers: test accuracy on each of some noises is below that on each of some others.
+    """A claim of a paper: test accuracy on each of the `lower` noises is below that on each of the `higher` ones.
 
-    Under each of `breakers`, or under every one of the suite where there are none; on every data set and target.
+    It holds under each of `breakers`, without them under every breaker of the suite; on every data set and target.
     """
 
     says: str
@@ -53,15 +50,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Suite:
-    """Names and parameters only; nothing in it is a component yet.
+    """Names and parameters; nothing in it is a component yet.
 
-    `recipe` says what differs from its `family` in `RECIPES`. `protected` are shares of protected images; `kind` says
-    whether the others are there (`mixed`) or everything protected is left out (`clean-only`). `references` adds the
-    clean set under every breaker, and every noise under no breaker. `defaults` is
+    `recipe` has the settings that differ from its `family` in `RECIPE_FAMILIES`. `protected` are shares of protected
+    images. `references` adds the clean set under every breaker, and every noise under no breaker. `defaults` is
     `{kind: {name or "*": {parameter: value}}}`. An entry of the board needs every required breaker on every required
-    target; with `required_run` a run has those breakers whichever are asked for. `floor` is the share of the plain
-    clean accuracy that a breaker must keep on clean images to count for the same-breaker gap. `grids` are the cross
-    products of a suite that is more than one, each a suite itself.
+    target; with `required_run` every run includes those breakers. `floor` is the share of the plain clean accuracy
+    that a breaker must keep on clean images to count for the same-breaker gap. A suite of several cross products has
+    them in `grids`, each a suite itself.
     """
 
     name: str
@@ -83,121 +79,22 @@ class Suite:
     grids: Sequence[Suite] = ()
     claims: Sequence[Claim] = ()
     labels: dict[Any, str] = field(init=False, default_factory=dict, compare=False, repr=False)
-    """What components are called here, as far as it was asked."""
+    """The labels of components, filled in when they are first needed."""
 
     @property
     def parts(self) -> Sequence[Suite]:
-        """The cross products that the suite consists of."""
+        """The cross products of the suite."""
         return self.grids or (self,)
 
     def part(self, dataset: str, noise: str = "") -> Suite:
-        """Return the first cross product that has a data set of this name, or the suite.
+        """Return the first cross product with a data set of this name, or the suite.
 
-        Of several, ranks and entries go by the first. With the name of a noise it is the one that names its results:
-        the first that has both, where there is one.
+        Ranks and entries go by the first one. With the name of a noise, return the first one that has both, if any: its
+        labels name the results.
         """
-        found = [part for part in self.parts if dataset in map(component_names, part.datasets)]
-        both = [part for part in found if noise in map(component_names, part.noises)]
-        return next(iter([*both, *found]), self)
-
-
-def available_suites() -> dict[str, Path]:
-    """Return the suites that plug-ins bring in their `suites` folder, by name."""
-    found: dict[str, Path] = {}
-    for folder in plugin_folders("suites"):
-        for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return found
-
-
-def read_suite(name: str) -> Suite:
-    """Return a suite by name or by the path of a TOML file; raises `UserError`."""
-    path = _find(name)
-    return _check(path, _table(path))
-
-
-def _find(name: str) -> Path:
-    path = Path(name) if name.endswith(".toml") else available_suites().get(name)
-    if path is None:
-        raise UserError(
-            f"unknown suite {name!r}{nearest_match(name, available_suites())}; or give the path of a .toml file"
-        )
-    return path
-
-
-def _table(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
-    """Return what a file says, laid over what the suite says that it is like; raises `UserError`."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read suite {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"suite {path} is no TOML: {error}") from None
-    file = SuiteFile(path)
-    merged = {key: file.section(key, table.get(key, {})) for key in ("required", "recipe")}
-    merged["defaults"] = file.defaults(table)
-    like = table.pop("like", None)
-    if like is None:
-        return {**table, **merged}
-    if not isinstance(like, str):
-        raise file.refuse(f"like must be the name of a suite, not {like!r}")
-    if path in below:
-        raise file.refuse(f"like = {like!r} leads back to it")
-    usual = _table(path.parent / like if like.endswith(".toml") else _find(like), (*below, path))
-    return {
-        **usual,
-        **table,
-        "required": {**usual["required"], **merged["required"]},
-        "recipe": merge_recipes(usual["recipe"], merged["recipe"]),
-        "defaults": merge_defaults(usual["defaults"], merged["defaults"]),
-    }
-
-
-def _check(path: Path, table: dict[str, Any]) -> Suite:
-    """Return the suite that a file describes; raises `UserError` for anything in it that has no meaning."""
-    file = SuiteFile(path)
-    file.take("the suite", table, ("title", "seeds", "required", "floor", "references", "claims", "grid", *GRID_KEYS))
-    grids = file.tables("grid", table)
-    for grid in grids:
-        file.take("a grid", grid, GRID_KEYS)
-    for key in ("title", *(LIST_KEYS if not grids else ())):
-        if key not in table:
-            raise file.refuse(f"{key} is missing")
-    required = file.section("required", table.get("required", {}))
-    file.take("required", required, ("breakers", "targets", "run"))
-    seeds = table.get("seeds", [0])
-    if not (isinstance(seeds, list) and seeds and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)):
-        raise file.refuse(f"seeds must be a list of whole numbers below 2^32, not {seeds!r}")
-    floor = table.get("floor", 0.5)
-    if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
-        raise file.refuse(f"floor must be a number in [0, 1], not {floor!r}")
-    switches = {"references": table.get("references", True), "required.run": required.get("run", False)}
-    for key, value in switches.items():
-        if not isinstance(value, bool):
-            raise file.refuse(f"{key} must be true or false, not {value!r}")
-    common: dict[str, Any] = {"name": path.stem, "title": str(table["title"]), "seeds": seeds, "floor": float(floor)}
-    common |= {"references": switches["references"], "required_run": switches["required.run"]}
-
-    def build(table: Mapping[str, Any]) -> Suite:
-        lists = file.lists(table)
-        needed: dict[str, Any] = {
-            f"required_{key}": file.texts(f"required.{key}", required.get(key, lists.get(key, ["none"])))
-            for key in ("breakers", "targets")
-        }
-        return Suite(**common, **lists, **needed)
-
-    parts = []
-    for grid in grids:
-        merged = {**{key: table[key] for key in GRID_KEYS if key in table}, **grid}
-        merged["recipe"] = merge_recipes(table.get("recipe", {}), file.section("recipe", grid.get("recipe", {})))
-        merged["defaults"] = merge_defaults(table.get("defaults", {}), grid.get("defaults", {}))
-        for key in LIST_KEYS:
-            if key not in merged:
-                raise file.refuse(f"a grid has no {key}")
-        parts.append(build(merged))
-    return replace(
-        build(table), grids=tuple(parts), claims=[Claim(**file.claim(claim)) for claim in file.tables("claims", table)]
-    )
+        matching = [part for part in self.parts if dataset in map(component_names, part.datasets)]
+        with_noise = [part for part in matching if noise in map(component_names, part.noises)]
+        return next(iter([*with_noise, *matching]), self)
 
 
 def component_names(text: str) -> str:

@@ -17,7 +17,7 @@ from uebench.board.columns import BREAKER_COLUMNS, NOISE_COLUMNS
 from uebench.board.publish import GALLERY, READING_TEXT, RECIPES_TEXT, TARGETS_TEXT, picture_name
 from uebench.components.errors import UserError
 from uebench.components.spec import format_number
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.site import figures
 from uebench.site.view_model import Section, gather_section, noise_parts
 from uebench.storage.atomic_files import write_atomically

@@ -13,7 +13,8 @@ from uebench.components.registry import registry
 from uebench.components.spec import canonical_text
 from uebench.planning.plan import plan_selection
 from uebench.planning.selection import resolve_recipe, select_components
-from uebench.planning.suite import Suite, available_suites
+from uebench.planning.suite import Suite
+from uebench.planning.suite_file import available_suites
 from uebench.storage.result import Result
 
 

@@ -11,7 +11,8 @@ from uebench.board.publish import read_board, rebuild_board
 from uebench.board.ranking import Board, rank_results
 from uebench.components.errors import UserError
 from uebench.components.grammar import nearest_match
-from uebench.planning.suite import Suite, read_suite
+from uebench.planning.suite import Suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.history import BoardValue, Rulings, append_decision, current_rulings, read_history
 from uebench.storage.result import Result
 from uebench.storage.results_file import merge_results, write_results

@@ -15,7 +15,8 @@ from uebench.jobs.datasets import content_fingerprint
 from uebench.planning.job_names import job_name
 from uebench.planning.plan import plan_protect
 from uebench.planning.selection import Selection, resolve_recipe, select_components
-from uebench.planning.suite import Suite, read_suite
+from uebench.planning.suite import Suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.job_log import read_job_log
 from uebench.storage.result import Result
 from uebench.storage.store import Store

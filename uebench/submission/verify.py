@@ -17,7 +17,7 @@ from uebench.executors.messages import OpenListener
 from uebench.executors.scheduler import JobQueue
 from uebench.executors.settings import ExecutionSettings
 from uebench.planning.job_names import job_name
-from uebench.planning.suite import available_suites, read_suite
+from uebench.planning.suite_file import available_suites, read_suite
 from uebench.submission.bundle import content_sha256, read_bundle
 from uebench.submission.bundle_checks import check_bundle
 from uebench.submission.entry import Entry, entry_from_bundle

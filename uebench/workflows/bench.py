@@ -16,7 +16,7 @@ from uebench.jobs.environment import current_time, made_with
 from uebench.jobs.forecast import networks_to_measure, record_time
 from uebench.planning.plan import Plan, plan_cells
 from uebench.planning.selection import select_components
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench.workflows.run import plan_with_references
 
 

@@ -16,7 +16,8 @@ from uebench.jobs.run import find_finished
 from uebench.planning.job_names import job_name
 from uebench.planning.plan import Plan, plan_protect
 from uebench.planning.selection import select_components
-from uebench.planning.suite import Suite, read_suite
+from uebench.planning.suite import Suite
+from uebench.planning.suite_file import read_suite
 
 
 @dataclass(frozen=True)

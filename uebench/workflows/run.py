@@ -18,8 +18,8 @@ from uebench.executors.settings import ExecutionSettings
 from uebench.planning.job_names import name_jobs, noise_name
 from uebench.planning.plan import Plan, plan_cells, plan_selection
 from uebench.planning.selection import Selection, select_components
-from uebench.planning.suite import Suite, read_suite
-from uebench.planning.suite_file import ShareKind
+from uebench.planning.suite import ShareKind, Suite
+from uebench.planning.suite_file import read_suite
 from uebench.storage.atomic_files import remove_scratch_files
 from uebench.storage.result import Result
 from uebench.storage.results_file import merge_results, read_results, write_results

@@ -16,7 +16,7 @@ from tests.plugins.noises.reference_noises import Sink, Watched, data, surrogate
 from uebench import Noise, UserError, kit
 from uebench.components.registry import registry
 from uebench.compute.audit import release_images
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench_plugins.noises import ar, cuda, ops
 from uebench_plugins.noises.ar import AR
 from uebench_plugins.noises.cuda import CUDA

@@ -16,7 +16,7 @@ from uebench import Recipe, UserError, kit
 from uebench.components.registry import registry
 from uebench.compute.seeds import derive_seed
 from uebench.compute.train import build_network
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench_plugins.noises.em import EM
 from uebench_plugins.noises.em_classwise import EMClasswise
 from uebench_plugins.noises.em_rem import EMREM

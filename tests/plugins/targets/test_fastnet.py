@@ -13,7 +13,7 @@ from uebench.components.registry import registry
 from uebench.compute.optimisation import Training
 from uebench.compute.train import build_network
 from uebench.planning.selection import resolve_recipe
-from uebench.planning.suite import read_suite
+from uebench.planning.suite_file import read_suite
 from uebench_plugins.breakers.compression import Grayscale
 from uebench_plugins.targets.fastnet import FastNet
 
