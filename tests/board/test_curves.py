@@ -1,4 +1,4 @@
-"""Curves from results made up for the purpose, for which means, deviations and groups are known."""
+"""Curves from results made up for the purpose, for which means, intervals and groups are known."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from msgspec import structs
+from scipy import stats
 
 from tests.board.test_tables import DEMO, made, text
 from uebench.board.curves import Curves, make_curves
@@ -52,13 +53,16 @@ def attacked(noise: str = "em", **other: Any) -> list[Result]:
     return [*results, cell(noise, ATTACKS[2 / 255], 0.7, 0, **other)]
 
 
-def test_points_are_means_and_deviations_over_seeds_with_plain_training_at_radius_0() -> None:
+def test_points_are_means_and_intervals_over_seeds_with_plain_training_at_radius_0() -> None:
     (one,) = drawn(attacked(), "radius")
     em = one.points[one.points["noise"] == "em"]
     assert list(em["x"]) == pytest.approx([0, 1 / 255, 2 / 255])
     assert list(em["mean"]) == pytest.approx([0.3, 0.55, 0.7])
-    assert list(em["deviation"])[:2] == pytest.approx([0.1 * math.sqrt(2), 0.05 * math.sqrt(2)])
-    assert math.isnan(em["deviation"].iloc[2]), "one seed has no deviation"
+    half = stats.t.ppf(0.975, 1) / math.sqrt(2)  # of two seeds, in deviations
+    for bound, side in (("low", -1), ("high", 1)):
+        widths = [side * (value - mean) for value, mean in zip(em[bound], em["mean"], strict=True)]
+        assert widths[:2] == pytest.approx([0.1 * math.sqrt(2) * half, 0.05 * math.sqrt(2) * half], rel=0.1)
+        assert math.isnan(widths[2]), "one seed has no interval"
     assert list(em["seeds"]) == [2, 2, 1]
     assert set(em["parameters"]) == {text("noise", "em")}
     assert one.ticks == {0: "0", 1 / 255: "1/255", 2 / 255: "2/255"}
@@ -165,9 +169,9 @@ def test_what_is_not_drawn_is_said_with_the_reason() -> None:
     found, lacking = make_curves([cell("em", "none", 0.5)])
     assert found == []
     assert lacking == [
-        "smallcnn on digits, recipe sgd: no figure over a parameter, for want of two values of one",
-        "smallcnn on digits, recipe sgd: no figure over the steps, for want of curves on record",
-        "smallcnn on digits, recipe sgd: no figure over the protected share, for want of a noise with two shares",
+        "smallcnn on digits, recipe sgd: no figure over a parameter: no parameter has two values",
+        "smallcnn on digits, recipe sgd: no figure over the steps: the record has no curves",
+        "smallcnn on digits, recipe sgd: no figure over the protected share: no noise has two shares",
     ]
     _, lacking = make_curves(attacked())
     assert not any("parameter" in line for line in lacking)

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from msgspec import structs
+from scipy import stats
 
 from tests.board.test_curves import attacked, cell, shared
 from uebench.board.curves import Curves, make_curves
@@ -41,6 +42,10 @@ def drawn(one: Curves) -> Figure:
     return draw_figure(one, noise_styles([one]))
 
 
+T_TWO_SEEDS = stats.t.ppf(0.975, 1)
+"""Half of the interval of two seeds, in halves of their difference."""
+
+
 def lines(axes: Axes) -> dict[str, np.ndarray]:
     """Return what is drawn as lines, by the line's name."""
     return {str(line.get_label()): np.asarray(line.get_xydata()) for line in axes.lines}
@@ -58,12 +63,12 @@ def test_the_lines_of_one_panel_are_the_means_in_percent() -> None:
     assert found["clean set"] == pytest.approx(np.array([[0, 90], [1 / 255, 80]]))
 
 
-def test_bars_reach_one_deviation_up_and_down_and_one_seed_has_none() -> None:
+def test_bars_are_the_interval_and_one_seed_has_none() -> None:
     bars = areas(drawn(first(attacked())).axes[0])
     half = {x: (bar[0][1], bar[1][1]) for bar in bars for x in (round(bar[0][0] * 255),) if bar[:, 1].mean() < 75}
     assert half == {
-        0: pytest.approx((30 - 10 * 2**0.5, 30 + 10 * 2**0.5)),
-        1: pytest.approx((55 - 5 * 2**0.5, 55 + 5 * 2**0.5)),
+        0: pytest.approx((30 - 10 * T_TWO_SEEDS, 30 + 10 * T_TWO_SEEDS), abs=10),
+        1: pytest.approx((55 - 5 * T_TWO_SEEDS, 55 + 5 * T_TWO_SEEDS), abs=5),
     }
 
 
@@ -75,7 +80,7 @@ def test_every_noise_has_a_panel_with_both_curves_and_a_band() -> None:
         assert np.asarray(test.get_xydata()) == pytest.approx(np.array([[10, 15], [20, 25]]))
         assert np.asarray(train.get_xydata()) == pytest.approx(np.array([[10, 80], [20, 90]]))
         assert (test.get_linestyle(), train.get_linestyle()) == ("-", "--")
-        assert areas(axes)[0][:, 1].min() == pytest.approx(15 - 5 * 2**0.5)
+        assert areas(axes)[0][:, 1].min() == pytest.approx(15 - 5 * T_TWO_SEEDS, abs=5)
         assert axes.get_ylim() == (0, 102)
 
 
@@ -89,8 +94,8 @@ def test_one_seed_has_no_band_and_says_so(kind: str) -> None:
 
 
 def test_the_number_of_seeds_is_said() -> None:
-    assert drawn(first(attacked())).get_suptitle().endswith("mean ± deviation of 1 to 2 seeds")
-    assert drawn(first(TRAINED)).get_suptitle().endswith("mean ± deviation of 2 seeds")
+    assert drawn(first(attacked())).get_suptitle().endswith("mean and 95 % interval of 1 to 2 seeds")
+    assert drawn(first(TRAINED)).get_suptitle().endswith("mean and 95 % interval of 2 seeds")
 
 
 @pytest.mark.parametrize("kind", FIGURES)
@@ -182,7 +187,7 @@ def test_the_command_draws_what_it_can_and_says_what_it_cannot(board: Callable[[
         *(str(folder / "plots" / name) for name in names),
         "not drawn",
     ]
-    assert "for want of a noise with two shares" in done.output
+    assert "no noise has two shares" in done.output
     assert sorted(path.name for path in (folder / "plots").iterdir()) == names
     before = {path.name: path.read_bytes() for path in (folder / "plots").iterdir()}
     assert CliRunner().invoke(main, ["plot", "demo", "--into", "other"]).exit_code == 0

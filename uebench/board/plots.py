@@ -18,17 +18,17 @@ from matplotlib.ticker import MaxNLocator
 from uebench.board.curves import Curves
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-"""Those of Okabe and Ito (Color Universal Design, 2008) that show on white and on black alike."""
+"""The colours of Okabe and Ito (Color Universal Design, 2008) that are visible on white and on black."""
 MARKERS = "osD^vPX<>ph"
-"""As many as are told apart at a glance, and no multiple of the colours: 66 noises look different."""
+"""Markers that are easy to distinguish; with the colours they make 66 different noises."""
 STROKES = ("-", "-.", ":")
-"""For each further turn of the colours; dashes are for the clean set."""
+"""Line styles, one for each repetition of the colours; dashes are for the clean set."""
 GREY = "#777777"
 """Contrast 4.5 to white and 4.7 to black."""
 WIDTH, PANEL_COLUMNS = 7.2, 4
-"""Inches, as a README shows without scaling; panels in a row."""
+"""Inches, which a README shows without scaling; panels in a row."""
 LINE, SHORT = 92, 24
-"""Letters that fit into the width; and into a panel's, or a legend beside one."""
+"""Characters that fit into the figure, and into a panel or a legend."""
 SETTINGS: Any = {
     "axes.edgecolor": GREY,
     "axes.facecolor": "none",
@@ -80,12 +80,12 @@ def figure_svg(curves: Curves, looks: Mapping[str, Style]) -> bytes:
 
 
 def draw_figure(curves: Curves, looks: Mapping[str, Style]) -> Figure:
-    """Return a figure with a line for every curve, accuracy in percent, and the deviation where there are seeds."""
+    """Return a figure with a line for every curve, accuracy in percent, and intervals where there are several seeds."""
     figure = Figure()
     figure.set_figwidth(WIDTH)
     (_panels if curves.panels else _single)(figure, curves, looks)
     few, many = curves.points["seeds"].min(), curves.points["seeds"].max()
-    seeds = f"mean ± deviation of {few if few == many else f'{few} to {many}'} seeds" if many > 1 else "one seed"
+    seeds = f"mean and 95 % interval of {few if few == many else f'{few} to {many}'} seeds" if many > 1 else "one seed"
     setting = textwrap.wrap(f"{curves.setting}; {seeds}", LINE, break_on_hyphens=False)
     figure.suptitle("\n".join([*textwrap.wrap(curves.title, LINE), *setting]), x=0.01, ha="left", fontsize="medium")
     return figure
@@ -112,8 +112,10 @@ def _single(figure: Figure, curves: Curves, looks: Mapping[str, Style]) -> None:
         look = {**looks[str(noise)], **({"linestyle": "--"} if dashed else {})}
         (line,) = axes.plot(part["x"], 100 * part["mean"], label=curve or _name(part), **look)
         known = part[part["seeds"] > 1]
-        bars = (known["x"], 100 * known["mean"], 100 * known["deviation"])
-        axes.errorbar(*bars, fmt="none", ecolor=look["color"], elinewidth=1.2, alpha=0.6)
+        lengths = [100 * (known["mean"] - known["low"]), 100 * (known["high"] - known["mean"])]
+        axes.errorbar(
+            known["x"], 100 * known["mean"], lengths, fmt="none", ecolor=look["color"], elinewidth=1.2, alpha=0.6
+        )
         ends.append((part["mean"].iloc[-1], line))
     apart = (max(curves.ticks) - min(curves.ticks)) / 16  # labels nearer to each other would overlap
     kept = list[float]()
@@ -141,8 +143,9 @@ def _panels(figure: Figure, curves: Curves, looks: Mapping[str, Style]) -> None:
             colour = looks[str(noise)]["color"]
             axes.plot(points["x"], 100 * points["mean"], color=colour, linestyle=stroke, marker=".", markersize=4)
             known = points[points["seeds"] > 1]
-            mean, spread = 100 * known["mean"], 100 * known["deviation"]
-            axes.fill_between(known["x"], mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(
+                known["x"], 100 * known["low"], 100 * known["high"], color=colour, alpha=0.15, linewidth=0
+            )
             handles[str(curve)] = Line2D([], [], color=GREY, linestyle=stroke, label=curve)
         axes.set(title=_name(part), ylim=(0, 102))
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))

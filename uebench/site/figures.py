@@ -1,4 +1,4 @@
-"""Turns a board's results into what the figures of the site show: curves over a breaker's number, scales, labels."""
+"""The figures of the site: curves over a breaker's parameter, axes, and positions of labels."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
-from uebench.board.intervals import confidence_interval, means_with_draws
-from uebench.board.parameter_sweeps import breaker_families
+from uebench.board.curves import parameter_curves
 from uebench.components.spec import format_number
 from uebench.storage.result import Result
 
 SHORTEST_SECONDS = 0.01
-"""The seconds below which costs are not told apart."""
+"""Costs below this number of seconds are drawn at the edge."""
 
 
 class IntervalPoint(NamedTuple):
-    """A mean over seeds at x, with the bounds of its 95 % interval; a single seed has none. All but x in [0, 1]."""
+    """A mean over seeds at `x`, with its 95 % interval, None for a single seed; all but `x` in [0, 1]."""
 
     x: float
     mean: float
@@ -29,7 +26,7 @@ class IntervalPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Sweep:
-    """Test accuracy against the one number in which some breakers differ; `curves` go by a noise's canonical text."""
+    """Test accuracy against a parameter of a breaker; `curves` go by the canonical text of a noise."""
 
     breaker: str
     parameter: str
@@ -38,29 +35,18 @@ class Sweep:
 
 
 def breaker_sweeps(records: Sequence[Result]) -> list[Sweep]:
-    """Return the curves over a number that the results of one comparable group make, for each target by itself."""
-    scores: dict[tuple[str, str, str], dict[int, float]] = {}
-    for result in records:
-        cell = result.target, result.parameters["noise"], result.parameters["breaker"]
-        scores.setdefault(cell, {})[result.seed] = result.test_accuracy
-    found = []
-    for family in breaker_families({result.parameters["breaker"]: result.breaker for result in records}):
-        numbers = {**family.idle, **family.values}
-        for target in sorted({target for target, *_ in scores}):
+    """Return the curves over a breaker's parameter in one comparable group of results, for each target."""
+    sweeps = []
+    for target in sorted({result.target for result in records}):
+        for figure in parameter_curves([result for result in records if result.target == target]):
             curves: dict[str, list[IntervalPoint]] = {}
-            for (where, noise, chain), values in sorted(scores.items()):
-                if where == target and chain in numbers:
-                    curves.setdefault(noise, []).append(_point(numbers[chain], values))
-            several = {noise: sorted(points) for noise, points in curves.items() if len(points) > 1}
+            for row in figure.points.to_dict("records"):
+                bounds = (None, None) if row["seeds"] == 1 else (row["low"], row["high"])
+                curves.setdefault(row["parameters"], []).append(IntervalPoint(row["x"], row["mean"], *bounds))
+            several = {noise: points for noise, points in curves.items() if len(points) > 1}
             if several:
-                found.append(Sweep(family.label, family.parameter, target, several))
-    return found
-
-
-def _point(x: float, values: Mapping[int, float]) -> IntervalPoint:
-    seeds = tuple(sorted(values))
-    drawn = means_with_draws(np.array([values[seed] for seed in seeds]), seeds)
-    return IntervalPoint(x, float(drawn[0]), *confidence_interval(drawn))
+                sweeps.append(Sweep(figure.breaker, figure.parameter, target, several))
+    return sweeps
 
 
 @dataclass(frozen=True)
