@@ -204,7 +204,9 @@ def accuracy(value: float) -> Change:
 
 
 def named(label: str, kind: str = "noise") -> tuple[Callable[[Forger], None], str]:
-    return each(set_to(**{kind: label}), noise="em"), f"{label[:60]!r} is no name of 300 letters, digits and"
+    return each(
+        set_to(**{kind: label}), noise="em"
+    ), f"{label[:60]!r} is not a label of at most 300 letters, digits and"
 
 
 def surplus(one: Forger) -> None:
@@ -232,7 +234,7 @@ def second_noise(one: Forger) -> None:
 
 
 OTHER = "mine@1:radius=0.12549019607843137"
-TEXT = "is no canonical text of a noise"
+TEXT = "is not the canonical text of a noise"
 HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
     "another suite": (says(suite="demo"), "the bundle is of suite 'demo', not of 'tiny'"),
     "a path for a suite": (says(suite="../../x.toml"), "the bundle is of suite '../../x.toml', not of 'tiny'"),
@@ -249,7 +251,7 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
         says(dataset="digits@1:contrast=1.0,test_images=1400,pad=1"),
         "data set 'digits@1:contrast=1.0,test_images=1400,pad=1' is not that of suite tiny",
     ),
-    "a text that is no data set": (says(dataset="<b>"), "'<b>' is no canonical text of a dataset"),
+    "a text that is no data set": (says(dataset="<b>"), "'<b>' is not the canonical text of a dataset"),
     "other data": (lambda one: other_data(one), "the bundle is of other data: content 'abc', on the board ''"),
     "no noise": (says(noises=[]), "the bundle names no noise, one twice, or the clean set"),
     "the clean set as a noise": (says(noises=[CLEAN]), "the bundle names no noise, one twice, or the clean set"),
@@ -260,7 +262,7 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
     "a noise with a parameter twice": (renamed("mine@1:a=1,a=2"), "a is given twice in 'mine:a=1,a=2'"),
     "a noise with open parentheses": (renamed("mine@1:a=(b"), "unbalanced parentheses in 'a=(b'"),
     "a required breaker": (says(breaker="none@1"), "breaker none is required in suite tiny; hand in the noise instead"),
-    "a breaker that is none": (says(breaker="a b@1"), "'a b@1' is no canonical text of a breaker"),
+    "a breaker that is none": (says(breaker="a b@1"), "'a b@1' is not the canonical text of a breaker"),
     "no submitter": (within("submitter", name="  "), "the bundle names no submitter"),
     "a submitter without end": (within("submitter", name="x" * 201), "the submitter's name: a text of 201 characters"),
     "a paper that is a program": (within("submitter", paper="javascript:alert(1)"), "not 'javascript:alert(1)'"),
@@ -339,25 +341,25 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
     ),
     "a path to be read, well written": (
         renamed("file@1:path=/dev/zero,radius=0.12549019607843137"),
-        "noise file: path is no part of a canonical text",
+        "noise file: path is not part of a canonical text",
     ),
     "a noise over its radius": (
         renamed("mine@1:radius=0.0313725490196078", "mine"),
         "noise_linf 32/255 is over the radius",
     ),
     "a noise without a radius": (renamed("mine@1", "mine"), "radius must be a number"),
-    "no whole steps": (first(set_to(noise_linf=0.1)), "noise_linf 0.1 is no whole number of steps of 1/255"),
+    "no whole steps": (first(set_to(noise_linf=0.1)), "noise_linf 0.1 is not a whole number of steps of 1/255"),
     "a noise beyond the pixels": (first(set_to(noise_linf=2.0)), "Expected `float` <= 1.0 - at `$.noise_linf`"),
     "a clean set that is changed": (
         first(set_to(noise_linf=1 / 255, noise_l2=1.0, psnr=50.0), "none"),
         "noise_linf 1/255 is over the radius 0",
     ),
-    "a noise without a trace": (first(set_to(psnr=None)), "noise_linf, noise_l2, psnr and ssim do not go together"),
+    "a noise without a trace": (first(set_to(psnr=None)), "noise_linf, noise_l2, psnr and ssim contradict each other"),
     "a PSNR too low": (first(set_to(psnr=10.0)), "a PSNR of 10 dB is below what noise_linf 0.12549 allows"),
     "a norm of its own": (first(set_to(noise_norm="l7")), "there is no norm 'l7'"),
     "two noises under one seed": (first(set_to(psnr=21.0)), "differ in what they measured of the noise"),
-    "a made-up accuracy": (first(accuracy(0.123456789)), "test accuracy 0.123456789 counts no images"),
-    "accuracies of no common test set": (first(accuracy(1 / 999_983)), "counts no images of the test set"),
+    "a made-up accuracy": (first(accuracy(0.123456789)), "test accuracy 0.123456789 counts no whole images"),
+    "accuracies of no common test set": (first(accuracy(1 / 999_983)), "counts no whole images of a test set"),
     "an end that is not the curve's": (first(set_to(test_accuracy=0.5)), "test_accuracy is 0.5"),
     "a best that is not the curve's": (
         first(set_to(best_test_accuracy=1.0)),
@@ -377,7 +379,7 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
         first(inside("parameters", script="x")),
         "parameters must be of breaker, content,",
     ),
-    "a flag of HTML": (first(set_to(flags=["<b>"])), "'<b>' is no flag"),
+    "a flag of HTML": (first(set_to(flags=["<b>"])), "'<b>' is not a flag"),
     "flags that are no list": (first(set_to(flags="diverged")), "Expected `array`, got `str` - at `$.flags`"),
     "a PSNR of text": (first(set_to(psnr="high")), "Expected `float | null`, got `str` - at `$.psnr`"),
     "no device": (
@@ -786,7 +788,7 @@ def test_test_images_are_counted_from_accuracies() -> None:
     assert count_test_images(right / 12_345 for right in range(1, 12_345, 97)) == 12_345
     assert count_test_images([]) == 1
     for wrong in (0.1 + 0.2, 1 / 3 + 1e-9, math.pi / 4):
-        with pytest.raises(UserError, match="counts no images"):
+        with pytest.raises(UserError, match="counts no whole images"):
             count_test_images([wrong])
 
 
@@ -918,7 +920,7 @@ def test_from_a_run_to_the_board(call: Callable[..., str], tmp_path: Path) -> No
     assert len(re.findall(r" done   .* on smallcnn, seed 0: ", output)) == 2, "what the submitter ran is not looked up"
     sampled = re.findall(r"re-run    (\w+) / .* claimed", output)
     assert ("re-run    making em for digits, seed 0: the same bytes" in output) == ("em" in sampled)
-    assert len(re.findall(r"re-run    .*: 0\.\d{4} claimed, 0\.\d{4} found, 0\.0 standard deviations", output)) == 2
+    assert len(re.findall(r"re-run    .*: 0\.\d{4} claimed, 0\.\d{4} measured, 0\.0 standard deviations", output)) == 2
     assert "re-run    2 of 2 cells, verification seed 5" in output
     assert output.endswith("badge     re-run\n")
     output = call("accept", "em.zip", "--rerun", "2", "--verification-seed", "5", *ours)
@@ -955,7 +957,7 @@ def test_the_number_of_test_images_is_known_when_a_cell_is_run_again(
     forger = Forger(tmp_path / "em.zip", em)
     forger.each(accuracy(0.123), key=False, noise="em")  # a whole number of 7000 images, not of 1400
     forger.write()
-    refuse(*VERIFY, "--rerun", "1", expected="test accuracy 0.123 is no whole number of 1400 images", told=True)
+    refuse(*VERIFY, "--rerun", "1", expected="test accuracy 0.123 is not a whole number of 1400 images", told=True)
 
 
 def test_the_manifest_is_what_the_documentation_says() -> None:

@@ -1,4 +1,4 @@
-"""Whether two runs of one cell agree, measured by how far runs of it lie apart."""
+"""Decides whether two runs of a cell agree, by the spread between runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from statistics import mean, variance
 from uebench.components.errors import UserError
 
 MOST_DEVIATIONS = 3.0
-"""Standard deviations that two runs may lie apart and still agree."""
+"""Largest distance, in standard deviations, of two runs that agree."""
 TEST_IMAGES = 1_000_000
-"""More than any test set here has."""
+"""More images than any test set has."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Agreement:
 
     @property
     def deviations(self) -> float:
-        """How many standard deviations the two lie apart."""
+        """Their distance in standard deviations."""
         return abs(self.claimed - self.found) / self.spread
 
     @property
@@ -36,15 +36,15 @@ class Agreement:
         return self.deviations <= MOST_DEVIATIONS
 
     def __str__(self) -> str:
-        both = f"{self.claimed:.4f} claimed, {self.found:.4f} found"
+        both = f"{self.claimed:.4f} claimed, {self.found:.4f} measured"
         return f"{self.cell}: {both}, {self.deviations:.1f} standard deviations apart (at most {MOST_DEVIATIONS:g})"
 
 
 def run_deviation(accuracies: Sequence[float], images: int) -> float:
     """Return the standard deviation of the difference between two runs of a cell, above 0.
 
-    `accuracies` are those of the cell over its seeds, on so many test images. The variance of one run is the sample
-    variance over seeds (0 where there is one seed), plus p (1 - p) / images for what the rounding of another device
+    `accuracies` are those of the cell over its seeds, each on `images` test images. The variance of one run is the
+    sample variance over seeds (0 for one seed), plus p (1 - p) / images for what the rounding of another device
     moves across a decision boundary: the binomial variance of an accuracy p, their mean, by Laplace's rule of
     succession, so that it is above 0 also where every image is right. Two runs have twice the variance of one.
     """
@@ -54,7 +54,7 @@ def run_deviation(accuracies: Sequence[float], images: int) -> float:
 
 
 def count_test_images(accuracies: Iterable[float]) -> int:
-    """Return the smallest number of test images of which all accuracies are whole counts; raises `UserError`.
+    """Return the smallest number of test images for which all accuracies are whole counts; raises `UserError`.
 
     It divides the number of images in the test set.
     """
@@ -63,10 +63,10 @@ def count_test_images(accuracies: Iterable[float]) -> int:
         fraction = Fraction(accuracy).limit_denominator(TEST_IMAGES)
         count = math.lcm(count, fraction.denominator)
         if not is_whole_count(accuracy, count) or count > TEST_IMAGES:
-            raise UserError(f"test accuracy {accuracy!r} counts no images of the test set that the others count")
+            raise UserError(f"test accuracy {accuracy!r} counts no whole images of a test set that fits the others")
     return count
 
 
 def is_whole_count(accuracy: float, images: int) -> bool:
-    """Tell whether an accuracy is a whole number of so many images, to the last bit."""
+    """Return whether an accuracy is a whole number of images, to the last bit."""
     return round(accuracy * images) / images == accuracy

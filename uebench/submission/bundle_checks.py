@@ -1,4 +1,4 @@
-"""What must hold of a bundle before a board takes it: every cell and no other, and no contradiction."""
+"""Checks a bundle before a board accepts it: it has exactly the cells of its entry, and no contradiction."""
 
 from __future__ import annotations
 
@@ -26,182 +26,195 @@ from uebench.submission.restore_components import NotInstalled, parse_canonical,
 KEY, SHA256 = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{64}")
 DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 NAME_LENGTH = 200
-"""What a submitter may say of himself, and where."""
+"""Most characters of what a submitter states about himself."""
 NAMED = 3
-"""How many missing cells a message names."""
+"""Missing cells that a message names."""
 
 
 def check_bundle(
-    found: Bundle, suite: Suite, board: Mapping[str, Result], rulings: Rulings, now: datetime
+    bundle: Bundle, suite: Suite, board: Mapping[str, Result], rulings: Rulings, now: datetime
 ) -> list[Agreement]:
-    """Return how the references agree with those on the board; raises `UserError` for a bundle that is not valid.
+    """Return the agreement of each reference with that on the board; raises `UserError` for a bundle that is not valid.
 
-    `board` are the results on record by key, `now` has a time zone.
+    `board` has the results on record by key, `now` has a time zone.
     """
-    made = entry_from_bundle(found, suite)
-    for result in found.results:
+    entry = entry_from_bundle(bundle, suite)
+    for result in bundle.results:
         if result.suite != suite.name:
             raise UserError(f"result {result.key[:40]!r} is of suite {result.suite!r}, not of {suite.name!r}")
-        check_record(result, resolve_recipe(made.part), now)
+        check_record(result, resolve_recipe(entry.part), now)
         for name, text in (
-            ("dataset", made.dataset),
-            ("content", made.content),
-            ("recipe", canonical_text(resolve_recipe(made.part))),
+            ("dataset", entry.dataset),
+            ("content", entry.content),
+            ("recipe", canonical_text(resolve_recipe(entry.part))),
         ):
             if result.parameters[name] != text:
                 raise UserError(f"result {result.key} has {name} {result.parameters[name]!r}, the entry {text!r}")
-    _check_complete(made, found)
-    _check_manifest(made, found)
-    _check_names(made, found, board, suite)
-    _check_one_noise(found)
-    devices = {result.key: result.made_with["device"] for result in found.results}
+    _check_complete(entry, bundle)
+    _check_manifest(entry, bundle)
+    _check_names(entry, bundle, board, suite)
+    _check_one_noise(bundle)
+    devices = {result.key: result.made_with["device"] for result in bundle.results}
     check_job_log(
-        found.log, {**dict.fromkeys(found.manifest["released"], ""), **devices}, resolve_recipe(made.part).steps, now
+        bundle.log, {**dict.fromkeys(bundle.manifest["released"], ""), **devices}, resolve_recipe(entry.part).steps, now
     )
-    _check_listed(made, found, board, rulings)
-    return _references(made, found, board)
+    _check_listed(entry, bundle, board, rulings)
+    return _references(entry, bundle, board)
 
 
-def _check_complete(made: Entry, found: Bundle) -> None:
-    """Raise `UserError` where a cell is missing or too many, or the seeds are not the first ones."""
-    seeds = sorted({result.seed for result in found.results})
-    there = {(*cell_of_result(result), result.seed) for result in found.results}
+def _check_complete(entry: Entry, bundle: Bundle) -> None:
+    """Raise `UserError` where a cell is missing, or not needed, or the seeds are not 0, 1, 2 and so on."""
+    seeds = sorted({result.seed for result in bundle.results})
+    present = {(*cell_of_result(result), result.seed) for result in bundle.results}
     names = {
         text: label
-        for result in found.results
+        for result in bundle.results
         for text, label in zip(cell_of_result(result), _labels(result), strict=True)
     }
-    breakers, targets = required_labels(made.part)
-    names |= {**breakers, **targets, made.clean: "none"}
-    with suppress(UserError):  # what is not here goes by its whole text
-        names |= {text: label_in_suite(made.part, "noise", restore_component("noise", text)) for text in made.noises}
-        names |= {made.breaker: chain_label_in_suite(made.part, restore_chain(made.breaker))} if made.breaker else {}
-    for result in found.results:
-        if cell_of_result(result) not in made.needed:
+    breakers, targets = required_labels(entry.part)
+    names |= {**breakers, **targets, entry.clean: "none"}
+    with suppress(UserError):  # a component that is not installed goes by its canonical text
+        names |= {text: label_in_suite(entry.part, "noise", restore_component("noise", text)) for text in entry.noises}
+        if entry.breaker:
+            names[entry.breaker] = chain_label_in_suite(entry.part, restore_chain(entry.breaker))
+    for result in bundle.results:
+        if cell_of_result(result) not in entry.needed:
             raise UserError(f"the bundle holds {' / '.join(_labels(result))}, which the entry does not need")
-    lacking = sorted({(*needed, seed) for needed in made.needed for seed in seeds or [0]} - there)
+    lacking = sorted({(*needed, seed) for needed in entry.needed for seed in seeds or [0]} - present)
     if lacking:
-        told = [f"{' / '.join(names.get(text, text) for text in texts)} seed {seed}" for *texts, seed in lacking]
-        more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
-        raise UserError(f"the entry lacks {'; '.join(told[:NAMED])}{more}")
+        missing = [f"{' / '.join(names.get(text, text) for text in texts)} seed {seed}" for *texts, seed in lacking]
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise UserError(f"the entry lacks {'; '.join(missing[:NAMED])}{more}")
     if seeds != list(range(len(seeds))):
         raise UserError(f"seeds must be 0, 1, 2 and so on, so that nobody chooses them, not {str(seeds)[:60]}")
 
 
-def _labels(one: Result) -> tuple[str, str, str]:
-    return one.noise, one.breaker, one.target
+def _labels(result: Result) -> tuple[str, str, str]:
+    return result.noise, result.breaker, result.target
 
 
-def _check_manifest(made: Entry, found: Bundle) -> None:
-    """Raise `UserError` where the manifest contradicts the results, or says something that cannot be."""
-    says = found.manifest
-    for name, value in derive_manifest_fields(found.results).items():
-        if says[name] != value:
+def _check_manifest(entry: Entry, bundle: Bundle) -> None:
+    """Raise `UserError` where the manifest contradicts the results, or states something impossible."""
+    manifest = bundle.manifest
+    for name, value in derive_manifest_fields(bundle.results).items():
+        if manifest[name] != value:
             raise UserError(f"the manifest's {name} are not those of the results")
-    for name, text in says["submitter"].items():
+    for name, text in manifest["submitter"].items():
         check_printable(text, f"the submitter's {name}", NAME_LENGTH)
-    if not says["submitter"]["name"].strip():
+    if not manifest["submitter"]["name"].strip():
         raise UserError("the bundle names no submitter")
-    if not re.fullmatch(r"(https?://[!-~]+)?", says["submitter"]["paper"]):
-        raise UserError(f"the paper must be an http or https address, not {says['submitter']['paper']!r}")
-    used = {pair for result in found.results for pair in result.made_with["plugins"].items()}
-    for distribution in says["distributions"]:
+    if not re.fullmatch(r"(https?://[!-~]+)?", manifest["submitter"]["paper"]):
+        raise UserError(f"the paper must be an http or https address, not {manifest['submitter']['paper']!r}")
+    used = {pair for result in bundle.results for pair in result.made_with["plugins"].items()}
+    for distribution in manifest["distributions"]:
         if not DISTRIBUTION.fullmatch(distribution["name"]) or not SHA256.fullmatch(distribution["sha256"]):
-            raise UserError(f"{distribution['name']!r} with SHA-256 {distribution['sha256']!r} is no distribution")
+            raise UserError(f"{distribution['name']!r} with SHA-256 {distribution['sha256']!r} is not a distribution")
         if (distribution["name"], distribution["version"]) not in used:
             raise UserError(f"no result was made with {distribution['name']} {distribution['version']!r}")
-    released = says["released"]
+    released = manifest["released"]
     if not all(KEY.fullmatch(key) and SHA256.fullmatch(value) for key, value in released.items()):
         raise UserError("a released noise goes by a key of 32 digits and has a SHA-256 of 64")
-    if len(released) != len(made.noises) * len(says["seeds"]):
-        raise UserError(f"{len(released)} released noises for {len(made.noises)} noises and {len(says['seeds'])} seeds")
+    if len(released) != len(entry.noises) * len(manifest["seeds"]):
+        raise UserError(
+            f"{len(released)} released noises for {len(entry.noises)} noises and {len(manifest['seeds'])} seeds"
+        )
 
 
-def _check_names(made: Entry, found: Bundle, board: Mapping[str, Result], suite: Suite) -> None:
-    """Raise `UserError` where a label is not the one that the suite gives, or is another component's."""
-    breakers, targets = required_labels(made.part)
-    told = {"breaker": {**breakers}, "target": {**targets}, "noise": {made.clean: "none"}, "dataset": {}, "recipe": {}}
-    told["recipe"][canonical_text(resolve_recipe(made.part))] = component_label(resolve_recipe(made.part))
+def _check_names(entry: Entry, bundle: Bundle, board: Mapping[str, Result], suite: Suite) -> None:
+    """Raise `UserError` where a label is not the one that the suite gives, or belongs to another component."""
+    breakers, targets = required_labels(entry.part)
+    labels = {
+        "breaker": {**breakers},
+        "target": {**targets},
+        "noise": {entry.clean: "none"},
+        "dataset": {},
+        "recipe": {},
+    }
+    labels["recipe"][canonical_text(resolve_recipe(entry.part))] = component_label(resolve_recipe(entry.part))
     for result in board.values():
-        for kind, names in told.items():
+        for kind, names in labels.items():
             names.setdefault(result.parameters[kind], getattr(result, kind))
-    for kind, texts in (("noise", made.noises), ("dataset", [made.dataset])):
+    for kind, texts in (("noise", entry.noises), ("dataset", [entry.dataset])):
         for text in texts:
             with suppress(NotInstalled):
                 own = suite.part(
-                    parse_canonical("dataset", made.dataset)[0],
+                    parse_canonical("dataset", entry.dataset)[0],
                     parse_canonical(kind, text)[0] if kind == "noise" else "",
                 )
-                told[kind].setdefault(text, label_in_suite(own, kind, restore_component(kind, text)))
+                labels[kind].setdefault(text, label_in_suite(own, kind, restore_component(kind, text)))
     with suppress(NotInstalled):
-        if made.breaker:
-            told["breaker"].setdefault(made.breaker, chain_label_in_suite(made.part, restore_chain(made.breaker)))
-    for result in found.results:
-        for kind, names in told.items():
+        if entry.breaker:
+            labels["breaker"].setdefault(entry.breaker, chain_label_in_suite(entry.part, restore_chain(entry.breaker)))
+    for result in bundle.results:
+        for kind, names in labels.items():
             text, name = result.parameters[kind], getattr(result, kind)
             if names.setdefault(text, name) != name:
                 raise UserError(f"result {result.key} calls a {kind} {name!r} that is called {names[text]!r}")
             others = [
-                canonical for canonical, same in names.items() if same == name and not _successor(canonical, text)
+                canonical
+                for canonical, same in names.items()
+                if same == name and not _is_other_version(canonical, text)
             ]
             if others != [text]:
                 raise UserError(f"result {result.key} calls a {kind} {name!r}, which is the name of another")
 
 
-def _successor(one: str, other: str) -> bool:
-    """Tell whether two canonical texts are of two versions of one component, which may have one name."""
-    (name, _, rest), (same, _, also) = one.partition("@"), other.partition("@")
-    return name == same and rest.partition(":")[0] != also.partition(":")[0]
+def _is_other_version(first: str, second: str) -> bool:
+    """Return whether two canonical texts are of two versions of one component, which may share a label."""
+    (name, _, rest), (other_name, _, other_rest) = first.partition("@"), second.partition("@")
+    return name == other_name and rest.partition(":")[0] != other_rest.partition(":")[0]
 
 
-def _check_one_noise(found: Bundle) -> None:
-    """Raise `UserError` where results of one noise and seed measured two noises."""
+def _check_one_noise(bundle: Bundle) -> None:
+    """Raise `UserError` where results of one noise and seed have different measurements of the noise."""
     measures: dict[tuple[str, int], tuple[Any, ...]] = {}
-    for result in found.results:
+    for result in bundle.results:
         own = (result.noise_norm, result.noise_linf, result.noise_l2, result.psnr, result.ssim)
         if measures.setdefault((result.parameters["noise"], result.seed), own) != own:
             raise UserError(f"results of {result.noise} seed {result.seed} differ in what they measured of the noise")
 
 
-def _check_listed(made: Entry, found: Bundle, board: Mapping[str, Result], rulings: Rulings) -> None:
-    """Raise `UserError` where the board has other data or withdrew a noise, or does not list one that is broken."""
+def _check_listed(entry: Entry, bundle: Bundle, board: Mapping[str, Result], rulings: Rulings) -> None:
+    """Raise `UserError` where the board has other data, withdrew a noise, or does not list a noise that is broken."""
     contents = {
-        result.parameters["content"] for result in board.values() if result.parameters["dataset"] == made.dataset
+        result.parameters["content"] for result in board.values() if result.parameters["dataset"] == entry.dataset
     }
-    if contents and made.content not in contents:
+    if contents and entry.content not in contents:
         raise UserError(
-            f"the bundle is of other data: content {made.content[:16]!r}, on the board {sorted(contents)[0][:16]!r}"
+            f"the bundle is of other data: content {entry.content[:16]!r}, on the board {sorted(contents)[0][:16]!r}"
         )
-    names = {result.parameters["noise"]: result.noise for result in found.results}
-    for noise in made.noises:
+    names = {result.parameters["noise"]: result.noise for result in bundle.results}
+    for noise in entry.noises:
         if noise in rulings.withdrawn:
             raise UserError(f"noise {names[noise]} is withdrawn: {rulings.withdrawn[noise]}")
-    for noise in made.noises if made.breaker else ():
-        listed = Entry(made.part, made.dataset, made.content, [noise], "")
-        there = {(*cell_of_result(result), result.seed) for result in listed.pick(board.values())}
-        seeds = set.intersection(*({seed for *texts, seed in there if tuple(texts) == need} for need in listed.needed))
+    for noise in entry.noises if entry.breaker else ():
+        listed = Entry(entry.part, entry.dataset, entry.content, [noise], "")
+        on_board = {(*cell_of_result(result), result.seed) for result in listed.pick(board.values())}
+        seeds = set.intersection(
+            *({seed for *texts, seed in on_board if tuple(texts) == need} for need in listed.needed)
+        )
         if not seeds:
             raise UserError(f"noise {names[noise]} is not listed on the board; hand in its entry first")
-        if not seeds <= set(found.manifest["seeds"]):
-            own = found.manifest["seeds"]
+        if not seeds <= set(bundle.manifest["seeds"]):
+            own = bundle.manifest["seeds"]
             raise UserError(f"noise {names[noise]} is listed with seeds {sorted(seeds)}, the bundle has {own}")
 
 
-def _references(made: Entry, found: Bundle, board: Mapping[str, Result]) -> list[Agreement]:
-    """Return how each reference agrees with the board's, by the spread over the board's seeds; raises `UserError`."""
-    images = count_test_images(point.test_accuracy for result in found.results for point in result.curve)
+def _references(entry: Entry, bundle: Bundle, board: Mapping[str, Result]) -> list[Agreement]:
+    """Return the agreement of each reference with the board, by the spread over its seeds; raises `UserError`."""
+    images = count_test_images(point.test_accuracy for result in bundle.results for point in result.curve)
     agreements = []
-    for result in found.results:
-        if not made.own(result) and result.key in board:
+    for result in bundle.results:
+        if not entry.own(result) and result.key in board:
             old = board[result.key]
             same = [recorded.test_accuracy for recorded in board.values() if same_cell(recorded, old)]
             name = f"reference {' / '.join(_labels(result))} seed {result.seed}"
             agreements.append(Agreement(name, result.test_accuracy, old.test_accuracy, run_deviation(same, images)))
             if not agreements[-1].holds:
-                raise UserError(f"{agreements[-1]}; found is what the board has")
+                raise UserError(f"{agreements[-1]}; the second number is the board's")
     return agreements
 
 
-def same_cell(one: Result, other: Result) -> bool:
-    """Tell whether two results are of one cell, but for the seed."""
-    return all(getattr(one, name) == getattr(other, name) for name in ("parameters", "protected", "kind"))
+def same_cell(result: Result, other: Result) -> bool:
+    """Return whether two results are of one cell, apart from the seed."""
+    return all(getattr(result, name) == getattr(other, name) for name in ("parameters", "protected", "kind"))

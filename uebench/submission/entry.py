@@ -1,4 +1,4 @@
-"""What is handed in to a board: noises, or a breaker against listed noises, and the cells that this needs."""
+"""An entry for a board: a noise, or a breaker against listed noises, and the cells that it needs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ CellParts = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Entry:
-    """Noises, or a breaker against noises that are listed, on one data set; components by canonical text.
+    """A noise, or a breaker against listed noises, on one data set; components go by canonical text.
 
-    `breaker` is empty for the entry of a noise, which is one.
+    `breaker` is empty for the entry of a noise; `noises` then has one.
     """
 
     part: Suite
@@ -44,7 +44,7 @@ class Entry:
 
     @cached_property
     def needed(self) -> set[CellParts]:
-        """The cells that are needed, and those they are measured by."""
+        """The cells that the entry needs, with those of the clean reference."""
         breakers, targets = required_labels(self.part)
         against = [self.breaker] if self.breaker else breakers
         plain = canonical_text(registry().build("breaker", "none"))
@@ -53,38 +53,38 @@ class Entry:
         }
         return cells if self.breaker else cells | {(self.clean, plain, target) for target in targets}
 
-    def own(self, one: Result) -> bool:
-        """Tell whether a result is of what is handed in, not of the reference."""
-        return one.parameters["noise"] != self.clean
+    def own(self, result: Result) -> bool:
+        """Return whether a result belongs to the entry itself, not to the clean reference."""
+        return result.parameters["noise"] != self.clean
 
     def pick(self, board: Iterable[Result]) -> list[Result]:
         """Return the results on a board that the entry needs, for every seed with which its own cells were run."""
         terms = {"dataset": self.dataset, "content": self.content, "recipe": canonical_text(resolve_recipe(self.part))}
-        found = [
+        needed = [
             result
             for result in board
             if cell_of_result(result) in self.needed
             and (result.protected, result.kind) == (1, "mixed")
             and {name: result.parameters[name] for name in terms} == terms
         ]
-        seeds = {result.seed for result in found if self.own(result)}
-        return [result for result in found if result.seed in seeds]
+        seeds = {result.seed for result in needed if self.own(result)}
+        return [result for result in needed if result.seed in seeds]
 
 
-def cell_of_result(one: Result) -> CellParts:
-    """Return the cell that a result is of."""
-    return one.parameters["noise"], one.parameters["breaker"], one.parameters["target"]
+def cell_of_result(result: Result) -> CellParts:
+    """Return the cell of a result."""
+    return result.parameters["noise"], result.parameters["breaker"], result.parameters["target"]
 
 
 def entry_terms(part: Suite) -> dict[str, Any]:
-    """Return what makes entries of a suite comparable; a bundle made under other terms is of another version of it."""
+    """Return the terms under which entries of a suite are comparable; other terms are another version of the suite."""
     breakers, targets = required_labels(part)
     own = {"recipe": canonical_text(resolve_recipe(part)), "breakers": sorted(breakers), "targets": sorted(targets)}
     return {"numbers": ENGINE_NUMBERS, **own, "floor": part.floor}
 
 
 def derive_manifest_fields(results: Sequence[Result]) -> dict[str, Any]:
-    """Return what a manifest says and its results say too."""
+    """Return the fields of a manifest that follow from its results."""
     made_with = [result.made_with for result in results]
     return {
         "seeds": sorted({result.seed for result in results}),
@@ -95,42 +95,43 @@ def derive_manifest_fields(results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def entry_from_bundle(found: Bundle, suite: Suite) -> Entry:
-    """Return what a bundle hands in to a suite; raises `UserError` where its terms or its texts are not the suite's."""
-    says = found.manifest
-    if says["suite"] != suite.name:
-        raise UserError(f"the bundle is of suite {says['suite']!r}, not of {suite.name!r}")
-    name, _, _ = parse_canonical("dataset", says["dataset"])
+def entry_from_bundle(bundle: Bundle, suite: Suite) -> Entry:
+    """Return the entry of a bundle in a suite; raises `UserError` where its terms or components are not the suite's."""
+    manifest = bundle.manifest
+    if manifest["suite"] != suite.name:
+        raise UserError(f"the bundle is of suite {manifest['suite']!r}, not of {suite.name!r}")
+    name, _, _ = parse_canonical("dataset", manifest["dataset"])
     known = {component_names(text): text for part in suite.parts for text in part.datasets}
     if name not in known:
         raise UserError(f"suite {suite.name} has no data set {name!r}{nearest_match(name, known)}")
     part = suite.part(name)
-    usual = list(_usual(part, name))
-    if usual and says["dataset"] not in usual:
-        raise UserError(f"data set {says['dataset']!r} is not that of suite {suite.name}: {usual[0]!r}")
+    usual = list(_suite_datasets(part, name))
+    if usual and manifest["dataset"] not in usual:
+        raise UserError(f"data set {manifest['dataset']!r} is not that of suite {suite.name}: {usual[0]!r}")
     for key, mine in entry_terms(part).items():
-        if says["terms"][key] != mine:
+        if manifest["terms"][key] != mine:
             raise UserError(
-                f"the bundle is of another version of suite {suite.name}: {key} {says['terms'][key]!r}, here {mine!r}"
+                f"the bundle is of another version of suite {suite.name}: "
+                f"{key} {manifest['terms'][key]!r}, here {mine!r}"
             )
     clean, breakers = canonical_text(registry().build("noise", "none")), required_labels(part)[0]
-    for text in says["noises"]:
+    for text in manifest["noises"]:
         parse_canonical("noise", text)
-    if len(set(says["noises"])) != len(says["noises"]) or clean in says["noises"] or not says["noises"]:
+    if len(set(manifest["noises"])) != len(manifest["noises"]) or clean in manifest["noises"] or not manifest["noises"]:
         raise UserError("the bundle names no noise, one twice, or the clean set")
-    for text in split_outside_parentheses(says["breaker"], "+") if says["breaker"] else ():
+    for text in split_outside_parentheses(manifest["breaker"], "+") if manifest["breaker"] else ():
         parse_canonical("breaker", text)
-    if not says["breaker"] and len(says["noises"]) > 1:
-        raise UserError(f"the bundle hands in {len(says['noises'])} noises at once; an entry is of one")
-    if says["breaker"] in breakers:
+    if not manifest["breaker"] and len(manifest["noises"]) > 1:
+        raise UserError(f"the bundle hands in {len(manifest['noises'])} noises at once; an entry is of one")
+    if manifest["breaker"] in breakers:
         raise UserError(
-            f"breaker {breakers[says['breaker']]} is required in suite {suite.name}; hand in the noise instead"
+            f"breaker {breakers[manifest['breaker']]} is required in suite {suite.name}; hand in the noise instead"
         )
-    return Entry(part, says["dataset"], says["content"], says["noises"], says["breaker"])
+    return Entry(part, manifest["dataset"], manifest["content"], manifest["noises"], manifest["breaker"])
 
 
-def _usual(part: Suite, name: str) -> Iterator[str]:
-    """Yield the canonical texts of a suite's data sets of this name, but for those that only a path makes."""
+def _suite_datasets(part: Suite, name: str) -> Iterator[str]:
+    """Yield the canonical texts of a suite's data sets of this name, without those that need a path."""
     for text in part.datasets:
         if component_names(text) == name:
             with suppress(UserError):

@@ -19,11 +19,11 @@ from uebench.submission.restore_components import PLAIN_TEXT, parse_canonical
 
 FLAG_PATTERN = re.compile(r"[a-z0-9-]{1,60}")
 LABEL_LENGTH = 300
-"""Characters of a name."""
+"""Most characters of a label."""
 STEP_TOLERANCE = 1e-3
-"""What a measured L-inf norm may be off a whole number of steps of 1/255, in steps: it is a difference of floats."""
+"""Largest distance of a measured L-inf norm from a whole number of steps of 1/255, in steps (float rounding)."""
 ROUNDING_TOLERANCE = 0.01
-"""What rounding may do to a PSNR, in dB, or to an SSIM."""
+"""Effect of rounding on a PSNR, in dB, or on an SSIM."""
 
 
 class _MadeWith(msgspec.Struct):
@@ -33,73 +33,80 @@ class _MadeWith(msgspec.Struct):
     plugins: dict[str, str]
 
 
-def check_record(one: Result, recipe: Recipe, now: datetime) -> None:
-    """Raise `UserError` for a record that no run with this recipe wrote before now; `now` has a time zone."""
-    place = f"result {one.key[:40]!r}"
-    _check_form(one, place)
-    if one.key != content_key(cell_identity(one.parameters, one.protected, one.kind, one.seed)):
-        raise UserError(f"{place}: the key does not follow from the parameters")
-    _check_curve(one, recipe, place)
-    _check_noise(one, place)
-    _check_time(one, now, place)
+def check_record(result: Result, recipe: Recipe, now: datetime) -> None:
+    """Raise `UserError` for a record that no run with this recipe wrote before `now`, which has a time zone."""
+    source = f"result {result.key[:40]!r}"
+    _check_form(result, source)
+    if result.key != content_key(cell_identity(result.parameters, result.protected, result.kind, result.seed)):
+        raise UserError(f"{source}: the key does not follow from the parameters")
+    _check_curve(result, recipe, source)
+    _check_noise(result, source)
+    _check_time(result, now, source)
 
 
-def _check_form(one: Result, place: str) -> None:
-    check_shape(one.made_with, _MadeWith, f"{place}, made_with")
-    for text in (one.dataset, one.noise, one.breaker, one.target, one.recipe):
+def _check_form(result: Result, source: str) -> None:
+    check_shape(result.made_with, _MadeWith, f"{source}, made_with")
+    for text in (result.dataset, result.noise, result.breaker, result.target, result.recipe):
         if not PLAIN_TEXT.fullmatch(text) or len(text) > LABEL_LENGTH:
             raise UserError(
-                f"{place}: {text[:60]!r} is no name of {LABEL_LENGTH} letters, digits and . _ : = , ( ) / + @ -"
+                f"{source}: {text[:60]!r} is not a label of at most {LABEL_LENGTH} letters, digits and . _ : = , ( ) / + @ -"
             )
-    for text in one.trials:
+    for text in result.trials:
         if not PLAIN_TEXT.fullmatch(text) or len(text) > LABEL_LENGTH:
-            raise UserError(f"{place}: {text[:60]!r} was tried and is no name")
-    for flag in one.flags:
+            raise UserError(f"{source}: {text[:60]!r} is not the label of a trial")
+    for flag in result.flags:
         if not FLAG_PATTERN.fullmatch(flag):
-            raise UserError(f"{place}: {flag!r} is no flag")
-    if (one.protected, one.kind) != (1, "mixed"):
-        raise UserError(f"{place} is of a share of {one.protected:g} ({one.kind!r}), not of a wholly protected set")
+            raise UserError(f"{source}: {flag!r} is not a flag")
+    if (result.protected, result.kind) != (1, "mixed"):
+        raise UserError(
+            f"{source} is of a share of {result.protected:g} ({result.kind!r}), not of a wholly protected set"
+        )
 
 
-def _check_curve(one: Result, recipe: Recipe, place: str) -> None:
-    """Raise `UserError` where the curve is not one of this recipe, or does not end in the record's accuracies."""
+def _check_curve(result: Result, recipe: Recipe, source: str) -> None:
+    """Raise `UserError` where the curve does not fit the recipe, or does not end in the record's accuracies."""
     points = min(recipe.evaluations, recipe.steps)
     steps = [recipe.steps * (number + 1) // points for number in range(points)]
-    found = [point.step for point in one.curve]
-    if found != steps:
-        raise UserError(f"{place}: the curve is of the steps {str(found)[:60]}, not of {str(steps)[:60]}")
-    last = one.curve[-1]
-    if (last.test_accuracy, last.train_accuracy) != (one.test_accuracy, one.train_accuracy):
-        raise UserError(f"{place}: the curve ends at {last.test_accuracy!r}, test_accuracy is {one.test_accuracy!r}")
-    if one.best_test_accuracy != max(point.test_accuracy for point in one.curve):
-        raise UserError(f"{place}: best_test_accuracy {one.best_test_accuracy!r} is not the highest of the curve")
+    curve_steps = [point.step for point in result.curve]
+    if curve_steps != steps:
+        raise UserError(f"{source}: the curve is of the steps {str(curve_steps)[:60]}, not of {str(steps)[:60]}")
+    last = result.curve[-1]
+    if (last.test_accuracy, last.train_accuracy) != (result.test_accuracy, result.train_accuracy):
+        raise UserError(
+            f"{source}: the curve ends at {last.test_accuracy!r}, test_accuracy is {result.test_accuracy!r}"
+        )
+    if result.best_test_accuracy != max(point.test_accuracy for point in result.curve):
+        raise UserError(f"{source}: best_test_accuracy {result.best_test_accuracy!r} is not the highest of the curve")
 
 
-def _check_noise(one: Result, place: str) -> None:
-    """Raise `UserError` where the measures of the noise contradict each other, the 8 bits, or the declared budget."""
-    steps = one.noise_linf * 255
+def _check_noise(result: Result, source: str) -> None:
+    """Raise `UserError` where measurements of the noise contradict each other, the 8 bits, or the declared budget."""
+    steps = result.noise_linf * 255
     if abs(steps - round(steps)) > STEP_TOLERANCE:
-        raise UserError(f"{place}: noise_linf {one.noise_linf!r} is no whole number of steps of 1/255")
-    changed = one.noise_linf > 0
-    if (one.psnr is not None, one.noise_l2 > 0) != (changed, changed) or not -1 <= one.ssim <= 1 + ROUNDING_TOLERANCE:
-        raise UserError(f"{place}: noise_linf, noise_l2, psnr and ssim do not go together")
-    if changed and one.psnr is not None and one.psnr < -20 * math.log10(one.noise_linf) - ROUNDING_TOLERANCE:
-        raise UserError(f"{place}: a PSNR of {one.psnr:g} dB is below what noise_linf {one.noise_linf:g} allows")
-    if one.noise_norm not in ("linf", "l2", "l0", "none"):
-        raise UserError(f"{place}: there is no norm {one.noise_norm!r}")
-    clean = one.parameters["noise"] == canonical_text(registry().build("noise", "none"))
-    radius = "0" if clean else parse_canonical("noise", one.parameters["noise"])[2].get("radius", "")
-    if one.noise_norm == "linf":
+        raise UserError(f"{source}: noise_linf {result.noise_linf!r} is not a whole number of steps of 1/255")
+    changed = result.noise_linf > 0
+    if (result.psnr is not None, result.noise_l2 > 0) != (
+        changed,
+        changed,
+    ) or not -1 <= result.ssim <= 1 + ROUNDING_TOLERANCE:
+        raise UserError(f"{source}: noise_linf, noise_l2, psnr and ssim contradict each other")
+    if changed and result.psnr is not None and result.psnr < -20 * math.log10(result.noise_linf) - ROUNDING_TOLERANCE:
+        raise UserError(f"{source}: a PSNR of {result.psnr:g} dB is below what noise_linf {result.noise_linf:g} allows")
+    if result.noise_norm not in ("linf", "l2", "l0", "none"):
+        raise UserError(f"{source}: there is no norm {result.noise_norm!r}")
+    clean = result.parameters["noise"] == canonical_text(registry().build("noise", "none"))
+    radius = "0" if clean else parse_canonical("noise", result.parameters["noise"])[2].get("radius", "")
+    if result.noise_norm == "linf":
         bound = convert_value("noise", "radius", float, radius[:30])
         if round(steps) > bound * 255 + STEP_TOLERANCE:
-            raise UserError(f"{place}: noise_linf {round(steps)}/255 is over the radius {format_number(bound)}")
+            raise UserError(f"{source}: noise_linf {round(steps)}/255 is over the radius {format_number(bound)}")
 
 
-def _check_time(one: Result, now: datetime, place: str) -> None:
+def _check_time(result: Result, now: datetime, source: str) -> None:
     try:
-        finished = datetime.fromisoformat(one.finished)
+        finished = datetime.fromisoformat(result.finished)
     except ValueError:
-        raise UserError(f"{place}: finished must be a date and time, not {one.finished[:40]!r}") from None
+        raise UserError(f"{source}: finished must be a date and time, not {result.finished[:40]!r}") from None
     if finished.tzinfo is None or finished > now:
         reason = "has no time zone" if finished.tzinfo is None else "is in the future"
-        raise UserError(f"{place}: finished {one.finished!r} {reason}")
+        raise UserError(f"{source}: finished {result.finished!r} {reason}")

@@ -1,4 +1,4 @@
-"""Runs a sample of a bundle's cells again: which ones, with which components, and what comes of the comparison."""
+"""Runs a sample of a bundle's cells again: draws it, prepares its jobs, and compares the results."""
 
 from __future__ import annotations
 
@@ -22,73 +22,69 @@ from uebench.submission.entry import Entry
 from uebench.submission.restore_components import NotInstalled, restore_chain, restore_component
 
 
-def draw_sample(results: Sequence[Result], bundle: str, count: int, seed: int) -> list[Result]:
-    """Return so many results, or all, in an order that follows from the bundle's SHA-256 and the seed.
+def draw_sample(results: Sequence[Result], sha256: str, count: int, seed: int) -> list[Result]:
+    """Return `count` results, or all, in an order that follows from the bundle's SHA-256 and the seed.
 
-    Whoever made the bundle did not know the seed.
+    The submitter did not know the seed.
     """
-    return sorted(results, key=lambda result: sha256_hex(f"{seed}/{bundle}/{result.key}".encode()))[:count]
+    return sorted(results, key=lambda result: sha256_hex(f"{seed}/{sha256}/{result.key}".encode()))[:count]
 
 
 @dataclass(frozen=True)
 class RerunPlan:
-    """The cells to run again, with the components as they are installed here, and the number of test images."""
+    """The cells to run again, with the components that are installed here, and the number of test images."""
 
     selection: Selection
     plan: Plan
     images: int
 
 
-def prepare_rerun(made: Entry, chosen: Sequence[Result], given: Mapping[str, Component], store: Store) -> RerunPlan:
-    """Return the jobs that run results again; raises `UserError` where components or data are not here.
+def prepare_rerun(entry: Entry, drawn: Sequence[Result], given: Mapping[str, Component], store: Store) -> RerunPlan:
+    """Return the jobs that run results again; raises `UserError` where components or data are not available here.
 
-    `given` has components by canonical text, for what no text alone makes (a path).
+    `given` has components by canonical text, for those that need more than that (a path).
     """
-    source = cast(Source, restore_component("dataset", made.dataset, given))
-    if content_fingerprint(source, store) != made.content:
-        raise NotInstalled(f"data set {source.name} has other content here than {made.content[:16]!r}")
-    trained = resolve_recipe(made.part)
+    source = cast(Source, restore_component("dataset", entry.dataset, given))
+    if content_fingerprint(source, store) != entry.content:
+        raise NotInstalled(f"data set {source.name} has other content here than {entry.content[:16]!r}")
+    trained = resolve_recipe(entry.part)
     cells = []
-    for result in chosen:
+    for result in drawn:
         noise = cast(Noise, restore_component("noise", result.parameters["noise"], given))
-        job = plan_protect(source, made.content, noise, trained, result.seed)
+        job = plan_protect(source, entry.content, noise, trained, result.seed)
         target = cast(Target, restore_component("target", result.parameters["target"], given))
         cells.append(Cell(job, restore_chain(result.parameters["breaker"], given), target, trained))
     selection = Selection(
-        suite=made.part,
+        suite=entry.part,
         sources=[source],
         noises=list({cell.protect.noise: None for cell in cells}),
         chains=list({cell.chain: None for cell in cells}),
         targets=list({cell.target: None for cell in cells}),
         recipe=trained,
-        seeds=sorted({result.seed for result in chosen}),
+        seeds=sorted({result.seed for result in drawn}),
     )
-    images = len(require_test_split(source, load_dataset(source, made.content, store)).test.labels)
+    images = len(require_test_split(source, load_dataset(source, entry.content, store)).test.labels)
     return RerunPlan(selection, plan_cells(cells), images)
 
 
-def check_counts(found: Bundle, images: int) -> None:
-    """Raise `UserError` where an accuracy of a bundle is no whole number of so many test images."""
-    for result in found.results:
+def check_counts(bundle: Bundle, images: int) -> None:
+    """Raise `UserError` where an accuracy of a bundle is not a whole number of `images` test images."""
+    for result in bundle.results:
         for point in result.curve:
             if not is_whole_count(point.test_accuracy, images):
                 raise UserError(
-                    f"result {result.key}: test accuracy {point.test_accuracy!r} is no whole number of {images} images"
+                    f"result {result.key}: test accuracy {point.test_accuracy!r} is not a whole number of {images} images"
                 )
 
 
-def compare_rerun(found: Bundle, again: Mapping[str, Result], images: int) -> list[Agreement]:
-    """Return how results by key agree with what a bundle claims, by the spread of each cell over the bundle's seeds."""
+def compare_rerun(bundle: Bundle, rerun: Mapping[str, Result], images: int) -> list[Agreement]:
+    """Return the agreement of results, by key, with a bundle, by the spread of each cell over the bundle's seeds."""
     agreements = []
-    for result in found.results:
-        if result.key in again:
-            same = [
-                same_cell_result.test_accuracy
-                for same_cell_result in found.results
-                if same_cell(result, same_cell_result)
-            ]
+    for result in bundle.results:
+        if result.key in rerun:
+            same = [other.test_accuracy for other in bundle.results if same_cell(result, other)]
             name = f"{result.noise} / {result.breaker} on {result.target}, seed {result.seed}"
             agreements.append(
-                Agreement(name, result.test_accuracy, again[result.key].test_accuracy, run_deviation(same, images))
+                Agreement(name, result.test_accuracy, rerun[result.key].test_accuracy, run_deviation(same, images))
             )
     return agreements
