@@ -141,9 +141,9 @@ def test_what_is_loaded_is_what_was_read(tmp_path: Path) -> None:
 
 WRONG = {
     "is a folder": (None, "cannot read plug-in file my_noise.py: Is a directory"),
-    "a picture": (b"\x89PNG\r\n\x1a\n\0\0", "my_noise.py is no Python: "),
-    "null bytes": (b"x = 1\0", "my_noise.py is no Python: source code string cannot contain null bytes"),
-    "syntax": (b"import uebench\nclass Stamp(\n", "my_noise.py is no Python: '(' was never closed (line 2)"),
+    "a picture": (b"\x89PNG\r\n\x1a\n\0\0", "my_noise.py is not Python: "),
+    "null bytes": (b"x = 1\0", "my_noise.py is not Python: source code string cannot contain null bytes"),
+    "syntax": (b"import uebench\nclass Stamp(\n", "my_noise.py is not Python: '(' was never closed (line 2)"),
     "fails at import": (
         b"import uebench\n\n\ndef wrong():\n    return {}['key']\n\n\nwrong()\n",
         "my_noise.py, line 5: KeyError: 'key'",

@@ -157,8 +157,11 @@ def test_a_series_of_any_length_survives_its_texts(parts: tuple[str, ...]) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("best-of:of=none/adv-linf:radius=8/255", "'adv-linf:radius=8' in of is no component; among others, write one"),
-        ("best-of:of=none//jpeg", "'' in of is no component"),
+        (
+            "best-of:of=none/adv-linf:radius=8/255",
+            "'adv-linf:radius=8' in of is not a component; among others, write one",
+        ),
+        ("best-of:of=none//jpeg", "'' in of is not a component"),
         ("best-of:of=none/jpg", "unknown breaker 'jpg'; did you mean jpeg?"),
         ("best-of:of=jpeg", "`of` needs two breakers or more"),
         ("best-of:of=jpeg/none/jpeg", "jpeg is in `of` twice"),

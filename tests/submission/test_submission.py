@@ -337,7 +337,7 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
     ),
     "a path to be read": (
         renamed("file@1:path=/dev/zero,content=,radius=0.12549019607843137,norm=linf,kind=auto,tensor="),
-        "is no parameter: expected key=value",
+        "is not a parameter: expected key=value",
     ),
     "a path to be read, well written": (
         renamed("file@1:path=/dev/zero,radius=0.12549019607843137"),

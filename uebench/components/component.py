@@ -1,4 +1,4 @@
-"""What every component is: a class whose annotated fields are its parameters, checked when one is made."""
+"""The base class of components: annotated fields are parameters, and their values are checked."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def parameter(
 ) -> Any:
     """Declare a parameter of a component: its default, what it means, its unit and its allowed range.
 
-    `low` and `high` are inclusive, `above` is exclusive. `neutral` is the value with which a breaker does nothing: a
-    curve over the parameter has the result without that breaker there. `identity=False` says that the value changes
-    no number (a path, a title) and so stays out of the content key. `later=True` says that the parameter was added
-    after results were published: at its default it stays out too, so that their keys hold. A field annotated with a
+    `low` and `high` are inclusive, `above` is exclusive. `neutral` is the value at which a breaker does nothing; a
+    curve over the parameter shows the result without that breaker there. `identity=False`: the value changes no number
+    (a path, a title) and is not part of the content key. `later=True`: the parameter was added after results were
+    published, and at its default it is not part of the key either, so that their keys hold. A field annotated with a
     component class holds a component of that kind, one annotated `tuple[Class, ...]` several, written with slashes
     between them; the default may be given as text, which the registry resolves.
     """
@@ -42,7 +42,7 @@ class Component:
     """
 
     name: ClassVar[str]
-    """What the command line calls it: lower-case letters, digits and hyphens."""
+    """Its name on the command line: lower-case letters, digits and hyphens."""
     version: ClassVar[int] = 1
     """Raised when the same parameters would give other numbers."""
     paper: ClassVar[str] = ""
@@ -52,7 +52,7 @@ class Component:
         super().__init_subclass__(**options)
         text = cls.__doc__ or ""
         dataclass(frozen=True, kw_only=True)(cls)
-        cls.__doc__ = text  # where there is none, dataclass() put a signature
+        cls.__doc__ = text  # else dataclass() writes a signature
 
     def __post_init__(self) -> None:
         """Refuse a value outside its declared range; raises `UserError`."""
@@ -71,5 +71,5 @@ class Component:
                 raise UserError(f"{self.name}: {declared.name} must be at most {high:g}, not {value:g}")
 
     def alias(self) -> str:
-        """Return the name that labels show; a data source that wraps many sets says which one it holds."""
+        """Return the name in labels; a data source that wraps many sets names the one it holds."""
         return self.name

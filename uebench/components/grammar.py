@@ -1,4 +1,4 @@
-"""The grammar of `name:key=value,key=value`: text taken apart into names and parameters, which are still text."""
+"""Parses `name:key=value,key=value` into names and parameters, both as text."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def nearest_match(word: str, allowed: Iterable[str]) -> str:
 def split_outside_parentheses(text: str, separator: str) -> list[str]:
     """Split at separators outside parentheses; raises `UserError` where parentheses do not match."""
     parts, depth = [""], 0
-    for sign in text:
-        depth += (sign == "(") - (sign == ")")
+    for character in text:
+        depth += (character == "(") - (character == ")")
         if depth < 0:
             break
-        if sign == separator and depth == 0:
+        if character == separator and depth == 0:
             parts.append("")
         else:
-            parts[-1] += sign
+            parts[-1] += character
     if depth != 0:
         raise UserError(f"unbalanced parentheses in {text!r}")
     return parts
@@ -41,7 +41,7 @@ def parse_component(text: str) -> tuple[str, dict[str, str]]:
     """Split `name:key=value,key=value` into the name and its parameters, both still text; raises `UserError`."""
     name, colon, rest = text.strip().partition(":")
     if not NAME_PATTERN.fullmatch(name):
-        raise UserError(f"{text!r} is no component: expected name or name:key=value,key=value")
+        raise UserError(f"{text!r} is not a component: expected name or name:key=value,key=value")
     parameters: dict[str, str] = {}
     if colon and not rest.strip():
         raise UserError(f"{text!r} ends after the colon: expected key=value")
@@ -49,7 +49,7 @@ def parse_component(text: str) -> tuple[str, dict[str, str]]:
         key, equals, value = part.partition("=")
         key, value = key.strip(), _bare(value.strip())
         if not equals or not key or not value:
-            raise UserError(f"{part!r} in {text!r} is no parameter: expected key=value")
+            raise UserError(f"{part!r} in {text!r} is not a parameter: expected key=value")
         if key in parameters:
             raise UserError(f"{key} is given twice in {text!r}")
         parameters[key] = value
@@ -57,12 +57,12 @@ def parse_component(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _bare(text: str) -> str:
-    """Return a text without the parentheses that are around the whole of it."""
+    """Return a text without parentheses that enclose all of it."""
     depth = 0
-    for place, sign in enumerate(text):
-        depth += (sign == "(") - (sign == ")")
-        if depth == 0:  # where what the first sign opens is closed
-            return text[1:-1] if place == len(text) - 1 and text[0] == "(" else text
+    for index, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:  # the first parenthesis closes
+            return text[1:-1] if index == len(text) - 1 and text[0] == "(" else text
     return text
 
 
@@ -73,14 +73,14 @@ def split_components(owner: str, key: str, text: str) -> list[str]:
         bare = _bare(part)
         if not bare or (len(parts) > 1 and bare == part and SPECIAL_CHARACTERS.search(part)):
             raise UserError(
-                f"{owner}: {part!r} in {key} is no component; among others, write one with parameters as "
+                f"{owner}: {part!r} in {key} is not a component; among others, write one with parameters as "
                 "(name:key=value)"
             )
     return [_bare(part) for part in parts]
 
 
 def parse_label(text: str) -> tuple[str, dict[str, str]]:
-    """Take canonical text or a label apart, as they were written: what stands before the colon, and the parameters."""
+    """Split a canonical text or a label into the part before the colon and the parameters, as written."""
     head, _, rest = text.partition(":")
     return head, {
         key: value for key, _, value in (part.partition("=") for part in split_outside_parentheses(rest, ",") if part)

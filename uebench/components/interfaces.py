@@ -1,4 +1,4 @@
-"""What a plug-in author writes against: the four kinds of components, data sets, and the lent context."""
+"""The interface of plug-ins: the four kinds of components, data sets, and the context of a noise."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ class Noise(Component):
         return ()
 
     def passes(self, count: int) -> Mapping[Target, float]:
-        """Return what making the noise for so many images costs, for forecasts: nothing where that is not known.
+        """Return the passes of one image, forward and backward, through each network, for a noise of `count` images.
 
-        In passes, forward and backward, of one image through each network.
+        They serve forecasts; return nothing where they are not known.
         """
         return {}
 
@@ -88,16 +88,16 @@ class Choice:
 
 
 class Breaker(Component):
-    """Learns from protected images all the same. Override what you need; all three methods leave images in [0, 1].
+    """Learns from protected images. Override the methods that you need; all three keep images in [0, 1].
 
     A breaker is blind: it never receives the noise, its name, clean images or test data.
     """
 
     by_image: ClassVar[bool] = False
-    """Whether `filter` treats each image by itself, so that it may be given parts of the set."""
+    """Whether `filter` treats each image separately, so that the engine may pass parts of the set."""
 
     def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Process the training set once, before training; the engine rounds what comes back to 8 bits.
+        """Process the training set once, before training; the engine rounds the result to 8 bits.
 
         images: float32 (n, c, h, w); labels: int64 (n,), on the images' device.
         """

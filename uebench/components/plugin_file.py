@@ -1,4 +1,4 @@
-"""A plug-in that is one file without a package: read once, then loaded from what was read, here and in every worker."""
+"""Plug-ins that are single files: read once, then loaded from that content, here and in every worker."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class PluginFile:
 
     @property
     def name(self) -> str:
-        """What stands on record as where its components come from."""
+        """The name of the file, which records state as the origin of its components."""
         return self.path.name
 
     @property
     def release(self) -> str:
-        """What stands there as their version."""
+        """The version of its components in records: a hash of the content."""
         return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
     @property
     def module(self) -> str:
-        """The name it is imported under: no package's, and without a dot, which pickle would look for a package by."""
+        """The module's name: that of no package, and without a dot, as pickle would look for a package."""
         return f"uebench_file_{self.path.stem.replace('.', '_')}"
 
     def load(self) -> ModuleType:
@@ -39,9 +39,9 @@ class PluginFile:
         try:
             code = compile(self.content, self.path, "exec", dont_inherit=True)
         except SyntaxError as error:
-            raise UserError(f"plug-in file {self.path} is no Python: {error.msg} (line {error.lineno})") from None
+            raise UserError(f"plug-in file {self.path} is not Python: {error.msg} (line {error.lineno})") from None
         except ValueError as error:
-            raise UserError(f"plug-in file {self.path} is no Python: {error}") from None
+            raise UserError(f"plug-in file {self.path} is not Python: {error}") from None
         module = ModuleType(self.module)
         module.__file__ = str(self.path)
         sys.modules[self.module] = module  # where pickle and dataclasses look for it

@@ -43,7 +43,7 @@ class PluginProblem:
 
 
 class Registry:
-    """Every component that could be loaded, by kind and name, and every problem met on the way."""
+    """Every component that could be loaded, by kind and name, and every problem with the others."""
 
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, RegisteredComponent]] = {kind: {} for kind in KINDS}
@@ -51,11 +51,11 @@ class Registry:
         self.files: list[PluginFile] = []
 
     def load(self, point: importlib.metadata.EntryPoint) -> None:
-        """Load one entry point; whatever is wrong with it becomes a problem and stops nothing else."""
+        """Load one entry point; an error in it becomes a problem and stops nothing else."""
         self._admit(point.load, f"{point.name} = {point.value}", *_release(point.dist))
 
     def add(self, file: PluginFile) -> None:
-        """Load a plug-in file that the user asks for; raises `UserError` for anything that is wrong with it."""
+        """Load a plug-in file that the user names; raises `UserError` for any error in it."""
         if file in self.files:
             return
         for loaded in self.files:
@@ -71,7 +71,7 @@ class Registry:
         self.files.append(file)
 
     def _admit(self, load: Callable[[], object], plugin: str, name: str, release: str) -> int:
-        """Register what the hooks of a plug-in return, and note what is wrong with it; returns how many it brought."""
+        """Register the components that the hooks of a plug-in return, and record problems; returns their number."""
 
         def refuse(reason: str) -> None:
             self.problems.append(PluginProblem(plugin, name, reason))
@@ -87,14 +87,14 @@ class Registry:
                 refuse(f"there is no hook {hook}{nearest_match(hook, HOOKS)}")
             if not implemented and not unknown:
                 refuse(f"it implements no hook{advise_plugin(module)}")
-            found = [
+            returned = [
                 (HOOKS[hook], cls) for hook in HOOKS for classes in getattr(manager.hook, hook)() for cls in classes
             ]
-        except (Exception, SystemExit) as error:  # a stranger's module may do anything
+        except (Exception, SystemExit) as error:  # foreign code may raise anything
             refuse(f"{type(error).__name__}: {error}")
             return 0
         admitted = 0
-        for kind, cls in found:
+        for kind, cls in returned:
             reason = find_flaw(cls, kind)
             if not reason and cls.name in self.entries[kind]:
                 other = self.entries[kind][cls.name]
@@ -107,18 +107,18 @@ class Registry:
         return admitted
 
     def find(self, kind: str, name: str) -> RegisteredComponent:
-        """Return the entry of a name; raises `UserError` with the nearest match and what was left out."""
+        """Return the component of a kind and name; raises `UserError` with the nearest match and the problems."""
         if name not in self.entries[kind]:
             raise UserError(f"unknown {kind} {name!r}{nearest_match(name, self.entries[kind])}{self._left_out()}")
         return self.entries[kind][name]
 
     def named(self, name: str) -> list[RegisteredComponent]:
-        """Return the entries of a name, of every kind that has it; raises `UserError` likewise."""
-        found = [entries[name] for entries in self.entries.values() if name in entries]
-        if not found:
+        """Return the components of a name, of every kind; raises `UserError` like `find`."""
+        named = [entries[name] for entries in self.entries.values() if name in entries]
+        if not named:
             known = {name for entries in self.entries.values() for name in entries}
             raise UserError(f"no component is called {name!r}{nearest_match(name, known)}{self._left_out()}")
-        return found
+        return named
 
     def _left_out(self) -> str:
         return "".join(f"; left out: {problem.plugin}: {' '.join(problem.reason.split())}" for problem in self.problems)
@@ -137,15 +137,15 @@ class Registry:
             if key not in types:
                 raise UserError(f"{kind} {name} has no parameter {key!r}{nearest_match(key, types)}")
         values = {**self.usual(kind, name, usual), **given}
-        made: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for field in fields(cls):  # type: ignore[arg-type]
             if field.name not in values and field.default is MISSING:
                 raise UserError(f"{kind} {name} needs {field.name}=... ({field.metadata.get('doc', 'no default')})")
             value = values.get(field.name, field.default)
             if field.name in values or component_kind(types[field.name]):
                 value = self._value(f"{kind} {name}", field.name, types[field.name], value, usual)
-            made[field.name] = value
-        return cls(**made)
+            arguments[field.name] = value
+        return cls(**arguments)
 
     def _value(
         self,
@@ -155,7 +155,7 @@ class Registry:
         value: Any,
         usual: Mapping[str, Mapping[str, Mapping[str, Any]]] | None,
     ) -> Any:
-        """Return the value of a parameter, usually text, as its annotation has it; raises `UserError`."""
+        """Return the value of a parameter, usually given as text, in the type of its annotation; raises `UserError`."""
         inner = component_kind(annotation)
         if not inner:
             return convert_value(owner, key, annotation, value)
@@ -168,7 +168,7 @@ class Registry:
     def usual(
         self, kind: str, name: str, usual: Mapping[str, Mapping[str, Mapping[str, Any]]] | None
     ) -> dict[str, Any]:
-        """Return the values that a suite sets for a component, converted; those under `*` only where it has them."""
+        """Return the values that a suite sets for a component; those under `*` only where it has the parameter."""
         types = parameter_types(self.find(kind, name).cls)
         tables = (usual or {}).get(kind, {})
         common = {key: value for key, value in tables.get("*", {}).items() if key in types}
@@ -179,7 +179,7 @@ class Registry:
         return {key: self._value(f"{kind} {name}", key, types[key], value, usual) for key, value in values.items()}
 
     def origin(self, component: Component) -> tuple[str, str]:
-        """Return distribution and release that a component's class came from."""
+        """Return distribution and release of a component's class."""
         for table in self.entries.values():
             for entry in table.values():
                 if entry.cls is type(component):
@@ -189,44 +189,44 @@ class Registry:
 
 @cache
 def _release(distribution: importlib.metadata.Distribution | None) -> tuple[str, str]:
-    """Return name and version of a distribution, which reads its metadata anew whenever it is asked."""
+    """Return name and version of a distribution; cached, as each access reads its metadata."""
     return (distribution.name, distribution.version) if distribution else ("?", "?")
 
 
 def plugin_entry_points() -> list[importlib.metadata.EntryPoint]:
     """Return every entry point of the group, the engine's own distribution first, then by name."""
-    found = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
 
     def order(point: importlib.metadata.EntryPoint) -> tuple[bool, str, str]:
         owner, _ = _release(point.dist)
         return owner != ENTRY_POINT_GROUP, owner, point.name
 
-    return sorted(found, key=order)
+    return sorted(points, key=order)
 
 
 def plugin_folders(name: str) -> list[Path]:
     """Return the folders of that name in the plug-ins' top-level packages, without importing them."""
     packages = dict.fromkeys(point.value.partition(":")[0].partition(".")[0] for point in plugin_entry_points())
-    found = []
+    folders = []
     for package in packages:
         try:
-            where = importlib.util.find_spec(package)
+            spec = importlib.util.find_spec(package)
         except (ImportError, ValueError):
             continue
-        found += [Path(place) / name for place in (where and where.submodule_search_locations) or []]
-    return [folder for folder in found if folder.is_dir()]
+        folders += [Path(folder) / name for folder in (spec and spec.submodule_search_locations) or []]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 @cache
 def registry() -> Registry:
     """Return the registry of this process, loading every plug-in the first time."""
-    made = Registry()
+    components = Registry()
     seen = set()
     for point in plugin_entry_points():
         if (point.name, point.value) not in seen:  # a stale copy of the metadata lists them twice
             seen.add((point.name, point.value))
-            made.load(point)
-    return made
+            components.load(point)
+    return components
 
 
 @cache

@@ -49,7 +49,8 @@ def _check_form(result: Result, source: str) -> None:
     for text in (result.dataset, result.noise, result.breaker, result.target, result.recipe):
         if not PLAIN_TEXT.fullmatch(text) or len(text) > LABEL_LENGTH:
             raise UserError(
-                f"{source}: {text[:60]!r} is not a label of at most {LABEL_LENGTH} letters, digits and . _ : = , ( ) / + @ -"
+                f"{source}: {text[:60]!r} is not a label of at most {LABEL_LENGTH} letters, "
+                "digits and . _ : = , ( ) / + @ -"
             )
     for text in result.trials:
         if not PLAIN_TEXT.fullmatch(text) or len(text) > LABEL_LENGTH:

@@ -73,7 +73,8 @@ def check_counts(bundle: Bundle, images: int) -> None:
         for point in result.curve:
             if not is_whole_count(point.test_accuracy, images):
                 raise UserError(
-                    f"result {result.key}: test accuracy {point.test_accuracy!r} is not a whole number of {images} images"
+                    f"result {result.key}: test accuracy {point.test_accuracy!r} is not a whole number of "
+                    f"{images} images"
                 )
 
 
