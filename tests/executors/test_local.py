@@ -88,7 +88,7 @@ def test_a_bug_shows_its_trace_and_fails_its_cells_only(tmp_path: Path, workers:
     watcher = Watcher()
     queue = JobQueue(watcher)
     run_locally(planned([Bug()], []), queue, tmp_path, device="cpu", workers=workers, threads=1, every=60)
-    assert [one.noise for one in queue.results.values()] == ["none"]
+    assert [result.parameters["noise"] for result in queue.results.values()] == ["none@1"]
     ((reason, trace),) = watcher.reasons
     assert reason == "KeyError: 'key'"
     assert 'return {}["key"]' in trace
@@ -101,7 +101,8 @@ def test_a_process_that_dies_fails_its_cell_and_is_replaced(tmp_path: Path) -> N
     queue = JobQueue(watcher)
     both = [Dies(), registry().build("breaker", "adv-linf:steps=1")]
     run_locally(planned([], both), queue, tmp_path, device="cpu", workers=2, threads=1, every=60)  # type: ignore[arg-type]
-    assert {one.breaker for one in queue.results.values()} == {"none", "adv-linf:steps=1"}
+    names = {result.parameters["breaker"].partition("@")[0] for result in queue.results.values()}
+    assert names == {"none", "adv-linf"}
     assert watcher.reasons == [("its process died (exit code -9); out of memory?", "")]
 
 

@@ -150,7 +150,7 @@ def test_a_lost_node_costs_its_running_jobs_only_and_changes_no_number(nodes: An
     ("states", "expected"),
     [
         ({"a": "well", "b": "lost"}, None),
-        ({"a": "well", "b": "silent"}, "node b: cannot be asked: no answer"),
+        ({"a": "well", "b": "silent"}, "node b: gives no answer: no answer"),
         ({"a": "lost", "b": "lost"}, "every node of the cluster was lost"),
     ],
     ids=["one lost", "one silent", "all lost"],
@@ -166,7 +166,7 @@ def test_only_a_node_that_is_there_can_be_unfit(
         return []
 
     ask = SimpleNamespace(options=lambda scheduling_strategy: SimpleNamespace(remote=lambda site: scheduling_strategy))
-    monkeypatch.setattr(ray_driver, "_on", lambda ray, node: node)
+    monkeypatch.setattr(ray_driver, "_node_affinity", lambda ray, node: node)
     fake = SimpleNamespace(
         remote=lambda **options: lambda work: ask,
         get=get,
@@ -175,10 +175,10 @@ def test_only_a_node_that_is_there_can_be_unfit(
     )
     asked = [{"NodeID": node, "NodeName": node} for node in states]
     if expected is None:
-        ray_driver._ask(fake, None, asked)
+        ray_driver._check_nodes(fake, None, asked)
     else:
         with pytest.raises(UserError, match=expected):
-            ray_driver._ask(fake, None, asked)
+            ray_driver._check_nodes(fake, None, asked)
 
 
 def test_a_job_held_by_another_process_is_waited_for_and_said_once(nodes: Any, tmp_path: Path) -> None:
@@ -211,10 +211,9 @@ def test_failures_cost_their_own_cells(nodes: Any, tmp_path: Path, monkeypatch: 
     breakers: list[Breaker] = [Dies(), Sleeps(), registry().build("breaker", "adv-linf:steps=1")]  # type: ignore[list-item]
     plan = planned([Bug()], breakers)
     ray_driver.run_on_ray(plan, queue, terms(tmp_path, patience=10), None, None, None)
-    assert {(one.noise, one.breaker) for one in queue.results.values()} == {
-        ("none", "none"),
-        ("none", "adv-linf:steps=1"),
-    }
+    breakers_done = {result.parameters["breaker"].partition("@")[0] for result in queue.results.values()}
+    assert breakers_done == {"none", "adv-linf"}
+    assert {result.parameters["noise"] for result in queue.results.values()} == {"none@1"}
     reasons = dict(watcher.reasons)
     assert set(reasons) == {
         "KeyError: 'key'",
@@ -236,8 +235,8 @@ def test_a_node_that_does_not_see_the_store_or_has_other_code_is_named_before_al
 
     monkeypatch.setattr(ray_worker, "hash_source", lambda: {"uebench": "other", "absent": "other"})
     (tmp_path / "elsewhere").mkdir()
-    lay = ray_driver._token
-    monkeypatch.setattr(ray_driver, "_token", lambda root: lay(tmp_path / "elsewhere"))
+    write_token = ray_driver._write_token
+    monkeypatch.setattr(ray_driver, "_write_token", lambda root: write_token(tmp_path / "elsewhere"))
     watcher = Watcher()
     with pytest.raises(UserError) as caught:
         ray_driver.run_on_ray(planned([], []), JobQueue(watcher), terms(tmp_path / "store"), None, None, None)

@@ -173,7 +173,7 @@ def test_short_of_memory_is_said_with_what_helps_and_the_process_goes_on(error: 
     ((reason, trace),) = watcher.reasons
     assert reason.startswith("out of memory on cpu; fewer --workers leave each more")
     assert not trace
-    assert [one.breaker for one in queue.results.values()] == ["none"]
+    assert [result.parameters["breaker"] for result in queue.results.values()] == ["none@1"]
 
 
 def test_a_single_data_set_that_is_broken_ends_the_command_at_once(

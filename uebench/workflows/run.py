@@ -124,7 +124,7 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
         plan=plan,
         requested=len(whole.cells),
         selections=by_key,
-        names=name_jobs(by_key, plan.jobs),
+        names=name_jobs(by_key, whole.jobs),
         broken=preflight.broken_datasets(whole),
         added_breakers=[text for text in suite.required_breakers if suite.required_run and text not in given],
     )
