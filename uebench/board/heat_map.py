@@ -15,7 +15,7 @@ LABEL_GREY = "#777777"
 """Text outside of cells: contrast 4.5 to white and 4.7 to black."""
 LABEL, CELL, ROW, CHARACTER = 170, 74, 26, 6.6
 """Pixels: width of the names, of a cell, height of a row, width of a character."""
-CAPTION = "Accuracy on clean test images, in percent. Dark: the network learned little."
+CAPTION = "Accuracy on clean test images, in percent. Dark: little was learned. *: every rank needs it."
 FONT = "font-family:system-ui,sans-serif;font-size:12px"
 
 
@@ -40,7 +40,7 @@ def board_heat_map(board: Board) -> bytes:
     required = set(breaker_names(board, required=True))
     breakers = {name: name + "*" * (name in required) for name in breaker_names(board, required=False)}
     cells = {(row.noise, breaker): mean for row in rows for breaker, mean in row.accuracies.items()}
-    return heat_map_svg(board.title, [row.noise for row in rows if row.accuracies], breakers, cells)
+    return heat_map_svg(board.setting, [row.noise for row in rows if row.accuracies], breakers, cells)
 
 
 def heat_map_svg(
