@@ -1,4 +1,4 @@
-"""Which results may be compared with each other, by which cells a suite ranks them, and the class of a budget."""
+"""Groups comparable results, and gives the required cells of a suite and the budget class of a noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uebench.storage.result import Result
 BUDGET_NAMES = (8, 16, 32)
 """L-inf budget classes, in 1/255."""
 BUDGET_CLASSES = (*(f"L-inf {bound}/255" for bound in BUDGET_NAMES), "L2", "L0", "unbounded")
-"""Budget classes, in the order in which they are shown; each is ranked by itself."""
+"""Budget classes, in the order of tables; each is ranked separately."""
 
 
 def budget_class(norm: str, linf: float) -> str:
@@ -30,30 +30,30 @@ def budget_class(norm: str, linf: float) -> str:
 def comparable_groups(results: Iterable[Result]) -> list[list[Result]]:
     """Return the comparable groups of results: those of one data set, recipe, protected share and kind.
 
-    The whole clean set is the reference for every share, and so ends a group of any other.
+    The whole clean set is the reference for every share, and joins the groups of the other shares.
     """
-    found = dict[tuple[Any, ...], list[Result]]()
+    groups = dict[tuple[Any, ...], list[Result]]()
     for result in sorted(results, key=lambda result: result.key):
         texts = result.parameters
         group = (texts["dataset"], texts["content"], texts["recipe"], result.kind, -result.protected)
-        found.setdefault(group, []).append(result)
-    for *same, kind, share in sorted(found):
+        groups.setdefault(group, []).append(result)
+    for *same, kind, share in sorted(groups):
         if kind == "mixed" and share > -1:
-            whole = found.get((*same, kind, -1.0), [])
-            found[*same, kind, share] += [
+            whole = groups.get((*same, kind, -1.0), [])
+            groups[*same, kind, share] += [
                 result for result in whole if result.parameters["noise"] == idle_component("noise")
             ]
-    return [found[group] for group in sorted(found)]
+    return [groups[group] for group in sorted(groups)]
 
 
-def group_setting(one: Result) -> str:
-    """Return what the results of a group have in common but the recipe."""
-    return one.dataset + ("" if one.protected == 1 else f", {one.protected:.0%} protected ({one.kind})")
+def group_setting(result: Result) -> str:
+    """Return the data set and protected share of a group, in words."""
+    return result.dataset + ("" if result.protected == 1 else f", {result.protected:.0%} protected ({result.kind})")
 
 
-def group_title(one: Result) -> str:
-    """Return what the results of a group have in common."""
-    return f"{group_setting(one)}, recipe {one.recipe}"
+def group_title(result: Result) -> str:
+    """Return the data set, protected share and recipe of a group, in words."""
+    return f"{group_setting(result)}, recipe {result.recipe}"
 
 
 def required_labels(part: Suite) -> tuple[dict[str, str], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Finds the breakers on record that differ in one number alone: a curve over that number can be drawn."""
+"""Finds breakers that differ in one number only, so that a curve over that number can be drawn."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from uebench.components.registry import idle_component, registry
 
 @dataclass(frozen=True)
 class BreakerFamily:
-    """Chains of breakers that differ in one number alone.
+    """Chains of breakers that differ in one number only.
 
-    `values` has that number by the canonical text of the chain; `idle`, where the parameter has a neutral value that is
-    not among them, that value by the text of the chain without the breaker. `label` is the chain without the number.
+    `values` has the number by the canonical text of the chain. `idle` has the neutral value of the parameter, if it has
+    one that is not among `values`, by the text of the chain without the breaker. `label` is the chain without the
+    number.
     """
 
     label: str
@@ -28,32 +29,32 @@ class BreakerFamily:
 
 
 def breaker_families(chains: Mapping[str, str]) -> list[BreakerFamily]:
-    """Return the families of two chains or more among some chains, given by canonical text with their labels."""
-    found: dict[tuple[Any, ...], dict[str, float]] = {}
+    """Return the families of two or more of some chains; `chains` has labels by canonical text."""
+    families: dict[tuple[Any, ...], dict[str, float]] = {}
     for chain in sorted(chains):
         members = split_outside_parentheses(chain, "+")
-        for place, member in enumerate(members):
+        for index, member in enumerate(members):
             head, parameters = parse_label(member)
-            others = (*members[:place], *members[place + 1 :])
+            others = (*members[:index], *members[index + 1 :])
             for key, value in parameters.items():
                 if (number := _number(value)) is not None:
                     rest = tuple(parameter for parameter in parameters.items() if parameter[0] != key)
-                    found.setdefault((head, key, place, others, rest), {})[chain] = number
+                    families.setdefault((head, key, index, others, rest), {})[chain] = number
     return [
-        _family(head.partition("@")[0], key, place, others, values, chains[min(values)])
-        for (head, key, place, others, _), values in sorted(found.items())
+        _family(head.partition("@")[0], key, index, others, values, chains[min(values)])
+        for (head, key, index, others, _), values in sorted(families.items())
         if len(values) > 1
     ]
 
 
 def _family(
-    breaker: str, key: str, place: int, others: Sequence[str], values: dict[str, float], label: str
+    breaker: str, key: str, index: int, others: Sequence[str], values: dict[str, float], label: str
 ) -> BreakerFamily:
-    """Return a family with what its parameter's declaration says, where that plug-in is installed."""
+    """Return a family, with the description of its parameter if its plug-in is installed."""
     labels = split_outside_parentheses(label, "+")
-    head, shown = parse_label(labels[place])
+    head, shown = parse_label(labels[index])
     kept = ",".join(f"{name}={value}" for name, value in shown.items() if name != key)
-    labels[place] = f"{head}:{kept}" if kept else head
+    labels[index] = f"{head}:{kept}" if kept else head
     entry = registry().entries["breaker"].get(breaker)
     declared = {field.name: field.metadata for field in fields(entry.cls)} if entry else {}  # type: ignore[arg-type]
     about: Mapping[str, Any] = declared.get(key, {})

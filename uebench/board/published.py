@@ -1,4 +1,4 @@
-"""Puts a board's numbers beside the published ones, cell by cell, and says which of a paper's claims they bear out."""
+"""Compares the numbers of a board with published ones, cell by cell, and judges the claims of papers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from uebench.planning.suite import Claim, Suite
 from uebench.storage.result import Result
 
 CELL_COLUMNS = ["dataset", "noise", "breaker", "target", "protected", "kind"]
-"""What a published number and a result are matched by: the names that the suite gives."""
+"""The columns by which published numbers and results are matched: the labels of the suite."""
 COMPARISON_COLUMNS = [*CELL_COLUMNS, "percent", "source", "doubt"]
 
 
 def published_files() -> dict[str, Path]:
-    """Return the files of published numbers that plug-ins bring in their `published` folder, by suite."""
+    """Return the files in the `published` folders of plug-ins, by suite."""
     return {path.stem: path for folder in plugin_folders("published") for path in sorted(folder.glob("*.csv"))}
 
 
 def read_published(suite: Suite) -> pd.DataFrame | None:
     """Return the published cells of a suite, `percent` from 0 to 100; None where there are claims only.
 
-    Raises `UserError` where there is nothing to compare with.
+    Raises `UserError` where there are neither published numbers nor claims.
     """
     path = published_files().get(suite.name)
     if path is None and not suite.claims:
@@ -55,12 +55,12 @@ def measured_cells(suite: Suite, results: Iterable[Result]) -> pd.DataFrame:
         if result.recipe in recipes
     ]
     table = pd.DataFrame(rows, columns=[*CELL_COLUMNS, "ours"])
-    found = table.groupby(CELL_COLUMNS)["ours"].agg(["mean", "std", "count"]).reset_index()
-    return found.rename(columns={"mean": "ours", "std": "deviation", "count": "seeds"})
+    means = table.groupby(CELL_COLUMNS)["ours"].agg(["mean", "std", "count"]).reset_index()
+    return means.rename(columns={"mean": "ours", "std": "deviation", "count": "seeds"})
 
 
 def join_published(theirs: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """Return the published cells in their order, each with ours; what is not run stays empty."""
+    """Return the published cells in their order, each with ours; cells that were not run stay empty."""
     table = theirs.merge(own, how="left", on=CELL_COLUMNS)
     table["difference"] = table["ours"] - table["percent"]
     table["seeds"] = table["seeds"].fillna(0).astype(int)
@@ -77,21 +77,21 @@ class Verdict:
     missing: int
 
     def __str__(self) -> str:
-        told = self.holds + len(self.fails)
-        if not told:
+        compared = self.holds + len(self.fails)
+        if not compared:
             return "not to be told"
         word = "holds" if not self.fails else "fails"
         rest = f", {self.missing} missing" if self.missing else ""
-        return f"{word} ({self.holds} of {told}{rest})"
+        return f"{word} ({self.holds} of {compared}{rest})"
 
 
 def comparison_table(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the comparison as people read it; a star marks a published number in doubt."""
+    """Return head and rows of the comparison; a star marks a doubtful published number."""
     rows = []
     for cell in cells.to_dict("records"):
         published = f"{cell['percent']:.2f}{'*' if cell['doubt'] else ''}" if "percent" in cell else ""
         spread = "" if pd.isna(cell["deviation"]) else f" ± {cell['deviation']:.2f}"
-        told = cell["seeds"] > 0
+        measured = cell["seeds"] > 0
         share = (
             f" ({cell['protected']:.0%} {cell['kind']})" if (cell["protected"], cell["kind"]) != (1, "mixed") else ""
         )
@@ -102,9 +102,9 @@ def comparison_table(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
                 cell["breaker"],
                 cell["target"],
                 published,
-                f"{cell['ours']:.2f}{spread}" if told else "–",
+                f"{cell['ours']:.2f}{spread}" if measured else "–",
                 str(cell["seeds"]),
-                f"{cell['difference']:+.2f}" if told and "percent" in cell else "",
+                f"{cell['difference']:+.2f}" if measured and "percent" in cell else "",
                 cell.get("doubt", ""),
             ]
         )
@@ -112,34 +112,34 @@ def comparison_table(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
 
 
 def judge_claim(claim: Claim, table: pd.DataFrame, column: str) -> Verdict:
-    """Compare every pair of cells that a claim is about, on wholly protected sets, by a column in percent."""
+    """Compare every pair of cells of a claim, on wholly protected sets, by a column in percent."""
     whole = table[(table["protected"] == 1) & (table["kind"] == "mixed")]
     values = {
         (cell.dataset, cell.target, cell.breaker, cell.noise): getattr(cell, column)
         for cell in whole.itertuples()
         if pd.notna(getattr(cell, column))
     }
-    places = list(dict.fromkeys(zip(whole["dataset"], whole["target"], whole["breaker"], strict=True)))
+    settings = list(dict.fromkeys(zip(whole["dataset"], whole["target"], whole["breaker"], strict=True)))
     holds, fails, missing = 0, [], 0
-    for place, low, high in _pairs(claim, places):
-        lower, higher = values.get((*place, low)), values.get((*place, high))
+    for setting, low, high in _pairs(claim, settings):
+        lower, higher = values.get((*setting, low)), values.get((*setting, high))
         if lower is None or higher is None:
             missing += 1
         elif lower < higher:
             holds += 1
         else:
-            fails.append(f"{' / '.join(place)}: {low} {lower:.2f}, {high} {higher:.2f}")
+            fails.append(f"{' / '.join(setting)}: {low} {lower:.2f}, {high} {higher:.2f}")
     return Verdict(claim, holds, fails, missing)
 
 
-def _pairs(claim: Claim, places: Sequence[tuple[str, str, str]]) -> Iterator[tuple[tuple[str, str, str], str, str]]:
-    for place in places:
-        if not claim.breakers or place[2] in claim.breakers:
-            yield from product([place], claim.lower, claim.higher)
+def _pairs(claim: Claim, settings: Sequence[tuple[str, str, str]]) -> Iterator[tuple[tuple[str, str, str], str, str]]:
+    for setting in settings:
+        if not claim.breakers or setting[2] in claim.breakers:
+            yield from product([setting], claim.lower, claim.higher)
 
 
 def judge_claims(suite: Suite, theirs: pd.DataFrame | None, own: pd.DataFrame) -> Sequence[Mapping[str, str]]:
-    """Return for each claim of a suite what the published numbers and ours say of it."""
+    """Return, for each claim of a suite, the verdict by the published numbers and by ours."""
     rows = []
     cells = own if theirs is None else join_published(theirs, own)
     for claim in suite.claims:

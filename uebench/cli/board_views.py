@@ -1,4 +1,4 @@
-"""A board as it lies in its folder: read, ranked again, drawn, and compared with what papers publish."""
+"""rank, plot and compare: reads a board from its folder, and prints or draws it."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from uebench.storage.results_file import read_results
 
 def rank_board(suite: str, into: Path | None, boards: Path) -> None:
     """Rebuild the files of a board, and its table in a document."""
-    chosen, folder, results = _recorded(suite, boards)
-    made = rebuild_board(folder, chosen, {result.key: result for result in results})
+    chosen, folder, results = _read_record(suite, boards)
+    ranked = rebuild_board(folder, chosen, {result.key: result for result in results})
     if into:
-        insert_tables(into, chosen, made)
-    for board in made:
+        insert_tables(into, chosen, ranked)
+    for board in ranked:
         print_table(make_console(), board.title, *noise_table(board, brief=True), numbers=True)
 
 
 def plot_board(suite: str, boards: Path, into: Path | None) -> None:
-    """Draw the figures that a board's record has the data for, and say which it has not."""
+    """Draw the figures that a board's record has data for, and name the ones that it lacks."""
     from uebench.board.curves import make_curves
     from uebench.board.plots import figure_svg, noise_styles  # no other command waits for matplotlib
 
-    _, folder, results = _recorded(suite, boards)
+    _, folder, results = _read_record(suite, boards)
     drawn, lacking = make_curves(results)
-    looks, place = noise_styles(drawn), into or folder / "plots"
+    styles, target = noise_styles(drawn), into or folder / "plots"
     for curves in drawn:
-        path = place / f"{curves.name}.svg"
-        write_atomically(path, figure_svg(curves, looks))
+        path = target / f"{curves.name}.svg"
+        write_atomically(path, figure_svg(curves, styles))
         click.echo(f"{path}: {curves.title}; {curves.setting}")
     for line in lacking:
         click.echo(f"not drawn: {line}")
 
 
 def compare_board(suite: str, form: str, boards: Path) -> None:
-    """Print a board's numbers beside the published ones, and what both say of the paper's claims."""
+    """Print a board's numbers beside the published ones, and the verdicts on the paper's claims."""
     chosen = read_suite(suite)
     theirs = read_published(chosen)
     own = measured_cells(chosen, read_results(boards / chosen.name / "results.jsonl").values())
@@ -67,7 +67,7 @@ def compare_board(suite: str, form: str, boards: Path) -> None:
             click.echo(write(list(verdicts[0]), judged), nl=False)
 
 
-def _recorded(suite: str, boards: Path) -> tuple[Suite, Path, list[Result]]:
+def _read_record(suite: str, boards: Path) -> tuple[Suite, Path, list[Result]]:
     """Return a suite, the folder of its board and the results there; raises `UserError` where there are none."""
     chosen = read_suite(suite)
     folder = boards / chosen.name

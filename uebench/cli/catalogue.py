@@ -1,4 +1,4 @@
-"""Prints what is registered: components, where they come from, their parameters, and what was left out."""
+"""Prints registered components, their origin and parameters, and what was left out and why."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def print_components(console: Console, name: str) -> None:
             print_table(console, "parameters", ["name", "meaning", "type", "default", "unit", "range"], rows)
 
 
-def _parameter(entry: RegisteredComponent, one: Any) -> list[str]:
-    kind, meta = parameter_types(entry.cls)[one.name], one.metadata
+def _parameter(entry: RegisteredComponent, field: Any) -> list[str]:
+    kind, meta = parameter_types(entry.cls)[field.name], field.metadata
     choices = " | ".join(get_args(kind)) if get_origin(kind) is Literal else component_kind(kind) or kind.__name__
     choices = f"{choices}/..." if get_origin(kind) is tuple else choices
-    default = "required" if one.default is MISSING else format_value(one.default, exact=False)
+    default = "required" if field.default is MISSING else format_value(field.default, exact=False)
     bounds = [f"> {meta['above']:g}"] if meta.get("above") is not None else []
     bounds += [f">= {meta['low']:g}"] if meta.get("low") is not None else []
     bounds += [f"<= {meta['high']:g}"] if meta.get("high") is not None else []
-    return [one.name, meta.get("doc", ""), choices, default, meta.get("unit", ""), ", ".join(bounds)]
+    return [field.name, meta.get("doc", ""), choices, default, meta.get("unit", ""), ", ".join(bounds)]
 
 
 def _summary(entry: RegisteredComponent) -> str:

@@ -1,4 +1,4 @@
-"""Finds the command that runs cells on record again, and makes sure that it plans the very same cells."""
+"""Finds the command that runs recorded cells again, and checks that it plans exactly those cells."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ from uebench.storage.result import Result
 
 
 def find_rerun_command(suite: Suite, records: Sequence[Result]) -> str:
-    """Return the command for some cells of one noise that may be compared, all seeds; raises `UserError`, with reason.
+    """Return the command for comparable cells of one noise, with all seeds; raises `UserError` where there is none.
 
-    What a data set needs to be told and no record holds, a path, stands in it in capitals.
+    A value that a data set needs and no record holds, such as a path, is written in capitals.
     """
-    one = records[0]
-    content = one.parameters["content"]
-    part = suite.part(one.parameters["dataset"].partition("@")[0])
+    result = records[0]
+    content = result.parameters["content"]
+    part = suite.part(result.parameters["dataset"].partition("@")[0])
     lists: dict[str, Any] = {
-        "datasets": [_dataset(one)],
-        "noises": [one.noise],
+        "datasets": [_dataset(result)],
+        "noises": [result.noise],
         "breakers": sorted({result.breaker for result in records}),
         "targets": sorted({result.target for result in records}),
         "seeds": sorted({result.seed for result in records}),
-        "protected": [one.protected],
+        "protected": [result.protected],
     }
-    recipe = f"paper{one.recipe.removeprefix(one.recipe.partition(':')[0])}"
-    if canonical_text(resolve_recipe(part)) == one.parameters["recipe"]:
+    recipe = f"paper{result.recipe.removeprefix(result.recipe.partition(':')[0])}"
+    if canonical_text(resolve_recipe(part)) == result.parameters["recipe"]:
         recipe = ""
     nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
     planned = {
         cell.key
-        for selection in select_components(suite, **lists, kind=cast(Any, one.kind), recipe=recipe or None)
+        for selection in select_components(suite, **lists, kind=cast(Any, result.kind), recipe=recipe or None)
         for cell in plan_selection(selection, cast(Noise, nothing), (cast(Breaker, plain),), [content]).cells
     }
-    if strange := sorted({result.key for result in records} - planned):
-        raise UserError(f"this version plans other cells than {strange[0]}")
+    if unplanned := sorted({result.key for result in records} - planned):
+        raise UserError(f"this version plans other cells than {unplanned[0]}")
     words = [suite.name if suite.name in available_suites() else f"{suite.name}.toml"]
     for key, value in lists.items():
         if list(value) != list(getattr(part, key)) or key in ("noises", "breakers", "seeds"):
             option = {"seeds": "seed", "protected": "protect"}.get(key, key.removesuffix("s"))
             given = [",".join(map(str, value))] if key in ("seeds", "protected") else value
             words += [word for text in given for word in (f"--{option}", text)]
-    words += ["--kind", one.kind] if one.kind != part.kind else []
+    words += ["--kind", result.kind] if result.kind != part.kind else []
     return shlex.join(["uebench", "run", *words, *(["--recipe", recipe] if recipe else [])])
 
 
-def _dataset(one: Result) -> str:
-    """Return a data set's specification: its name, what it cannot do without, and what its label says of it."""
-    name = one.parameters["dataset"].partition("@")[0]
+def _dataset(result: Result) -> str:
+    """Return a data set's specification: its name, required parameters, and the parameters in its label."""
+    name = result.parameters["dataset"].partition("@")[0]
     needed = [
         f"{part.name}={part.name.upper()}"
         for part in fields(registry().find("dataset", name).cls)  # type: ignore[arg-type]
         if part.default is MISSING
     ]
-    rest = ",".join(filter(None, [*needed, one.dataset.partition(":")[2]]))
+    rest = ",".join(filter(None, [*needed, result.dataset.partition(":")[2]]))
     return f"{name}:{rest}" if rest else name
