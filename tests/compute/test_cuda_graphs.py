@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import Counter
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -222,11 +223,78 @@ def test_a_network_is_gone_with_its_last_user_though_nobody_looks_for_garbage(ta
 
 def test_what_is_nothing_but_rounding_need_not_agree() -> None:
     large, rest = torch.full((100,), 2.0), torch.full((3,), 1e-7)
-    assert cuda_graphs._results_agree((large, rest, None), (large, -rest, None))
-    assert not cuda_graphs._results_agree((large, rest), (large * 1.01, rest))
-    assert not cuda_graphs._results_agree((large, rest), (large, large[:3] * 0.01))
-    assert not cuda_graphs._results_agree((large, rest), (large, rest * float("nan")))
-    assert not cuda_graphs._results_agree((large, rest), (large, None))
+    same = large, rest
+    assert cuda_graphs._results_agree((*same, None), (large, -rest, None), (*same, None))
+    assert not cuda_graphs._results_agree(same, (large * 1.01, rest), same)
+    assert not cuda_graphs._results_agree(same, (large, large[:3] * 0.01), same)
+    assert not cuda_graphs._results_agree(same, (large, rest * float("nan")), same)
+    assert not cuda_graphs._results_agree(same, (large, None), same)
+
+
+def test_a_replay_may_differ_by_twice_what_one_rounding_error_in_the_images_does() -> None:
+    large = torch.full((100,), 2.0)
+    assert cuda_graphs._results_agree((large,), (large * 1.01,), (large * 1.006,))
+    assert not cuda_graphs._results_agree((large,), (large * 1.01,), (large * 1.004,))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), cuda_graphs.RecordingError("broke off")])
+def test_lack_of_memory_and_a_broken_recording_end_the_job(
+    error: RuntimeError, tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cuda_graphs, "record_graph", fail)
+    with pytest.raises(type(error)):
+        trained(8, ResNet8())
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory"), RuntimeError("not permitted when capturing")])
+def test_a_capture_that_breaks_off_is_told_from_one_that_was_refused_before(
+    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def work(network: nn.Module, images: Tensor) -> tuple[Tensor]:
+        calls.append(1)
+        if len(calls) > cuda_graphs.WARM_UP:
+            raise error
+        return (images,)
+
+    simulate_cuda(monkeypatch, free=10)
+    with pytest.raises(cuda_graphs.RecordingError, match="broke off") as told:
+        cuda_graphs.record_graph(work, nn.Linear(1, 1), (torch.ones(1),))
+    assert told.value.__cause__ is error
+    assert not isinstance(told.value, torch.OutOfMemoryError), "else the process would be used again"
+
+
+def test_nothing_is_captured_where_memory_could_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate_cuda(monkeypatch, free=2)
+    with pytest.raises(RuntimeError, match="memory") as told:
+        cuda_graphs.record_graph(lambda *_: pytest.fail("called"), nn.Linear(1, 1), (torch.ones(1),))
+    assert not isinstance(told.value, cuda_graphs.RecordingError)
+
+
+def simulate_cuda(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Let what `record_graph` asks of CUDA work without a GPU; a process has used 3 bytes at most, `free` are left."""
+
+    class Stream:
+        def wait_stream(self, other: object) -> None:
+            pass
+
+    for name, value in {
+        "current_device": lambda: 0,
+        "mem_get_info": lambda device: (free, 100),
+        "max_memory_allocated": lambda device: 3,
+        "current_stream": Stream,
+        "stream": lambda stream: nullcontext(),
+        "get_sync_debug_mode": lambda: 0,
+        "set_sync_debug_mode": lambda mode: None,
+        "CUDAGraph": object,
+        "graph": lambda graph, pool: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(cuda_graphs, "_shared_resources", lambda device: (None, Stream(), None))
 
 
 def test_nothing_is_recorded_on_a_processor_or_where_it_is_forbidden(monkeypatch: pytest.MonkeyPatch) -> None:

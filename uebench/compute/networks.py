@@ -25,7 +25,7 @@ class Classifier(Module):
         super().__init__()
         self.rates = {f"network.{name}": rate for name, rate in (rates or {}).items()}
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device = device
+        self.device, self.precision = device, precision
         self.autocast = precision == "bf16" and has_bf16(device)
 
     def forward(self, images: Tensor) -> Tensor:
