@@ -102,7 +102,7 @@ def test_every_committed_file_is_rebuilt_to_the_same_bytes_from_record_history_a
 def board_files(boards: Path) -> list[Path]:
     """Return every file of boards but what people wrote, and those that are never committed."""
     found = [path for path in sorted(boards.rglob("*")) if path.is_file() and path not in DOCUMENTS]
-    return [path for path in found if not {"site", "plots"} & set(path.relative_to(boards).parts)]
+    return [path for path in found if not {"site", "plots", "bench"} & set(path.relative_to(boards).parts)]
 
 
 @pytest.mark.parametrize("name", BOARDS)

@@ -140,7 +140,7 @@ def _page_parts(folder: Path, suite: Suite, boards: Sequence[Board], drawn: Boar
 
 def write_index(boards: Path) -> None:
     """Write the list of every board in a folder of boards."""
-    pages = sorted(boards.glob("*/README.md"))
+    pages = [page for page in sorted(boards.glob("*/README.md")) if page.with_name("results.jsonl").exists()]
     titles = [page.read_text("utf-8").partition("\n")[0].removeprefix("# ") for page in pages]
     names = [page.parent.name for page in pages]
     rows = [

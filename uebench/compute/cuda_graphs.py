@@ -26,8 +26,8 @@ WARM_UP = 3
 MOST_RECORDINGS = 8
 """The largest number of recordings per network."""
 AGREEMENT = 1e-3
-"""The L2 difference between a replay and a direct call that is always allowed, relative to each result: some kernels add
-in no fixed order."""
+"""The L2 difference between a replay and a direct call that is always allowed, relative to each result: some kernels
+add in no fixed order."""
 ROUNDING = {"bf16": 2.0**-8, "tf32": 2.0**-11, "fp32": 2.0**-24}
 """The relative rounding error of one value in each precision.
 
@@ -176,8 +176,9 @@ def _move_by_rounding(tensor: torch.Tensor, network: torch.nn.Module) -> torch.T
 
 
 def _results_agree(expected: WorkResults, actual: WorkResults, moved: WorkResults) -> bool:
-    """Tell whether results differ from the expected ones by no more than rounding does, of which `moved` is a sample."""
-    smallest = NEGLIGIBLE * max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0)
+    """Tell whether results differ by no more than rounding does; `moved` are results for moved images."""
+    norms = [float(tensor.double().norm()) for tensor in expected if tensor is not None]
+    smallest = NEGLIGIBLE * max(norms, default=0)
 
     def close(
         expected_tensor: torch.Tensor | None, actual_tensor: torch.Tensor | None, moved_tensor: torch.Tensor | None
