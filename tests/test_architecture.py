@@ -42,7 +42,7 @@ SHORT_MODULES = {
 }
 """Modules of the engine below the limit, and why. A built-in has a file of its own however short it is, so that a
 broken file takes nothing else down."""
-WITHOUT_TORCH = {"components", "planning", "storage", "board", "site"}
+WITHOUT_TORCH = {"components", "planning", "storage", "board", "site", "submission"}
 """Packages whose modules import no torch, themselves or through others; built-in components do."""
 PUBLIC = {"__init__": {"components"}, "kit": {"components", "compute"}, "check": {"authoring"}, "__main__": {"cli"}}
 """What each file of the public API imports."""

@@ -9,7 +9,6 @@ from typing import cast
 from uebench.components.component import Component
 from uebench.components.errors import UserError
 from uebench.components.interfaces import Noise, Source, Target
-from uebench.jobs.datasets import content_fingerprint, load_dataset, require_test_split
 from uebench.planning.plan import Cell, Plan, plan_cells, plan_protect
 from uebench.planning.selection import Selection, resolve_recipe
 from uebench.storage.atomic_files import sha256_hex
@@ -44,6 +43,8 @@ def prepare_rerun(entry: Entry, drawn: Sequence[Result], given: Mapping[str, Com
 
     `given` has components by canonical text, for those that need more than that (a path).
     """
+    from uebench.jobs.datasets import content_fingerprint, load_dataset, require_test_split  # loads torch
+
     source = cast(Source, restore_component("dataset", entry.dataset, given))
     if content_fingerprint(source, store) != entry.content:
         raise NotInstalled(f"data set {source.name} has other content here than {entry.content[:16]!r}")

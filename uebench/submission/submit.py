@@ -11,7 +11,6 @@ from typing import Any
 from uebench.board.publish import read_board
 from uebench.components.errors import UserError
 from uebench.components.spec import canonical_text, component_label
-from uebench.jobs.datasets import content_fingerprint
 from uebench.planning.job_names import job_name
 from uebench.planning.plan import plan_protect
 from uebench.planning.selection import Selection, resolve_recipe, select_components
@@ -51,6 +50,8 @@ def submit_results(request: SubmissionRequest, path: Path, store: Store, boards:
     Raises `UserError` where results are missing, where the request is not one entry, or where a verifier would refuse
     the bundle.
     """
+    from uebench.jobs.datasets import content_fingerprint  # loads torch, which nothing else here needs
+
     suite = read_suite(request.suite)
     selection = _select(suite, request)
     (source,), chain = selection.sources, selection.chains[0] if request.breakers else ()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from uebench.board.publish import read_board
 from uebench.components.component import Component
@@ -13,9 +14,6 @@ from uebench.components.errors import UserError
 from uebench.components.grammar import nearest_match
 from uebench.components.registry import registry
 from uebench.components.spec import canonical_text
-from uebench.executors.messages import OpenListener
-from uebench.executors.scheduler import JobQueue
-from uebench.executors.settings import ExecutionSettings
 from uebench.planning.job_names import job_name
 from uebench.planning.suite_file import available_suites, read_suite
 from uebench.submission.bundle import content_sha256, read_bundle
@@ -23,6 +21,10 @@ from uebench.submission.bundle_checks import check_bundle
 from uebench.submission.entry import Entry, entry_from_bundle
 from uebench.submission.reports import RerunReport, VerificationReport, summarise_bundle
 from uebench.submission.rerun import check_counts, compare_rerun, draw_sample, prepare_rerun
+
+if TYPE_CHECKING:
+    from uebench.executors.messages import OpenListener
+    from uebench.executors.settings import ExecutionSettings
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ def rerun_sample(
     The store is one of its own, so that no result is compared with itself. Raises `UserError` where an accuracy is no
     whole number of test images, or a device is not available.
     """
+    from uebench.executors.scheduler import JobQueue  # loads torch, which nothing else here needs
+
     settings.execution.check()
     board, _ = read_board(settings.boards, report.suite)
     new = [result for result in report.bundle.results if report.entry.own(result) or result.key not in board]
