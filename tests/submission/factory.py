@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import hashlib
 import json
 import zipfile
@@ -187,3 +188,50 @@ class Forger:
     def write(self, says: bytes | None = None, lines: bytes | None = None, **fields: Any) -> bytes:
         """Write the bundle and return its bytes."""
         return zipped(self.path, self.members(says, lines), **fields).read_bytes()
+
+
+Change = Callable[[dict[str, Any]], object]
+EM, REM, CLEAN = noise_text("em"), noise_text("rem"), "none@1"
+BREAKER = "adv-linf:radius=1/255"
+(CHALLENGER,) = {one.parameters["breaker"] for one in results("em", breakers=[BREAKER])}
+VERIFY = ("verify", "em.zip", "--suite", str(TINY))
+ACCEPT = ("accept", "em.zip", "--suite", str(TINY))
+
+
+def set_to(**fields: Any) -> Change:
+    return lambda one: one.update(fields)
+
+
+def renamed(text: str, label: str | None = None) -> Callable[[Forger], None]:
+    """Hand in em under another canonical text, and another label."""
+
+    def change(one: Forger) -> None:
+        one.manifest["noises"] = [text]
+        one.each(lambda result: result["parameters"].update(noise=text), noise="em")
+        one.each(lambda result: result.update(noise=label or "em"), noise="em")
+
+    return change
+
+
+def accuracy(value: float) -> Change:
+    """Set the accuracy of a record wherever it stands."""
+
+    def change(one: dict[str, Any]) -> None:
+        one.update(test_accuracy=value, best_test_accuracy=value)
+        for point in one["curve"]:
+            point["test_accuracy"] = value
+
+    return change
+
+
+OTHER = "mine@1:radius=0.12549019607843137"
+
+
+def row(folder: Path, noise: str) -> dict[str, str]:
+    return next(one for one in csv.DictReader((folder / "noises.csv").open()) if one["noise"] == noise)
+
+
+def challenge(path: Path, right: int, *noises: str, seeds: range = range(3)) -> Path:
+    """Hand in a breaker under which so many test images are right for each noise, and 1051 on the clean set."""
+    found = results(*noises, seeds=seeds, breakers=[BREAKER], right=dict.fromkeys(noises, right))
+    return handed_in(path, found, *noises, breaker=CHALLENGER)
