@@ -36,7 +36,7 @@ class AdvL2(Breaker):
     def attacked_accuracy(
         self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor | None:
-        """Return the accuracy under PGD of ten steps, which tells a one-step attack that has been learned by heart."""
+        """Return the accuracy under PGD of ten steps, which shows a one-step attack that has been learned by heart."""
         if not self.radius or not self.steps:
             return None
         return kit.accuracy_under_pgd(model, images, labels, radius=self.radius, norm="l2")

@@ -11,7 +11,7 @@ from uebench import Breaker, kit, parameter
 class AdvLinf(Breaker):
     """Train on adversarial examples only; radius 0 is plain training exactly.
 
-    One-step attacks (`method=fgsm`, `rs-fgsm`) have their own size of the step.
+    One-step attacks (`method=fgsm`, `rs-fgsm`) use a fixed step size and ignore `step`.
     """
 
     name = "adv-linf"
@@ -34,7 +34,7 @@ class AdvLinf(Breaker):
     def attacked_accuracy(
         self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor | None:
-        """Return the accuracy under PGD of ten steps, which tells a one-step attack that has been learned by heart."""
+        """Return the accuracy under PGD of ten steps, which shows a one-step attack that has been learned by heart."""
         if not self.radius or not self.steps:
             return None
         return kit.accuracy_under_pgd(model, images, labels, radius=self.radius)

@@ -23,17 +23,17 @@ VALUES = 2**18
 
 
 class AR(Noise):
-    """Add noise whose every value is a sum of the eight above and to the left of it, weighted by the image's class.
+    """Add autoregressive noise: each value is a weighted sum of the eight values above it and to its left.
 
-    Each class has a 3x3 filter per channel: weights that sum to 1, the last of them, for the value itself, being 0.
-    Each image's noise starts from Gaussian values of its own. Its L2 norm is `radius` for 3x32x32 values and grows with
-    the root of their number, so that the noise per value is the same for images of any size.
+    Each class has one 3x3 filter per channel. Its weights sum to 1, and the last weight, for the value itself, is 0.
+    The noise of each image starts from random Gaussian values. Its L2 norm is `radius` for 3x32x32 values and grows
+    with the square root of their number, so the noise per value is the same for images of any size.
 
-    The authors' filters are released as tables, for 10 and for 100 classes; none of them is used here. As in their
-    search, a filter is Gaussian weights over their sum, and rejected where noise from any of three starts is too loud;
-    here that is so channel by channel, at the size of the images. Their search then keeps, of up to a million draws,
-    the first on whose noise the filter of every earlier class has a response of at least 10 (of 3, for 100 classes).
-    Here each class takes, of `candidates` stable ones, the one whose lowest such response is the highest.
+    The authors released tables of filters for 10 and for 100 classes; they are not used here. As in their search, a
+    filter is a set of Gaussian weights divided by their sum. It is rejected if the noise from any of three random
+    starts is too large; here this is tested per channel, at the size of the images. Their search makes up to a million
+    draws and keeps the first filter on whose noise the filter of every earlier class has a response of at least 10 (3
+    for 100 classes). Here each class takes the filter with the highest lowest response among `candidates` stable ones.
     """
 
     name = "ar"
@@ -41,10 +41,10 @@ class AR(Noise):
     streams: ClassVar[bool] = True
 
     radius: float = parameter(
-        default=1.0, doc="L2 norm of the noise of a 3x32x32 image; of others by size", unit="pixel range", above=0
+        default=1.0, doc="L2 norm of the noise of a 3x32x32 image; scaled for other sizes", unit="pixel range", above=0
     )
     candidates: int = parameter(
-        default=1000, doc="stable filters that the classes choose from, at least one each", low=1
+        default=1000, doc="number of stable filters that the classes choose from, at least one per class", low=1
     )
 
     def budget(self, shape: Sequence[int]) -> Budget:
@@ -52,7 +52,7 @@ class AR(Noise):
         return Budget("l2", self.radius * math.sqrt(math.prod(shape) / (3 * 32 * 32)))
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Choose the filters, and make the noise of every image from a start of its own."""
+        """Choose the filters, and make the noise of each image from its own random start."""
         shape, limit = tuple(images.shape[1:]), self.budget(images.shape[1:])
         filters = self.choose(context, shape)
         delta = kit.blank(images, limit)

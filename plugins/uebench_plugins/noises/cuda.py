@@ -17,9 +17,10 @@ BATCH = 128
 class CUDA(Noise):
     """Filter each image with a random filter of its class, all channels alike, and divide it by its largest value.
 
-    A filter's weights are uniform in [0, blur], but for one at random, which is 1; so it also shifts the image. Beyond
-    the border is black. The noise has no bound. The released code truncates to 8 bits, here the image is rounded; a
-    black image, where the code divides by 0, stays black. The setting for ImageNet-100 is `size=9,blur=0.06`.
+    The weights of a filter are uniform in [0, blur]; one weight, chosen at random, is 1, so the filter also shifts the
+    image. The padding is black. The noise has no bound. The released code truncates to 8 bits; here the image is
+    rounded. A black image stays black; the released code divides by 0 there. For ImageNet-100 the authors use
+    `size=9,blur=0.06`.
     """
 
     name = "cuda"
@@ -27,17 +28,17 @@ class CUDA(Noise):
     streams: ClassVar[bool] = True
     radius: ClassVar[float] = math.inf  # type: ignore[misc]
 
-    blur: float = parameter(default=0.3, doc="upper bound of a filter's weights, but for the one that is 1", low=0)
+    blur: float = parameter(default=0.3, doc="upper bound of a filter's weights, except the weight of 1", low=0)
     size: int = parameter(default=3, doc="side of a filter, odd", unit="pixels", low=1)
 
     def __post_init__(self) -> None:
-        """Refuse a filter without a middle; raises `UserError`."""
+        """Raise `UserError` for a filter without a middle pixel."""
         super().__post_init__()
         if self.size % 2 == 0:
             raise UserError(f"{self.name}: size must be odd, not {self.size}")
 
     def budget(self, shape: Sequence[int]) -> Budget:
-        """Return that there is none."""
+        """Return a budget without a bound."""
         return Budget("none")
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:

@@ -19,18 +19,19 @@ GRADIENT_NORM = 5
 class EM(SurrogateNoise):
     """Minimise the surrogate's loss on x + noise, alternating with the surrogate's own training.
 
-    The loop and the step sizes are those of the REM code base's generator, which made the published EM columns, but
-    the noise is made on the image itself; there it is made on a cropped and flipped view and later added to the whole.
-    The surrogate learns from augmented images. With `augment=false` it does not, as in the official EM code; the noise
-    then fits one position of the image, and a short run's is undone by the target's own cropping and flipping.
+    The loop and the step sizes follow the generator of the REM code base, which made the published EM columns. There
+    the noise is made on a cropped and flipped view and later added to the whole image; here it is made on the image
+    itself. The surrogate learns from augmented images. With `augment=false` it learns from images as they are, as in
+    the official EM code. The noise then fits one position of the image, and the target's cropping and flipping undo
+    the noise of a short run.
 
-    The official code is `loop=rounds,warm_start=true,augment=false,schedule=constant,batch=512`, with
-    `noise_steps=20,noise_step=0.1` and, as it drops all negative noise when it adds it and truncates the rest to 8
-    bits, `one_sided=true`. A round is `learn` training steps of the surrogate, on batches in one order that goes on
-    from round to round, and then a descent on every image. Rounds end once the surrogate classifies the protected
-    images, or after `steps` training steps. Noise stays in floats, gradients are cut to a norm of 5, and the surrogate
-    learns from x + noise unclipped. The order is drawn once at random here, as a set may be sorted by class; the
-    official code takes the set's own. For CIFAR-100 it has `learn=20`, and a tenth of the weight decay here.
+    The official code corresponds to `loop=rounds,warm_start=true,augment=false,schedule=constant,batch=512` with
+    `noise_steps=20,noise_step=0.1,one_sided=true`: it drops negative noise and truncates the rest to 8 bits. A round
+    has `learn` training steps of the surrogate and then a descent on every image; the order of batches continues from
+    round to round. Rounds end when the surrogate classifies the protected images, or after `steps` training steps. The
+    noise stays in floats, gradients are clipped to a norm of 5, and the surrogate learns from x + noise without
+    clipping. The official code keeps the order of the data set; here the order is drawn once at random, because a set
+    may be sorted by class. For CIFAR-100 the official code has `learn=20` and a tenth of this weight decay.
 
     With `loop=batches` the surrogate learns from the noise in 8 bits, as it will be released.
     """
@@ -41,7 +42,7 @@ class EM(SurrogateNoise):
     )
 
     augment: bool = parameter(default=True, doc="the surrogate learns from augmented images")
-    warm_start: bool = parameter(default=False, doc="start from the image's last noise, not from a random one")
+    warm_start: bool = parameter(default=False, doc="start from the last noise of the image, not from random noise")
     one_sided: bool = parameter(default=False, doc="release the positive part of the noise only")
     loop: Literal["batches", "rounds"] = parameter(
         default="batches",

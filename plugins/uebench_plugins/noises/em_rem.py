@@ -1,4 +1,4 @@
-"""EM as the REM code base makes it: on augmented views, and so out of register with the image."""
+"""EM as the REM code base makes it: on augmented views, so the noise does not match the position of the image."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from uebench_plugins.noises.surrogate import SurrogateNoise
 class EMREM(SurrogateNoise):
     """Minimise the surrogate's loss on a cropped and flipped view, and store that noise for the image as it is.
 
-    This is the generator behind the EM columns of the REM and SEM papers, but that its surrogate learns from the noise
-    in 8 bits, as it is released. Theirs learns from half precision and rounds when it saves. With `rounded=false` the
-    surrogate here learns from the noise in single precision, which is rounded to 8 bits once, as it is released. Where
-    the augmentation changes the size (ImageNet), the set must be stored in the size of the view, as the published
-    noise was.
+    This generator made the EM columns of the REM and SEM papers, with one difference: here the surrogate learns from
+    the noise in 8 bits, as it is released; theirs learns in half precision and rounds when it saves. With
+    `rounded=false` the surrogate learns from the noise in single precision, which is rounded once, at release. If the
+    augmentation changes the size (ImageNet), the set must be stored in the size of the view, as the published noise
+    was.
     """
 
     name = "em-rem"

@@ -15,8 +15,8 @@ from uebench import Budget, Context, Images, Noise, Target, UserError, kit, para
 class HYPO(Noise):
     """Minimise the loss of x + noise towards its own class on a network trained on the clean set.
 
-    P2 of the paper: no augmentation, starting from the image itself, the last iterate kept. An L2 norm is given for
-    3x32x32 values and grows with the root of their number, so that the noise per value is the same for images of any
+    This is P2 of the paper: no augmentation, a start at the image itself, and the last iterate. An L2 norm is that of
+    3x32x32 values and grows with the square root of their number, so the noise per value is the same for images of any
     size. APBench has ResNet-18, and in L-inf half the step: `norm=linf,radius=8/255,noise_step=0.1,victim=resnet18`.
     """
 

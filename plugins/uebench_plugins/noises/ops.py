@@ -16,11 +16,11 @@ BATCH = 128
 class OPS(Noise):
     """Set one pixel of each image to a colour; its position and colour belong to the class.
 
-    Each class takes, of all positions and all corners of the colour cube, the pair for which the absolute difference
-    between colour and pixel, over its images and their channels, has the largest mean in units of its standard
-    deviation; a pair that an earlier class has taken is out. Where a pixel is the same in all images of a class the
-    deviation is 0, which the released code divides by: here such pixels come first, those farthest from the colour
-    ahead. An image that has the colour there already stays as it is.
+    The search covers all positions and all corners of the colour cube. For each pair it takes the absolute difference
+    between colour and pixel over the images of the class and their channels; the pair with the largest ratio of mean to
+    standard deviation wins. Each pair serves one class only. If a pixel is equal in all images of a class, the
+    deviation is 0, and the released code divides by 0; here such pixels come first, the farthest from the colour before
+    the others. An image that already has the colour does not change.
     """
 
     name = "ops"

@@ -105,7 +105,7 @@ class TAP(Noise):
         return delta
 
     def loss(self, network: torch.nn.Module, images: torch.Tensor, towards: torch.Tensor) -> torch.Tensor:
-        """Return the summed cross-entropy towards the wanted classes."""
+        """Return the summed cross-entropy towards the target classes."""
         return torch.nn.functional.cross_entropy(network(images.clamp(0, 1)), towards, reduction="sum")
 
 
