@@ -13,8 +13,8 @@ from uebench import Breaker, kit, parameter
 class AdvL1(Breaker):
     """Train on adversarial examples of bounded L1 norm only; radius 0 is plain training exactly.
 
-    By default as the REM code: dense steps along the gradient, and scaling for projection, neither of which is what L1
-    asks for. `exact=true` takes the steepest step, which changes one value, and the Euclidean projection.
+    The defaults follow the REM code: dense steps along the gradient, and projection by scaling. Neither is optimal in
+    L1. `exact=true` takes the steepest step, which changes one value, and the Euclidean projection.
     """
 
     name = "adv-l1"

@@ -1,4 +1,4 @@
-"""Best of: several breakers tried on held-out protected images, the best of them used."""
+"""Best of: tries several breakers on held-out protected images, and uses the best one."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from uebench import Breaker, Choice, UserError, parameter
 
 
 class BestOf(Breaker):
-    """Try several breakers, each on a part of the protected images, and take the one that does best on the rest.
+    """Train with each breaker on a part of the protected images, and use the one with the best held-out accuracy.
 
-    This is what somebody can do who scraped images and has no others. The images that decide are protected too, so a
-    high score says that the noise is learnt, not that clean images would be: where it is a shortcut, plain training
-    scores highest and is taken. They are scored as they were found, as test images are, neither filtered nor augmented.
+    A person who scraped images and has no clean ones can do this. The held-out images are protected too, so a high
+    accuracy can mean that the network learned the noise. If the noise is a shortcut, plain training scores highest and
+    is used. The held-out images are neither filtered nor augmented, like test images.
     """
 
     name = "best-of"
     paper = "none; model selection by hold-out"
 
     of: tuple[Breaker, ...] = parameter(
-        default="none/grayscale/jpeg/cutmix/ueraser", doc="breakers to try; of the best the first is taken"
+        default="none/grayscale/jpeg/cutmix/ueraser", doc="breakers to try; the first of equally good ones is used"
     )
-    held_out: float = parameter(default=0.2, doc="share of the images that decides", above=0, high=0.9)
+    held_out: float = parameter(default=0.2, doc="held-out share of the images", above=0, high=0.9)
 
     def __post_init__(self) -> None:
-        """Refuse fewer than two breakers, or one that is there twice; raises `UserError`."""
+        """Raise `UserError` for fewer than two breakers, or for a breaker that is listed twice."""
         super().__post_init__()
         if isinstance(self.of, tuple):
             if len(self.of) < 2:
@@ -34,7 +34,7 @@ class BestOf(Breaker):
                 raise UserError(f"{self.name}: {twice[0]} is in `of` twice")
 
     def choice(self) -> Choice:
-        """Return each breaker as a chain of its own."""
+        """Return one chain per breaker."""
         return Choice([(breaker,) for breaker in self.of], self.held_out)
 
 

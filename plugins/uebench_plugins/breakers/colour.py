@@ -1,4 +1,4 @@
-"""Colour: brightness and contrast of each channel of each training image made the same everywhere."""
+"""Colour: gives each channel of each training image the same brightness and contrast."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import uebench
 from uebench import Breaker, kit, parameter
 
 MEAN, DEVIATION = 1 / 2, 1 / 4
-"""What every channel is brought to, about what photographs have: mid-grey, and two deviations to either end."""
+"""Mean and standard deviation of every channel after the filter, close to those of photographs."""
 FLAT = 1e-8
-"""Below the deviation of any channel of two values, and above what rounding makes of a channel of one, in float64."""
+"""A deviation below this is rounding error (float64): the channel has one value only."""
 
 
 class Colour(Breaker):
-    """Bring each channel to one mean and deviation (`normalise`), or to an even histogram (`equalise`).
+    """Give each channel the same mean and deviation (`normalise`), or an even histogram (`equalise`).
 
-    Takes away what a noise adds to a whole channel. Normalised values beyond the range are clipped, and a channel of
-    one value becomes mid-grey; on images far from photographs, such as digits, the untouched test images then differ
-    from all that was trained on. Equalised channels are Pillow's, which leaves those below 255 pixels as they are.
+    This removes what a noise adds to a whole channel. Normalised values are clipped to the range, and a channel with
+    one value becomes mid-grey. Test images are not filtered: for images unlike photographs, such as digits, they then
+    differ from the training images. `equalise` follows Pillow, which does not change channels with fewer than 255
+    pixels.
     """
 
     name = "colour"
     paper = "none; textbook"
     by_image: ClassVar[bool] = True
 
-    method: Literal["normalise", "equalise"] = parameter(default="normalise", doc="what is made the same")
+    method: Literal["normalise", "equalise"] = parameter(default="normalise", doc="what the filter makes equal")
 
     def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the images, float32 (n, c, h, w)."""

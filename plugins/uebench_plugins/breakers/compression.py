@@ -16,7 +16,7 @@ ISS = "Liu et al., Image Shortcut Squeezing, ICML 2023"
 
 
 class Compression(Breaker):
-    """What the compressions share: they work on images of 8 bits."""
+    """The base of the compressions, which work on 8-bit images."""
 
     by_image: ClassVar[bool] = True
 
@@ -43,7 +43,7 @@ class Grayscale(Compression):
     paper = ISS
 
     def compress(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the luma in every channel: torchvision's, on tensors, cuts fractions off instead of rounding."""
+        """Return the luma in every channel, rounded; torchvision truncates it on tensors."""
         self._three_or_one(images)
         if images.shape[1] == 1:
             return images
@@ -61,7 +61,7 @@ class Jpeg(Compression):
     quality: int = parameter(default=10, doc="quality of the JPEG files", low=1, high=100)
 
     def compress(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what is left of the images; Pillow does it because torchvision (0.29) is giving up its own JPEG."""
+        """Return the decoded JPEG images, by Pillow: torchvision deprecates its own JPEG functions (0.29)."""
         self._three_or_one(images)
         grey = images.shape[1] == 1
         arrays = (images[:, 0] if grey else images.movedim(1, -1)).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Corruption of training images: some without colour, all with random noise."""
+"""Corruption of training images: grey copies of some, and random noise on all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ LUMA = (0.299, 0.587, 0.114)
 class Corruption(Breaker):
     """Make some images grey and add Gaussian noise to all, each step.
 
-    The second half of ECLIPSE, without the diffusion model of its first half. What leaves is a whole number of 255ths.
+    This is the second half of ECLIPSE, without the diffusion model of its first half. Values are rounded to 8 bits.
     """
 
     name = "corruption"
     paper = "Wang et al., ECLIPSE: Expunging Clean-label Indiscriminate Poisons via Sparse Diffusion Purification, 2024"
 
     grey: float = parameter(default=0.4, doc="share of grey images", low=0, high=1)
-    deviation: float = parameter(default=0.05, doc="of the Gaussian noise", unit="pixel range [0, 1]", low=0)
+    deviation: float = parameter(
+        default=0.05, doc="standard deviation of the Gaussian noise", unit="pixel range [0, 1]", low=0
+    )
 
     def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the images (b, c, h, w) corrupted; those that have not three channels stay in colour."""
+        """Return the corrupted images (b, c, h, w); only images with three channels become grey."""
         if images.shape[1] == 3:
             luma = torch.einsum("bchw,c->bhw", images, torch.tensor(LUMA).to(images, non_blocking=True))[:, None]
             chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < self.grey

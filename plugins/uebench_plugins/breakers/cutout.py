@@ -9,10 +9,10 @@ from uebench import Breaker, UserError, parameter
 
 
 class Cutout(Breaker):
-    """Blacken a square of each image, each step; its middle is any pixel, and what is beyond the border is lost.
+    """Blacken a random square of each image at each step; the part of it beyond the border has no effect.
 
-    The paper fills with the mean of the set, which its normalisation makes zero; black is what the code of EM and ISS
-    fills with. The paper's sizes are 16 for CIFAR-10, 8 for CIFAR-100 and 20 for SVHN.
+    The centre is uniform over all pixels. The paper fills the square with the mean of the set; the code of EM and ISS
+    fills it with black, as here. The paper's sizes are 16 for CIFAR-10, 8 for CIFAR-100 and 20 for SVHN.
     """
 
     name = "cutout"
@@ -21,7 +21,7 @@ class Cutout(Breaker):
     size: int = parameter(default=16, doc="side of the square", unit="pixels", low=1)
 
     def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the images with their squares; raises `UserError` where a square is larger than the image."""
+        """Return the images with a black square; raises `UserError` if the square is larger than the image."""
         count, _, height, width = images.shape
         if self.size > min(height, width):
             most = min(height, width)

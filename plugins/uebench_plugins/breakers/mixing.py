@@ -1,4 +1,4 @@
-"""Mixup and CutMix: each training image takes from another, and its target with it."""
+"""Mixup and CutMix: each training image is mixed with another one, and so are their targets."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from uebench import Breaker, parameter
 
 
 class Mixing(Breaker):
-    """What both share: partners from the same batch, and shares from a beta distribution, drawn for each image.
+    """The base of both: each image has a random partner from its batch and a share from a beta distribution.
 
-    The papers' code draws one share for a whole batch, and so does torchvision.
+    The papers' code and torchvision draw one share for a whole batch.
     """
 
     alpha: float = parameter(default=1.0, doc="both parameters of the beta distribution; 1 is uniform", above=0)
 
     def shares(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what each image (b, c, h, w) keeps of itself, float32 (b,) in [0, 1]."""
+        """Return the share that each image (b, c, h, w) keeps, float32 (b,) in [0, 1]."""
         alpha = torch.full((), self.alpha, device=images.device)
-        beta = torch.distributions.Beta(alpha, alpha, validate_args=False)  # to validate is to wait for the device
+        beta = torch.distributions.Beta(alpha, alpha, validate_args=False)  # validation would wait for the device
         return beta.sample((len(images),))
 
 
@@ -33,7 +33,7 @@ class Mixup(Mixing):
     paper = "Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018"
 
     def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the means."""
+        """Return mixed images and mixed targets."""
         other, own = torch.randperm(len(images), device=images.device), self.shares(images)
         return _mean(images, images[other], own[:, None, None, None]), _mean(targets, targets[other], own[:, None])
 
@@ -41,8 +41,8 @@ class Mixup(Mixing):
 class CutMix(Mixing):
     """Put a rectangle of another image over each image, and weigh the targets by area.
 
-    The paper's setting for CIFAR mixes half of the time; here that is half of the images, of each batch. EM and ISS
-    mix up to twice, as `cutmix+cutmix` does.
+    For CIFAR the paper mixes half of the batches; here half of the images of each batch are mixed. EM and ISS mix up
+    to twice, as `cutmix+cutmix` does.
     """
 
     name = "cutmix"
@@ -51,7 +51,7 @@ class CutMix(Mixing):
     probability: float = parameter(default=0.5, doc="probability that an image is mixed", low=0, high=1)
 
     def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the images and targets, mixed by the area that is left after the border has cut the rectangle."""
+        """Return the mixed images and targets; the share is the area of the rectangle inside the image."""
         count, _, height, width = images.shape
         other = torch.randperm(count, device=images.device)
         mixed = torch.rand(count, device=images.device) < self.probability

@@ -1,4 +1,4 @@
-"""Orthogonal projection: what a linear classifier of the protected images looks at is taken out of them."""
+"""Orthogonal projection: removes from the images what a linear classifier of them uses."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from uebench import Breaker, parameter
 class OrthogonalProjection(Breaker):
     """Train a linear classifier on the protected pixels, and remove the directions of its weights from every image.
 
-    Removes noise that classes share, which is linearly separable; noise of each image's own it hardly touches. The
-    classifier's order is shuffled, where the released code goes through the set as it is. That code trains on what is
-    left as it is, partly outside of [0, 1]; here it is clipped and rounded to 8 bits like all that a filter returns. On
-    10 000 images of CIFAR-10 that clips 2.3 % of the values (2.2 to 2.8 % over six draws of the classifier) and brings
-    back 4 % of what was removed, in L2; another linear classifier finds no more in it. On 1 000 images it clips 42 %
-    (39 to 45 %): the classifier takes only 20 steps there, its weights still span the mean image, and what is left is
-    all but black, with a mean of 0.06 in place of 0.47. At 3 000 to 6 000 images it is 2 to 37 %, by draw. `batch=64`
-    takes more steps, and clips 2 % of 1 000 images too. The strong augmentation and CutMix that the paper trains with
-    are no part of this: `orthogonal-projection+cutmix`.
+    This removes noise that the images of a class share, which is linearly separable. It hardly changes noise that
+    differs from image to image. The classifier sees the images in random order; the released code keeps the order of
+    the set. The paper also trains with strong augmentation and CutMix; for that, use `orthogonal-projection+cutmix`.
+
+    The released code trains on the projected values, some outside [0, 1]. Here they are clipped and rounded to 8 bits,
+    like the result of every filter. On 10 000 images of CIFAR-10 this clips 2.3 % of the values (2.2 to 2.8 % over six
+    draws of the classifier) and restores 4 % of what was removed, in L2; another linear classifier finds no signal in
+    it. On 1 000 images it clips 42 % (39 to 45 %): with only 20 steps the weights of the classifier still contain the
+    mean image, and the result is almost black (mean 0.06, before 0.47). With 3 000 to 6 000 images it clips 2 to 37 %,
+    depending on the draw. `batch=64` takes more steps, and clips 2 % of 1 000 images.
     """
 
     name = "orthogonal-projection"
@@ -30,7 +31,7 @@ class OrthogonalProjection(Breaker):
     batch: int = parameter(default=1024, doc="batch size of the classifier", unit="images", low=1)
 
     def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return what is left of the images, clipped to [0, 1]."""
+        """Return the projected images, clipped to [0, 1]."""
         return remove(images, self.classifier(images, labels)).clamp(0, 1)
 
     def classifier(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

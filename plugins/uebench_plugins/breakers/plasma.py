@@ -1,4 +1,4 @@
-"""Plasma fractals: random maps that are smooth on the large and rough on the small."""
+"""Plasma fractals: random maps that are smooth at large scales and rough at small ones."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 
 
 def plasma(shape: torch.Size, roughness: torch.Tensor) -> torch.Tensor:
-    """Return maps (b, c, h, w) in [0, 1] on the device of `roughness` (b,), which is in [0, 1], by diamond and square.
+    """Return maps (b, c, h, w) in [0, 1] by the diamond-square algorithm, for `roughness` (b,) in [0, 1].
 
-    Starts from four random corners. Each doubling sets the middles of the squares, then those of the sides, to the mean
-    of their neighbours: exactly the first time, and after k more doublings mixed with a random value of weight
-    roughness ** k. So does kornia, which the released code of UEraser takes it from; where images are not square, it
-    starts from more than four corners.
+    The maps are on the device of `roughness`. The algorithm starts from four random corners. Each doubling sets the
+    centres of the squares, then those of their sides, to the mean of their neighbours. At the first doubling the mean
+    is exact; k doublings later it is mixed with a random value of weight roughness ** k. This follows kornia, which the
+    released code of UEraser uses; for images that are not square, kornia starts from more than four corners.
     """
     count, channels, height, width = shape
     doublings = max(max(height, width) - 2, 0).bit_length()
     size = 2**doublings
-    # every node has its random value from the start, and mixes it with the mean when its turn comes
+    # every node has its random value from the start; its doubling mixes it with the mean
     nodes = torch.rand(count, channels, size + 1, size + 1, device=roughness.device)
     share = 1 - roughness.view(-1, 1, 1, 1, 1) ** torch.arange(doublings, device=roughness.device)
     # the mean of a side takes in its ends, then one middle of a square, then the other: the fourth neighbour, or the

@@ -13,10 +13,11 @@ BINS = 30
 
 
 class RandAugment(Breaker):
-    """Do random operations of one strength to each image, each step; every image has its own, of its own direction.
+    """Apply random operations of equal strength to each image at each step; each image draws operation and direction.
 
-    Operations and strengths are torchvision's, which follow the paper. Images with similar operations go through
-    them together: on one core, a batch of 128 at 32x32 takes a fifth of the time of torchvision's class image by image.
+    Operations and strengths are those of torchvision, which follow the paper. Images with similar operations are
+    processed together: on one core, a batch of 128 at 32x32 takes a fifth of the time of torchvision's class, which is
+    called for each image.
     """
 
     name = "randaugment"

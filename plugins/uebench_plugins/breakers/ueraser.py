@@ -1,4 +1,4 @@
-"""UEraser: strong random views of each training image, of which the network learns the one it finds hardest."""
+"""UEraser: trains on strong random views of each image, at first on the view with the highest loss."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ from uebench_plugins.breakers.plasma import plasma
 from uebench_plugins.breakers.randaugment_ops import OPERATIONS, apply
 
 ROUGHNESS, INTENSITY = (0.3, 0.7), (0.5, 1.0)
-"""Of the fractals, drawn for each image: the released code."""
+"""Ranges of the fractals, drawn for each image, as in the released code."""
 
 
 class UEraser(Breaker):
     """Train on the hardest of several random views of each image, for a first share of the training or all of it.
 
-    A view: brightness moved and contrast scaled by plasma fractals and channels shuffled, each with probability 1/2,
-    then one operation of TrivialAugment (Müller and Hutter, ICCV 2021) at random strength. `standard` takes the hardest
-    view at first and any view later, `max` always the hardest, `lite` always any.
+    A view has three changes, each with probability 1/2: plasma fractals shift the brightness, they scale the contrast,
+    and the channels are shuffled. Then one operation of TrivialAugment (Müller and Hutter, ICCV 2021) follows at random
+    strength. `standard` takes the hardest view at first and any view later, `max` always the hardest, `lite` always
+    any view.
 
-    Hardest means by the loss of the network in eval mode, held fixed as for every attack; the released code takes the
-    loss in training mode, of the passes it then learns from. That code draws one operation for a whole batch, from
-    twelve that only bear these names; here every image draws its own, from those of RandAugment. The JPEG step it adds
-    where the noise is TAP or AR takes knowledge that a breaker has not: `jpeg+ueraser` is always open.
+    The hardest view has the highest loss of the network in eval mode, with fixed weights as for every attack. The
+    released code takes the loss in training mode, from the passes that it then learns from. It draws one operation for
+    a whole batch, from twelve operations that differ from those of TrivialAugment; here every image draws one of
+    RandAugment's. It adds JPEG if the noise is TAP or AR; a breaker does not know the noise, but `jpeg+ueraser` can be
+    used against every noise.
     """
 
     name = "ueraser"
     version = 2
     paper = "Qin et al., Learning the Unlearnable: Adversarial Augmentations Suppress Unlearnable Example Attacks, 2023"
 
-    mode: Literal["standard", "lite", "max"] = parameter(default="standard", doc="when the hardest view is taken")
-    share: float = parameter(default=1 / 6, doc="first share of the steps that takes it in standard", low=0, high=1)
+    mode: Literal["standard", "lite", "max"] = parameter(default="standard", doc="when the hardest view is used")
+    share: float = parameter(
+        default=1 / 6, doc="share of the steps, from the start, that uses it in standard", low=0, high=1
+    )
     repeat: int = parameter(default=5, doc="views to choose from", low=1)
 
     def attack(
         self, model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor, progress: float
     ) -> torch.Tensor:
-        """Return a view of each image; raises `UserError` where images have neither 1 nor 3 channels."""
+        """Return a view of each image; raises `UserError` for images with other than 1 or 3 channels."""
         if self.mode == "lite" or (self.mode == "standard" and progress >= self.share):
             return view(images)
         hardest, highest = images, torch.full_like(images[:, 0, 0, 0], -torch.inf)
@@ -55,7 +59,7 @@ class UEraser(Breaker):
         return hardest
 
     def passes(self) -> float:
-        """Return the looks that are taken on average; without the way back each is half a pass."""
+        """Return the mean number of passes per image; a forward pass alone counts as half."""
         return {"lite": 0, "standard": self.share, "max": 1}[self.mode] * self.repeat / 2
 
 

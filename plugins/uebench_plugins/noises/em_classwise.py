@@ -14,15 +14,15 @@ from uebench_plugins.noises.rounds import descend, error_rate, positive, take_ro
 class EMClasswise(Noise):
     """Minimise the surrogate's loss on x + noise of its class, on a part of the images, for all of them.
 
-    A round is a few training steps of the surrogate, then one descent step on every image of the part from the noise of
-    its class, whose mean over the images of a class in a batch becomes its noise. Rounds end once the surrogate
-    classifies the protected part. The official code shows un-augmented images to the surrogate; `augment` says
-    otherwise.
+    A round has a few training steps of the surrogate, then one descent step on every image of the part, each from the
+    noise of its class. The mean of the results over the images of a class in a batch becomes the noise of the class.
+    Rounds end when the surrogate classifies the protected part. In the official code the surrogate learns from images
+    without augmentation; `augment=true` changes this.
 
-    Where x + noise leaves [0, 1], the surrogate here learns from clipped images, and the image counts in the mean with
-    the whole noise of its class. In the official code (`saturation=official`) the surrogate learns from x + noise
-    unclipped, and an image counts with what it shows of the noise, which draws the mean of a class with many black or
-    white pixels towards 0. The official code also adds the positive part of the noise only, truncated to 8 bits
+    If x + noise leaves [0, 1], the surrogate here learns from clipped images, and the mean counts the whole noise of
+    the class for this image. In the official code (`saturation=official`) the surrogate learns from x + noise without
+    clipping, and the mean counts only the visible part of the noise; so the noise of a class with many black or white
+    pixels moves towards 0. The official code also adds only the positive part of the noise, truncated to 8 bits
     (`one_sided=true`).
     """
 
@@ -38,11 +38,11 @@ class EMClasswise(Noise):
     learn: int = parameter(default=10, doc="surrogate training steps in a round", unit="batches", low=1)
     noise_step: float = parameter(default=0.1, doc="size of a descent step", unit="radius", above=0)
     stop_error: float = parameter(default=0.01, doc="error of the surrogate that ends the rounds", low=0, high=1)
-    rounds: int = parameter(default=100, doc="rounds at most", low=1)
+    rounds: int = parameter(default=100, doc="largest number of rounds", low=1)
     batch: int = parameter(default=512, doc="batch size", unit="images", low=1)
     lr: float = parameter(default=0.1, doc="surrogate's learning rate", above=0)
     saturation: Literal["clipped", "official"] = parameter(
-        default="clipped", doc="what is done where x + noise leaves [0, 1]", later=True
+        default="clipped", doc="what happens if x + noise leaves [0, 1]", later=True
     )
     one_sided: bool = parameter(
         default=False, doc="release the positive part of the noise only, truncated to 8 bits", later=True

@@ -26,18 +26,18 @@ CONVERSION = (
 )
 TYPES = ("float64", "float32", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64")
 CHUNK = 2**22
-"""Values worked on at once."""
+"""Number of values that are processed at once."""
 
 
 class FileNoise(Noise):
-    """Take a noise, or protected images, made elsewhere: `.npy`, `.safetensors`, or a folder of PNG pictures.
+    """Read a noise or protected images that another program made: `.npy`, `.safetensors`, or a folder of PNG files.
 
-    Arrays are (n, c, h, w) or (n, h, w, c) in the order of the data set: signed integers are a noise in steps of 1/255,
-    uint8 is images, floats are a noise or images in pixel range [0, 1] (a noise where a value is negative, or none is
-    above the radius). Labels beside the array in a safetensors file must be the data set's. A folder has
-    `<class>/<name>.png` as `uebench export` writes it, or `<number>.png` by the image's place in the data set, from 0.
-    Images further from the clean ones than the budget are refused: they are others, or in another order. Nothing is
-    unpickled.
+    Arrays are (n, c, h, w) or (n, h, w, c) in the order of the data set. Signed integers are a noise in steps of 1/255,
+    and uint8 values are images. Floats in pixel range [0, 1] are a noise if a value is negative or no value is above
+    the radius, otherwise images. Labels in a safetensors file must equal those of the data set. A folder has
+    `<class>/<name>.png`, as `uebench export` writes it, or `<number>.png` with the index of the image in the data set,
+    from 0. Images that differ from the clean ones by more than the budget are refused: they are other images, or in
+    another order. Nothing is unpickled.
     """
 
     name = "file"
@@ -45,7 +45,7 @@ class FileNoise(Noise):
     streams: ClassVar[bool] = True
 
     path: str = parameter(doc="file or folder", identity=False)
-    title: str = parameter(default="", doc="what results call it; the file's name where empty", identity=False)
+    title: str = parameter(default="", doc="name in results; default the name of the file", identity=False)
     content: str = parameter(default="", doc="start of the SHA-256 of the content; filled in")
     radius: float = parameter(default=8 / 255, doc="budget of the noise", unit="pixel range, or pixels for l0", above=0)
     norm: Literal["linf", "l2", "l0", "none"] = parameter(default="linf", doc="norm of the budget")
@@ -53,7 +53,7 @@ class FileNoise(Noise):
     tensor: str = parameter(default="", doc="name of the array in a safetensors file that has several")
 
     def __post_init__(self) -> None:
-        """Take the content's hash into the parameters, so that another file is another noise."""
+        """Add the hash of the content to the parameters, so that another file is another noise."""
         super().__post_init__()
         if self.norm == "linf" and self.radius > 1:
             raise UserError(f"noise file: radius must be at most 1 in linf, not {self.radius:g}")

@@ -1,6 +1,6 @@
-"""What an infinitely wide network learns on a block of images by a time, and the slope of its mistakes in the images.
+"""An infinitely wide network trained on a block of images for some time, and the gradient of its loss in the images.
 
-All is meant for float64: a block's eigenvalues span many orders of magnitude.
+All tensors are float64: the eigenvalues of a block span many orders of magnitude.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ENTRIES = 2**22  # numbers in the largest intermediate of a batch, of which auto
 
 
 class Flow:
-    """The infinitely wide network that gradient flow on the squared error trains on a block until a time."""
+    """An infinitely wide network, trained on a block by gradient flow on the squared error for some time."""
 
     def __init__(
         self, kernel: Kernel, images: torch.Tensor, targets: torch.Tensor, time: float, regulariser: float

@@ -1,4 +1,4 @@
-"""NTGA: noise that misleads an infinitely wide network trained on the block of images that carries it."""
+"""NTGA: noise that misleads an infinitely wide network trained on the protected block."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from uebench_plugins.noises.gradient_flow import Flow
 
 
 class NTGA(Noise):
-    """Raise the wide network's validation loss by one step of the whole radius: what the released code in fact does.
+    """Increase the validation loss of a wide network by one step of the whole radius, as the released code does.
 
-    The paper iterates (`ntga-pgd`), but each iteration of its code starts from the clean block again, with a step of
-    the radius. That code leaves the 10 000 images that validate without noise, and an incomplete block too; REM
-    protects all images and does not say what validated. Here the training set is cut into folds, the next fold
-    validates, and no test image is seen. `block` is REM's, the rest the code's, whose block is 512; its readme reports
-    the strongest noise for a `time` of 4096 with the FNN and 8 with the CNN (CIFAR-10). The CNN's cost grows with the
-    number of positions: block 512 there.
+    The paper iterates (`ntga-pgd`). In its code, however, each iteration starts from the clean block again and takes a
+    step of the whole radius. That code adds no noise to the 10 000 validation images and to an incomplete block; REM
+    protects all images and does not name its validation images. Here the training set is split into folds, the next
+    fold is the validation set, and no test image is used. `block` is REM's value; the other defaults are those of the
+    code, whose block is 512. Its readme reports the strongest noise (CIFAR-10) for a `time` of 4096 with the FNN and of
+    8 with the CNN. The cost of the CNN grows with the number of positions; use a block of 512 for it.
 
-    A fold is cut into equal blocks of at most that size, the 10 000 images of one of CIFAR-10's into three. The rate of
-    the flow is that of a mean over the block, so the same `time` is longer for a smaller one: by a fifth there.
+    A fold is split into equal blocks of at most `block` images: for CIFAR-10, three blocks for 10 000 images. The rate
+    of the flow is a mean over the block, so the same `time` has more effect on a smaller block: a fifth more there.
     """
 
     name = "ntga"
@@ -31,10 +31,12 @@ class NTGA(Noise):
 
     kernel: Literal["fnn", "cnn"] = parameter(default="fnn", doc="wide network")
     stride: int = parameter(default=2, doc="stride of the CNN's convolutions; the code has 3 for ImageNet", low=1)
-    block: int = parameter(default=4000, doc="images trained on together, at most", unit="images", low=1)
+    block: int = parameter(
+        default=4000, doc="largest number of images that are trained on together", unit="images", low=1
+    )
     time: float = parameter(default=64.0, doc="training time of the wide network", unit="steps of rate 1", above=0)
     folds: int = parameter(default=5, doc="parts of the training set; the next one validates", low=2)
-    validation: int = parameter(default=10_000, doc="validation images, at most", unit="images", low=1)
+    validation: int = parameter(default=10_000, doc="largest number of validation images", unit="images", low=1)
     regulariser: float = parameter(
         default=1e-4, doc="added to the diagonal of the tangent matrix", unit="its mean", low=0
     )

@@ -1,4 +1,4 @@
-"""REM: robust error-minimising noise, which expects the learner to train adversarially."""
+"""REM: robust error-minimising noise, made against adversarial training."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class REM(SurrogateNoise):
     )
     eot: bool = parameter(default=True, doc="expectation over the data set's augmentation")
     draws: int = parameter(default=5, doc="augmentations per noise step, each with its perturbation", low=1)
-    noise_perturbation: Perturbation = parameter(default="adversarial", doc="what the noise is made against")
-    noise_attack: kit.Attack = parameter(default="pgd", doc="attack of the noise step, where adversarial")
-    surrogate_perturbation: Perturbation = parameter(default="adversarial", doc="what the surrogate learns under")
-    surrogate_attack: kit.Attack = parameter(default="pgd", doc="attack of the surrogate step, where adversarial")
+    noise_perturbation: Perturbation = parameter(default="adversarial", doc="perturbation of the noise step")
+    noise_attack: kit.Attack = parameter(default="pgd", doc="attack of the noise step, if adversarial")
+    surrogate_perturbation: Perturbation = parameter(default="adversarial", doc="perturbation of the surrogate step")
+    surrogate_attack: kit.Attack = parameter(default="pgd", doc="attack of the surrogate step, if adversarial")
     distribution: Literal["uniform", "gaussian"] = parameter(
         default="uniform", doc="random perturbation: in the ball, or of that standard deviation and cut to the ball"
     )
-    adv_steps: int = parameter(default=10, doc="steps of either attack; 0 is no perturbation", low=0)
+    adv_steps: int = parameter(default=10, doc="steps of both attacks; 0 for no perturbation", low=0)
     adv_step: float = parameter(default=0.2, doc="size of such a step", unit="adv_radius", above=0)
     rounded: bool = parameter(default=True, doc="the surrogate learns from the noise in 8 bits")
 

@@ -1,4 +1,4 @@
-"""What the official code of EM does for sample-wise and class-wise noise alike: rounds, descent, error, truncation."""
+"""The parts that the official code of EM shares between sample-wise and class-wise noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from uebench import Context, kit
 
 SLACK = 1e-3
-"""What float32 arithmetic may take from a whole step of 1/255 before it is truncated."""
+"""The largest rounding error of float32 in a whole step of 1/255, in steps."""
 
 
 def take_rounds(
@@ -26,9 +26,9 @@ def take_rounds(
 ) -> None:
     """Take rounds of `learn` training steps and one noise step for each batch, until the surrogate's error is low.
 
-    `train(step)` takes a training step, numbered over all rounds. `descend(index)` moves the noise of a batch of the
-    sweep. `error()` returns the surrogate's share of wrong answers; the end of each round asks for it. `keep()` offers
-    the state, at the end of every step.
+    `train(step)` takes a training step, numbered over all rounds. `descend(index)` updates the noise of a batch.
+    `error()` returns the error rate of the surrogate; it is called at the end of each round. `keep()` offers the state
+    for a checkpoint at the end of every step.
     """
     length = learn + len(sweep)
     for step in context.steps(rounds * length):

@@ -15,9 +15,9 @@ from uebench import Budget, Context, Images, Noise, UserError, kit, parameter
 class SC(Noise):
     """Add a code drawn around a corner of a hypercube that belongs to the class, repeated over square patches.
 
-    The noise of each image is scaled to an L2 norm of `radius` times the root of its number of values; single values
-    go beyond the radius. The official code truncates the sum to 8 bits, here it is rounded within the norm. Every class
-    gets as many codes as it has images.
+    The noise of each image is scaled to an L2 norm of `radius` times the square root of its number of values; single
+    values can be larger than the radius. The official code truncates the sum to 8 bits; here it is rounded within the
+    norm. Every image of a class has its own code.
     """
 
     name = "sc"

@@ -16,12 +16,13 @@ class TAP(Noise):
 
     Each step sees one draw of the augmentation, and the noise is the last iterate.
 
-    The defaults are the REM code's, behind the published TAP columns (table 5 there). REM's paper prints an arg max;
-    the code descends. The official code is `restarts=8,start=gaussian,noise_step=0.05,shift=4,in_range=true,batch=512`:
-    eight starts of the whole set from Gaussian noise, of which it keeps the one with the lowest loss, larger steps,
-    views that are shifted by fractions of a pixel, and noise that leaves every pixel in [0, 1] after each step. Eight
-    starts take eight times as long. What `shift` brings in from beyond the edge is black, there the mean colour of the
-    set. The victim is trained by the run's recipe, there for 40 epochs with Nesterov momentum.
+    The defaults are those of the REM code, which made the published TAP columns (REM, table 5). REM's paper prints an
+    arg max; its code descends. The official TAP code corresponds to
+    `restarts=8,start=gaussian,noise_step=0.05,shift=4,in_range=true,batch=512`. It starts eight times from Gaussian
+    noise and keeps the start with the lowest loss over the set, which takes eight times as long. Its steps are larger,
+    its views are shifted by fractions of a pixel, and after each step every pixel stays in [0, 1]. Pixels that `shift`
+    moves in from outside are black here, and have the mean colour of the set there. The victim is trained by the recipe
+    of the run; theirs for 40 epochs with Nesterov momentum.
     """
 
     name = "tap"
@@ -32,7 +33,7 @@ class TAP(Noise):
     noise_steps: int = parameter(default=250, doc="descent steps on the noise", low=1)
     noise_step: float = parameter(default=0.008, doc="size of such a step", unit="radius", above=0)
     restarts: int = parameter(
-        default=1, doc="starts, of which the one with the lowest loss over the set is kept", low=1
+        default=1, doc="number of starts; the one with the lowest loss over the set is kept", low=1
     )
     start: Literal["uniform", "gaussian"] = parameter(
         default="uniform", doc="first noise: in the ball, or of that standard deviation and cut to the ball"
@@ -46,7 +47,7 @@ class TAP(Noise):
         later=True,
     )
     in_range: bool = parameter(
-        default=False, doc="cut the noise after every step to what leaves pixels in [0, 1]", later=True
+        default=False, doc="clip the noise after every step so that pixels stay in [0, 1]", later=True
     )
 
     def victims(self) -> Sequence[Target]:
