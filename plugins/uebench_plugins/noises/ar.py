@@ -1,4 +1,4 @@
-"""AR: autoregressive noise, which a filter of the class continues from value to value."""
+"""AR: autoregressive noise; a filter of the class computes each value from earlier values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import uebench
 from uebench import Budget, Context, Images, Noise, kit, parameter
 
 BORDER = 4
-"""Rows and columns made before those that are kept, of which the first two are the random start."""
+"""Rows and columns that are generated first and then removed; the first two are the random start."""
 TRIALS = 3
-"""Random starts that a filter is tried on."""
-LOUDEST = 50 / math.sqrt(3 * 32 * 32)
-"""Root mean square beyond which a trial is unstable: the released search's L2 norm of 50 for 3x32x32."""
+"""Number of random starts on which a filter is tested."""
+MAX_RMS = 50 / math.sqrt(3 * 32 * 32)
+"""Root mean square above which a trial is unstable: an L2 norm of 50 for 3x32x32, as in the released search."""
 BATCH = 256
 VALUES = 2**18
-"""Values of a trial made at once."""
+"""Number of values per trial that are generated together."""
 
 
 class AR(Noise):
@@ -44,15 +44,15 @@ class AR(Noise):
         default=1.0, doc="L2 norm of the noise of a 3x32x32 image; scaled for other sizes", unit="pixel range", above=0
     )
     candidates: int = parameter(
-        default=1000, doc="number of stable filters that the classes choose from, at least one per class", low=1
+        default=1000, doc="number of stable filters to choose from, at least one per class", low=1
     )
 
     def budget(self, shape: Sequence[int]) -> Budget:
-        """Return the L2 norm for images of this shape."""
+        """Return the L2 budget for images of this shape (c, h, w)."""
         return Budget("l2", self.radius * math.sqrt(math.prod(shape) / (3 * 32 * 32)))
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Choose the filters, and make the noise of each image from its own random start."""
+        """Choose the filters and generate the noise of each image from its own random start."""
         shape, limit = tuple(images.shape[1:]), self.budget(images.shape[1:])
         filters = self.choose(context, shape)
         delta = kit.blank(images, limit)
@@ -61,62 +61,65 @@ class AR(Noise):
         sweep = torch.split(torch.arange(len(labels), device=labels.device), BATCH)
         for step in context.steps(len(sweep)):
             index = sweep[step]
-            found = kit.to_steps(limit.radius * unit(grow(filters[labels[index]], shape[1:])), limit)
-            delta[index.to(delta.device)] = found.to(delta.device)
+            noise = normalise(generate(filters[labels[index]], shape[1:]))
+            delta[index.to(delta.device)] = kit.to_steps(limit.radius * noise, limit).to(delta.device)
             context.keep(delta=delta)
         return delta
 
     def choose(self, context: Context, shape: Sequence[int]) -> torch.Tensor:
-        """Return the filters of every class, (classes, c, 3, 3), for images of a shape (c, h, w)."""
+        """Return the filters of all classes, (classes, c, 3, 3), for images of shape (c, h, w)."""
         channels, *size = shape
         count = max(self.candidates, context.classes)
-        filters, noise = stable(count * channels, size, context.device)
-        filters, noise = filters.view(count, channels, 3, 3), unit(noise.view(count, channels, *size))
-        chosen, least = [0], torch.full((count,), torch.inf, device=context.device)
+        filters, noise = draw_stable_filters(count * channels, size, context.device)
+        filters, noise = filters.view(count, channels, 3, 3), normalise(noise.view(count, channels, *size))
+        chosen, lowest = [0], torch.full((count,), torch.inf, device=context.device)
         while len(chosen) < context.classes:
-            least = torch.minimum(least, response(filters[chosen[-1]], noise))
-            chosen.append(int(least.argmax()))
+            lowest = torch.minimum(lowest, measure_response(filters[chosen[-1]], noise))
+            chosen.append(int(lowest.argmax()))
         return filters[chosen]
 
 
-def unit(noise: torch.Tensor) -> torch.Tensor:
-    """Return noise (b, c, h, w) with an L2 norm of 1 for each image."""
+def normalise(noise: torch.Tensor) -> torch.Tensor:
+    """Scale noise (b, c, h, w) to an L2 norm of 1 for each image."""
     norms: torch.Tensor = noise.flatten(1).norm(dim=1)
     return noise / norms.view(-1, 1, 1, 1)
 
 
-def response(filters: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Return how much (b,) noise (b, c, h, w) departs upwards from what filters (c, 3, 3) predict; 0 for their own."""
+def measure_response(filters: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Return the sum (b,) of positive differences between noise (b, c, h, w) and the prediction of filters (c, 3, 3).
+
+    It is 0 for noise that these filters generated.
+    """
     kernel = filters.clone()
     kernel[:, 2, 2] = -1
     return torch.nn.functional.conv2d(noise, kernel[None]).relu().sum((1, 2, 3))
 
 
-def stable(count: int, size: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw filters (count, 3, 3) until so many are stable; returns them, and noise (count, h, w) of each."""
+def draw_stable_filters(count: int, size: Sequence[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw filters until `count` are stable; return them (count, 3, 3) and the noise of each (count, h, w)."""
     filters, noise = torch.empty(0, 3, 3, device=device), torch.empty(0, *size, device=device)
     while len(filters) < count:
         drawn = torch.randn(max(1, VALUES // math.prod(size)), 1, 3, 3, device=device)
         drawn[..., 2, 2] = 0
         drawn /= drawn.sum((2, 3), keepdim=True)
-        trials = grow(drawn.expand(-1, TRIALS, -1, -1), size)
-        calm = (trials.square().mean((2, 3)).sqrt() <= LOUDEST).all(1)  # not so for what is no number
-        filters, noise = torch.cat([filters, drawn[calm, 0]]), torch.cat([noise, trials[calm, 0]])
+        trials = generate(drawn.expand(-1, TRIALS, -1, -1), size)
+        is_stable = (trials.square().mean((2, 3)).sqrt() <= MAX_RMS).all(1)  # False for NaN
+        filters, noise = torch.cat([filters, drawn[is_stable, 0]]), torch.cat([noise, trials[is_stable, 0]])
     return filters[:count], noise[:count]
 
 
-def grow(filters: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Return noise (b, c, h, w) of filters (b, c, 3, 3) and a size (h, w), each from a Gaussian start of its own.
+def generate(filters: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Generate noise (b, c, h, w) with filters (b, c, 3, 3) and size (h, w), each from its own random Gaussian start.
 
-    Goes by anti-diagonals: no value depends on another of its own.
+    All values on an anti-diagonal are computed together, because none of them depends on another.
     """
     height, width = (side + BORDER for side in size)
     noise = torch.randn(*filters.shape[:2], height, width, device=filters.device)
-    reach = torch.arange(-2, 1, device=filters.device)
+    offsets = torch.arange(-2, 1, device=filters.device)
     for diagonal in range(4, height + width - 1):
         rows = torch.arange(max(2, diagonal - width + 1), min(height, diagonal - 1), device=filters.device)
         columns = diagonal - rows
-        windows = noise[..., rows[:, None, None] + reach[:, None], columns[:, None, None] + reach]
+        windows = noise[..., rows[:, None, None] + offsets[:, None], columns[:, None, None] + offsets]
         noise[..., rows, columns] = (windows * filters[:, :, None]).sum((-2, -1))
     return noise[..., BORDER:, BORDER:]
 

@@ -1,4 +1,4 @@
-"""CUDA: convolution-based unlearnable data, every image filtered by the filter of its class."""
+"""CUDA: convolution-based unlearnable data; each image is filtered with the filter of its class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BATCH = 128
 
 
 class CUDA(Noise):
-    """Filter each image with a random filter of its class, all channels alike, and divide it by its largest value.
+    """Filter all channels of an image with one random filter of its class, then divide it by its largest value.
 
     The weights of a filter are uniform in [0, blur]; one weight, chosen at random, is 1, so the filter also shifts the
     image. The padding is black. The noise has no bound. The released code truncates to 8 bits; here the image is
@@ -32,7 +32,7 @@ class CUDA(Noise):
     size: int = parameter(default=3, doc="side of a filter, odd", unit="pixels", low=1)
 
     def __post_init__(self) -> None:
-        """Raise `UserError` for a filter without a middle pixel."""
+        """Raise `UserError` if the size is even, because such a filter has no middle pixel."""
         super().__post_init__()
         if self.size % 2 == 0:
             raise UserError(f"{self.name}: size must be odd, not {self.size}")
@@ -42,31 +42,31 @@ class CUDA(Noise):
         return Budget("none")
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Draw the filters, and return what filtering changes."""
+        """Draw the filters and return the difference between filtered and clean images."""
         filters = self.filters(context)
         limit = self.budget(images.shape[1:])
         delta = kit.blank(images, limit)
         for index in torch.split(torch.arange(len(labels), device=labels.device), BATCH):
             x = images[index]
-            change = filtered(x, filters[labels[index]]) - x
+            change = filter_images(x, filters[labels[index]]) - x
             delta[index.to(delta.device)] = kit.to_steps(change, limit).to(delta.device)
         return delta
 
     def filters(self, context: Context) -> torch.Tensor:
-        """Return a filter for every class, float32 (classes, size, size)."""
+        """Draw one filter per class, float32 (classes, size, size)."""
         weights = self.blur * torch.rand(context.classes, self.size**2, device=context.device)
-        one = torch.randint(self.size**2, (context.classes, 1), device=context.device)
-        return weights.scatter(1, one, 1.0).view(-1, self.size, self.size)
+        position = torch.randint(self.size**2, (context.classes, 1), device=context.device)
+        return weights.scatter(1, position, 1.0).view(-1, self.size, self.size)
 
 
-def filtered(images: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
-    """Return images (b, c, h, w) correlated with filters (b, s, s), one an image, over their largest values."""
+def filter_images(images: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
+    """Correlate images (b, c, h, w) with one filter each (b, s, s), and divide each result by its largest value."""
     count, channels = images.shape[:2]
     kernels = filters.repeat_interleave(channels, 0)[:, None]
-    each = images.flatten(0, 1)[None]
-    seen = torch.nn.functional.conv2d(each, kernels, padding="same", groups=count * channels).view_as(images)
-    brightest: torch.Tensor = seen.amax((1, 2, 3), keepdim=True)
-    return seen / brightest.clamp(min=torch.finfo(seen.dtype).tiny)
+    planes = images.flatten(0, 1)[None]
+    result = torch.nn.functional.conv2d(planes, kernels, padding="same", groups=count * channels).view_as(images)
+    brightest: torch.Tensor = result.amax((1, 2, 3), keepdim=True)
+    return result / brightest.clamp(min=torch.finfo(result.dtype).tiny)
 
 
 @uebench.hookimpl

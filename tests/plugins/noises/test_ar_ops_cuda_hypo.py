@@ -58,7 +58,7 @@ def test_ar_fills_an_image_value_by_value_from_a_gaussian_start_and_drops_four_r
     filters[..., 2, 2] = 0
     filters /= 2 * filters.abs().sum((2, 3), keepdim=True)
     torch.manual_seed(4)
-    found = ar.grow(filters, (5, 9))
+    found = ar.generate(filters, (5, 9))
     torch.manual_seed(4)
     expected = torch.randn(2, 3, 9, 13)
     for row in range(2, 9):
@@ -74,7 +74,7 @@ def test_ar_noise_of_a_class_obeys_its_filter_and_no_other() -> None:
     assert torch.equal(filters[..., 2, 2], torch.zeros(4, 3))
     assert torch.allclose(filters.sum((2, 3)), torch.ones(4, 3), atol=1e-4)
     assert len(filters.flatten(0, 1).unique(dim=0)) == 12, "one filter a class and channel"
-    noise = ar.unit(ar.grow(filters, (32, 32)))
+    noise = ar.normalise(ar.generate(filters, (32, 32)))
     assert torch.allclose(noise.flatten(1).norm(dim=1), torch.ones(4))
     rest = torch.stack([departure(noise, one).flatten(1).norm(dim=1) for one in filters])
     assert float(rest.diagonal().max()) < 1e-5
@@ -110,7 +110,7 @@ def test_ar_rejects_a_filter_whose_noise_from_any_start_is_too_loud_or_no_number
 ) -> None:
     seen: list[Tensor] = []
 
-    def grow(filters: Tensor, size: tuple[int, int]) -> Tensor:
+    def generate(filters: Tensor, size: tuple[int, int]) -> Tensor:
         """Make the noise of each filter but the fourths bad in one trial, the first, second or third."""
         seen.append(filters[:, 0])
         trials = torch.full((*filters.shape[:2], *size), 0.9)
@@ -118,9 +118,9 @@ def test_ar_rejects_a_filter_whose_noise_from_any_start_is_too_loud_or_no_number
             trials[trial::4, trial] = value
         return trials
 
-    monkeypatch.setattr(ar, "grow", grow)
+    monkeypatch.setattr(ar, "generate", generate)
     monkeypatch.setattr(ar, "VALUES", 8 * 36)
-    filters, noise = ar.stable(5, (6, 6), torch.device("cpu"))
+    filters, noise = ar.draw_stable_filters(5, (6, 6), torch.device("cpu"))
     assert len(seen) == 3, "eight draws at a time, of which two are kept"
     assert torch.equal(filters, torch.cat([one[3::4] for one in seen])[:5])
     assert noise.shape == (5, 6, 6)
@@ -128,11 +128,11 @@ def test_ar_rejects_a_filter_whose_noise_from_any_start_is_too_loud_or_no_number
 
 def test_kept_ar_filters_are_not_loud_and_most_draws_would_be() -> None:
     torch.manual_seed(0)
-    _, noise = ar.stable(60, (16, 16), torch.device("cpu"))
+    _, noise = ar.draw_stable_filters(60, (16, 16), torch.device("cpu"))
     assert float(noise.square().mean((1, 2)).sqrt().max()) < 0.91
     drawn = torch.randn(200, 1, 3, 3)
     drawn[..., 2, 2] = 0
-    loud = ar.grow(drawn / drawn.sum((2, 3), keepdim=True), (16, 16)).square().mean((1, 2, 3)).sqrt() > 0.91
+    loud = ar.generate(drawn / drawn.sum((2, 3), keepdim=True), (16, 16)).square().mean((1, 2, 3)).sqrt() > 0.91
     assert float(loud.float().mean()) > 0.5
 
 
@@ -141,7 +141,7 @@ def test_each_class_takes_the_ar_filter_on_whose_noise_the_earlier_ones_respond_
     chosen = AR(candidates=12).choose(Sink(), (3, 10, 14))
     torch.manual_seed(6)
     filters, noise = (
-        one.unflatten(0, (12, 3)).double().numpy() for one in ar.stable(36, (10, 14), torch.device("cpu"))
+        one.unflatten(0, (12, 3)).double().numpy() for one in ar.draw_stable_filters(36, (10, 14), torch.device("cpu"))
     )
     taken = [0]
     while len(taken) < 4:
