@@ -1,4 +1,4 @@
-"""EM: error-minimising noise, made in the frame of the un-augmented image."""
+"""EM: error-minimising noise, optimised on the image without augmentation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from uebench_plugins.noises.rounds import descend, error_rate, positive, take_ro
 from uebench_plugins.noises.surrogate import SurrogateNoise
 
 GRADIENT_NORM = 5
-"""The most that the gradient of all weights may measure in a round, in L2: the official code's value."""
+"""Largest L2 norm of the gradient of all weights in a round; larger gradients are clipped, as in the official code."""
 
 
 class EM(SurrogateNoise):
-    """Minimise the surrogate's loss on x + noise, alternating with the surrogate's own training.
+    """Minimise the surrogate's loss on x + noise, alternating with training of the surrogate.
 
     The loop and the step sizes follow the generator of the REM code base, which made the published EM columns. There
     the noise is made on a cropped and flipped view and later added to the whole image; here it is made on the image
-    itself. The surrogate learns from augmented images. With `augment=false` it learns from images as they are, as in
-    the official EM code. The noise then fits one position of the image, and the target's cropping and flipping undo
-    the noise of a short run.
+    itself. The surrogate learns from augmented images. With `augment=false` it learns from images without augmentation,
+    as in the official EM code. The noise then fits one position of the image, and the target's cropping and flipping
+    undo the noise of a short run.
 
     The official code corresponds to `loop=rounds,warm_start=true,augment=false,schedule=constant,batch=512` with
     `noise_steps=20,noise_step=0.1,one_sided=true`: it drops negative noise and truncates the rest to 8 bits. A round
@@ -42,11 +42,11 @@ class EM(SurrogateNoise):
     )
 
     augment: bool = parameter(default=True, doc="the surrogate learns from augmented images")
-    warm_start: bool = parameter(default=False, doc="start from the last noise of the image, not from random noise")
-    one_sided: bool = parameter(default=False, doc="release the positive part of the noise only")
+    warm_start: bool = parameter(default=False, doc="start from the previous noise of the image, not from random noise")
+    one_sided: bool = parameter(default=False, doc="release only the positive part of the noise")
     loop: Literal["batches", "rounds"] = parameter(
         default="batches",
-        doc="batches: noise for each batch that is learned; rounds: for all images, after every `learn` of `steps`",
+        doc="batches: update the noise of each training batch; rounds: of all images, every `learn` training steps",
         later=True,
     )
     learn: int = parameter(default=10, doc="surrogate training steps in a round", unit="batches", low=1, later=True)
@@ -55,13 +55,13 @@ class EM(SurrogateNoise):
     )
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Alternate descent on the noise with plain training of the surrogate."""
+        """Alternate between descent on the noise and standard training of the surrogate."""
         network = context.network(self.surrogate)
         if self.loop == "rounds":
             return self.take_rounds(images, labels, context, network)
 
-        def minimise(x: torch.Tensor, y: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-            found = kit.pgd(
+        def minimise(x: torch.Tensor, y: torch.Tensor, previous: torch.Tensor) -> torch.Tensor:
+            protected = kit.pgd(
                 network,
                 x,
                 y,
@@ -69,9 +69,9 @@ class EM(SurrogateNoise):
                 steps=self.noise_steps,
                 step=self.noise_step * self.radius,
                 ascend=False,
-                start=x + old if self.warm_start else None,
+                start=x + previous if self.warm_start else None,
             )
-            return found - x
+            return protected - x
 
         delta = self.alternate(
             images,
@@ -86,7 +86,7 @@ class EM(SurrogateNoise):
     def take_rounds(
         self, images: Images, labels: torch.Tensor, context: Context, network: torch.nn.Module
     ) -> torch.Tensor:
-        """Go through the official code's rounds; returns the noise in floats, on the device where the set is kept."""
+        """Run the rounds of the official code; return float noise, on the device that stores the data set."""
         rounds = -(-self.steps // self.learn)
         recipe = Recipe(
             steps=rounds * self.learn, batch=self.batch, lr=self.lr, schedule=self.schedule, clip=GRADIENT_NORM
@@ -96,9 +96,10 @@ class EM(SurrogateNoise):
         if kept := context.kept():
             training.resume(kept)
             noise.copy_(kept["noise"])
-        draw = torch.Generator().manual_seed(context.seed)
-        sweep = torch.split(torch.randperm(len(images), generator=draw).to(labels.device), self.batch)
-        learned = [index for index in sweep if len(index) > 1] or sweep  # batch norm cannot learn from one image
+        generator = torch.Generator().manual_seed(context.seed)
+        sweep = torch.split(torch.randperm(len(images), generator=generator).to(labels.device), self.batch)
+        # Batch norm cannot train on one image.
+        training_batches = [index for index in sweep if len(index) > 1] or sweep
 
         def noise_of(index: torch.Tensor) -> torch.Tensor:
             return noise[index.to(noise.device)].to(labels.device)
@@ -107,17 +108,17 @@ class EM(SurrogateNoise):
             return images[index] + noise_of(index), labels[index]
 
         def train(step: int) -> None:
-            x, y = protected(learned[step % len(learned)])
+            x, y = protected(training_batches[step % len(training_batches)])
             loss, _ = training.step(step, context.augment(x) if self.augment else x, y)
             context.tell(loss)
 
-        def move(index: torch.Tensor) -> None:
+        def update_noise(index: torch.Tensor) -> None:
             x, start = images[index], noise_of(index)
             if not self.warm_start:
                 start = torch.empty_like(x).uniform_(-self.radius, self.radius)
             step = self.noise_step * self.radius
-            moved = descend(network, x, labels[index], start, radius=self.radius, steps=self.noise_steps, step=step)
-            noise[index.to(noise.device)] = moved.to(noise)
+            updated = descend(network, x, labels[index], start, radius=self.radius, steps=self.noise_steps, step=step)
+            noise[index.to(noise.device)] = updated.to(noise)
 
         take_rounds(
             context,
@@ -125,7 +126,7 @@ class EM(SurrogateNoise):
             learn=self.learn,
             sweep=sweep,
             train=train,
-            descend=move,
+            descend=update_noise,
             error=lambda: error_rate(network, map(protected, sweep)),
             stop_error=self.stop_error,
             keep=lambda: context.keep(training.state, noise=noise),
@@ -133,7 +134,7 @@ class EM(SurrogateNoise):
         return positive(noise) if self.one_sided else noise
 
     def passes(self, count: int) -> Mapping[Target, float]:
-        """Return the passes of the loop by batches; how many rounds there will be is not known."""
+        """Return the network passes of `loop=batches`; the number of rounds is not known in advance."""
         return super().passes(count) if self.loop == "batches" else {}
 
 

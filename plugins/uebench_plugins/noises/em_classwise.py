@@ -12,16 +12,16 @@ from uebench_plugins.noises.rounds import descend, error_rate, positive, take_ro
 
 
 class EMClasswise(Noise):
-    """Minimise the surrogate's loss on x + noise of its class, on a part of the images, for all of them.
+    """Minimise the surrogate's loss on x + class noise for a part of the images; apply this noise to all images.
 
-    A round has a few training steps of the surrogate, then one descent step on every image of the part, each from the
-    noise of its class. The mean of the results over the images of a class in a batch becomes the noise of the class.
-    Rounds end when the surrogate classifies the protected part. In the official code the surrogate learns from images
-    without augmentation; `augment=true` changes this.
+    A round has a few training steps of the surrogate, then one descent step on every image of the part. Each descent
+    step starts from the noise of the class. The mean of the results over the images of a class in a batch becomes the
+    noise of the class. Rounds end when the surrogate classifies the protected part. In the official code the surrogate
+    learns from images without augmentation; `augment=true` changes this.
 
-    If x + noise leaves [0, 1], the surrogate here learns from clipped images, and the mean counts the whole noise of
+    If x + noise leaves [0, 1], the surrogate here learns from clipped images, and the mean includes the full noise of
     the class for this image. In the official code (`saturation=official`) the surrogate learns from x + noise without
-    clipping, and the mean counts only the visible part of the noise; so the noise of a class with many black or white
+    clipping, and the mean includes only the visible part of the noise; so the noise of a class with many black or white
     pixels moves towards 0. The official code also adds only the positive part of the noise, truncated to 8 bits
     (`one_sided=true`).
     """
@@ -34,7 +34,7 @@ class EMClasswise(Noise):
 
     surrogate: Target = parameter(default="resnet18", doc="surrogate network")
     augment: bool = parameter(default=False, doc="the surrogate learns from augmented images")
-    part: float = parameter(default=0.2, doc="share of each class that is used", above=0, high=1)
+    part: float = parameter(default=0.2, doc="share of the images of each class that is used", above=0, high=1)
     learn: int = parameter(default=10, doc="surrogate training steps in a round", unit="batches", low=1)
     noise_step: float = parameter(default=0.1, doc="size of a descent step", unit="radius", above=0)
     stop_error: float = parameter(default=0.01, doc="error of the surrogate that ends the rounds", low=0, high=1)
@@ -42,14 +42,16 @@ class EMClasswise(Noise):
     batch: int = parameter(default=512, doc="batch size", unit="images", low=1)
     lr: float = parameter(default=0.1, doc="surrogate's learning rate", above=0)
     saturation: Literal["clipped", "official"] = parameter(
-        default="clipped", doc="what happens if x + noise leaves [0, 1]", later=True
+        default="clipped",
+        doc="how x + noise outside [0, 1] is treated",
+        later=True,
     )
     one_sided: bool = parameter(
-        default=False, doc="release the positive part of the noise only, truncated to 8 bits", later=True
+        default=False, doc="release only the positive part of the noise, truncated to 8 bits", later=True
     )
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Go through rounds of training steps and descent steps, until the surrogate's error is low."""
+        """Run rounds of training and descent steps until the surrogate's error is low enough."""
         network = context.network(self.surrogate)
         part = self.choose(labels, context)
         sweep = torch.split(part, self.batch)
@@ -90,30 +92,30 @@ class EMClasswise(Noise):
 
     def choose(self, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Return the indices of the used images: the same share of every class, at least one, in random order."""
-        draw = torch.Generator().manual_seed(context.seed)
-        order = torch.randperm(len(labels), generator=draw).to(labels.device)
+        generator = torch.Generator().manual_seed(context.seed)
+        order = torch.randperm(len(labels), generator=generator).to(labels.device)
         rank = torch.empty_like(order)
         for label in range(context.classes):
-            own = labels[order] == label
-            rank[own] = torch.arange(int(own.sum()), device=labels.device)
+            in_class = labels[order] == label
+            rank[in_class] = torch.arange(int(in_class.sum()), device=labels.device)
         counts = torch.bincount(labels, minlength=context.classes)
-        wanted = (self.part * counts).round().long().clamp(min=1)
-        return order[rank < wanted[labels[order]]]
+        used_counts = (self.part * counts).round().long().clamp(min=1)
+        return order[rank < used_counts[labels[order]]]
 
     def descend(self, network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, patterns: torch.Tensor) -> None:
-        """Move the noise of every class that is in a batch, in place."""
+        """Update, in place, the noise of every class that occurs in a batch."""
         step = self.noise_step * self.radius
         if self.saturation == "official":
-            moved = descend(network, x, y, patterns[y], radius=self.radius, steps=1, step=step)
+            updated = descend(network, x, y, patterns[y], radius=self.radius, steps=1, step=step)
         else:
             with kit.frozen(network):
-                _, slope = kit.slope(network, (x + patterns[y]).clamp(0, 1), y)
-            moved = (patterns[y] - step * slope.sign()).clamp(-self.radius, self.radius)
-        members = torch.nn.functional.one_hot(y, len(patterns)).to(moved)
-        counts = members.sum(0)
-        there = counts > 0
-        means = torch.einsum("bk,bchw->kchw", members, moved)[there] / counts[there].view(-1, 1, 1, 1)
-        patterns[there] = means.clamp(-self.radius, self.radius)
+                _, gradient = kit.slope(network, (x + patterns[y]).clamp(0, 1), y)
+            updated = (patterns[y] - step * gradient.sign()).clamp(-self.radius, self.radius)
+        one_hot_labels = torch.nn.functional.one_hot(y, len(patterns)).to(updated)
+        counts = one_hot_labels.sum(0)
+        present = counts > 0
+        means = torch.einsum("bk,bchw->kchw", one_hot_labels, updated)[present] / counts[present].view(-1, 1, 1, 1)
+        patterns[present] = means.clamp(-self.radius, self.radius)
 
 
 @uebench.hookimpl
