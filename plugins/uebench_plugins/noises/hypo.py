@@ -1,4 +1,4 @@
-"""HYPO: hypocritical noise, which makes a clean network more certain of the true class."""
+"""HYPO: hypocritical noise, which makes a clean network more confident in the true class."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from uebench import Budget, Context, Images, Noise, Target, UserError, kit, para
 
 
 class HYPO(Noise):
-    """Minimise the loss of x + noise towards its own class on a network trained on the clean set.
+    """Minimise the loss of x + noise for its true class, on a network trained on the clean set.
 
-    This is P2 of the paper: no augmentation, a start at the image itself, and the last iterate. An L2 norm is that of
+    This is P2 of the paper: no augmentation, a start at the clean image, and the last iterate. An L2 radius is for
     3x32x32 values and grows with the square root of their number, so the noise per value is the same for images of any
-    size. APBench has ResNet-18, and in L-inf half the step: `norm=linf,radius=8/255,noise_step=0.1,victim=resnet18`.
+    size. APBench uses ResNet-18 and, for L-inf, half the step: `norm=linf,radius=8/255,noise_step=0.1,victim=resnet18`.
     """
 
     name = "hypo"
@@ -28,16 +28,19 @@ class HYPO(Noise):
     streams: ClassVar[bool] = True
 
     radius: float = parameter(
-        default=0.5, doc="budget: L2 norm for a 3x32x32 image, of others by size; or L-inf", unit="pixel range", above=0
+        default=0.5,
+        doc="budget: L-inf, or L2 norm of a 3x32x32 image, scaled to other sizes",
+        unit="pixel range",
+        above=0,
     )
     norm: Literal["l2", "linf"] = parameter(default="l2", doc="norm of the budget")
-    victim: Target = parameter(default="vgg16", doc="network trained on the clean set, by the run's recipe")
+    victim: Target = parameter(default="vgg16", doc="network trained on the clean set, with the recipe of the run")
     noise_steps: int = parameter(default=100, doc="descent steps on the noise", low=1)
-    noise_step: float = parameter(default=0.2, doc="size of such a step", unit="radius", above=0)
+    noise_step: float = parameter(default=0.2, doc="size of a descent step", unit="radius", above=0)
     batch: int = parameter(default=256, doc="batch size", unit="images", low=1)
 
     def __post_init__(self) -> None:
-        """Refuse an L2 radius in L-inf; raises `UserError`."""
+        """Raise `UserError` if the norm is L-inf and the radius is too large for it."""
         super().__post_init__()
         if self.norm == "linf" and self.radius >= 0.5:
             raise UserError(f"{self.name}: in linf, radius must be below 0.5, such as 8/255, not {self.radius:g}")
@@ -48,15 +51,15 @@ class HYPO(Noise):
         return Budget(self.norm, scale * self.radius)
 
     def victims(self) -> Sequence[Target]:
-        """Return the one network."""
+        """Return the network on which the noise is optimised."""
         return (self.victim,)
 
     def passes(self, count: int) -> Mapping[Target, float]:
-        """Return the descent steps on every image."""
+        """Return the number of network passes: the descent steps on all images."""
         return {self.victim: count * self.noise_steps}
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Descend batch by batch."""
+        """Optimise the noise batch by batch."""
         network, limit = context.network(self.victim, trained=True), self.budget(images.shape[1:])
         delta = kit.blank(images, limit)
         if kept := context.kept():
@@ -65,7 +68,7 @@ class HYPO(Noise):
         for step in context.steps(len(sweep)):
             index = sweep[step]
             x = images[index]
-            found = kit.pgd(
+            protected = kit.pgd(
                 network,
                 x,
                 labels[index],
@@ -76,7 +79,7 @@ class HYPO(Noise):
                 ascend=False,
                 random_start=False,
             )
-            delta[index.to(delta.device)] = kit.to_steps(found - x, limit).to(delta.device)
+            delta[index.to(delta.device)] = kit.to_steps(protected - x, limit).to(delta.device)
             context.keep(delta=delta)
         return delta
 

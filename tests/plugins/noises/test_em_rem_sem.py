@@ -458,7 +458,7 @@ def test_em_rem_refuses_views_of_another_size() -> None:
             return images[..., :4, :4]
 
     images, labels = data()
-    with pytest.raises(UserError, match=r"em-rem: augmented views are \(3, 4, 4\), images \(3, 6, 6\)"):
+    with pytest.raises(UserError, match=r"em-rem: augmented views have shape \(3, 4, 4\), images \(3, 6, 6\)"):
         EMREM(surrogate=SmallCNN(width=4), steps=1).make(images.float(), labels, Smaller())
 
 
