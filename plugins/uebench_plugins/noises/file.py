@@ -1,4 +1,4 @@
-"""A noise from elsewhere: an array or pictures on disk, checked against the data set."""
+"""Noise that another program made: an array or PNG files on disk, checked against the data set."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class FileNoise(Noise):
     and uint8 values are images. Floats in pixel range [0, 1] are a noise if a value is negative or no value is above
     the radius, otherwise images. Labels in a safetensors file must equal those of the data set. A folder has
     `<class>/<name>.png`, as `uebench export` writes it, or `<number>.png` with the index of the image in the data set,
-    from 0. Images that differ from the clean ones by more than the budget are refused: they are other images, or in
-    another order. Nothing is unpickled.
+    from 0. Images that differ from the clean ones by more than the budget are refused: they are from another data
+    set, or in another order. Pickle files are never loaded.
     """
 
     name = "file"
@@ -45,7 +45,7 @@ class FileNoise(Noise):
     streams: ClassVar[bool] = True
 
     path: str = parameter(doc="file or folder", identity=False)
-    title: str = parameter(default="", doc="name in results; default the name of the file", identity=False)
+    title: str = parameter(default="", doc="name in results; by default the file name", identity=False)
     content: str = parameter(default="", doc="start of the SHA-256 of the content; filled in")
     radius: float = parameter(default=8 / 255, doc="budget of the noise", unit="pixel range, or pixels for l0", above=0)
     norm: Literal["linf", "l2", "l0", "none"] = parameter(default="linf", doc="norm of the budget")
@@ -53,7 +53,7 @@ class FileNoise(Noise):
     tensor: str = parameter(default="", doc="name of the array in a safetensors file that has several")
 
     def __post_init__(self) -> None:
-        """Add the hash of the content to the parameters, so that another file is another noise."""
+        """Add the hash of the content to the parameters, so that other contents give another noise."""
         super().__post_init__()
         if self.norm == "linf" and self.radius > 1:
             raise UserError(f"noise file: radius must be at most 1 in linf, not {self.radius:g}")
@@ -61,17 +61,17 @@ class FileNoise(Noise):
             new = self.place.with_suffix(".safetensors")
             line = CONVERSION.format(old=shlex.quote(str(self.place)), new=shlex.quote(str(new)))
             raise UserError(
-                f"noise file: {self.path} is a pickle, which can run any code when it is read; where you trust it, "
+                f"noise file: {self.path} is a pickle, which can run any code when it is read; if you trust it, "
                 f"convert it yourself: {line}"
             )
-        found = _digest(self.place)
-        if not found.startswith(self.content):
-            raise UserError(f"noise file: {self.path} has content {found[:16]}, not {self.content}")
-        object.__setattr__(self, "content", found[:16])
+        digest = _hash_content(self.place)
+        if not digest.startswith(self.content):
+            raise UserError(f"noise file: {self.path} has content {digest[:16]}, not {self.content}")
+        object.__setattr__(self, "content", digest[:16])
 
     @property
     def place(self) -> Path:
-        """The file or folder."""
+        """Return the path of the file or folder, with `~` expanded."""
         return Path(os.path.expanduser(self.path))
 
     def alias(self) -> str:
@@ -79,53 +79,54 @@ class FileNoise(Noise):
         return self.title or self.place.resolve().stem
 
     def budget(self, shape: Sequence[int]) -> Budget:
-        """Return the budget that was declared."""
+        """Return the budget that the parameters declare."""
         return Budget(self.norm, math.inf if self.norm == "none" else self.radius)
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Read the array or the pictures, and return what they add to the clean images."""
-        if not _digest(self.place).startswith(self.content):
+        """Read the array or the PNG files, and return their difference from the clean images."""
+        if not _hash_content(self.place).startswith(self.content):
             raise UserError(f"noise file: {self.path} has changed since this run began")
         shape = tuple(images.shape)
-        rows: _Array | _Pictures = (
-            _Pictures(self.place, context.names, shape)
+        rows: _Array | _PngFolder = (
+            _PngFolder(self.place, context.names, shape)
             if self.place.is_dir()
             else _Array(self.place, self.tensor, shape, labels)
         )
         kind = self.kind if self.kind != "auto" else self.guess(rows, shape)
         delta = kit.blank(images, Budget("none"))
-        for part in _parts(shape):
-            found = (rows[part].to(context.device) * (255 if "float" in rows.type else 1)).round()
-            if not bool(found.isfinite().all()):
-                raise UserError(f"noise file: {self.path} holds values that are no numbers")
-            if float(found.abs().max()) > 255:
+        for part in _split_rows(shape):
+            values = (rows[part].to(context.device) * (255 if "float" in rows.type else 1)).round()
+            if not bool(values.isfinite().all()):
+                raise UserError(f"noise file: {self.path} holds NaN or infinite values")
+            if float(values.abs().max()) > 255:
                 raise UserError(f"noise file: {self.path} holds values beyond the pixel range; divide them by 255")
             if kind == "images":
-                found -= (images[part] * 255).round()
-                self.compare(found, part, images, context.names)
-            delta[part] = found.to(delta)
+                values -= (images[part] * 255).round()
+                self.compare(values, part, images, context.names)
+            delta[part] = values.to(delta)
         return delta
 
-    def guess(self, rows: _Array | _Pictures, shape: tuple[int, ...]) -> str:
-        """Return what the values must be, from their type, and for floats from their range."""
+    def guess(self, rows: _Array | _PngFolder, shape: tuple[int, ...]) -> str:
+        """Return "noise" or "images", decided from the type of the values and, for floats, from their range."""
         if "float" not in rows.type:
             return "images" if rows.type == "uint8" else "noise"
-        ranges = [rows[part].aminmax() for part in _parts(shape)]
+        ranges = [rows[part].aminmax() for part in _split_rows(shape)]
         lowest, highest = min(float(limits.min) for limits in ranges), max(float(limits.max) for limits in ranges)
         return "noise" if lowest < 0 or highest <= self.radius + 1e-6 else "images"
 
     def compare(self, change: torch.Tensor, part: slice, images: Images, names: Sequence[str]) -> None:
-        """Refuse images that differ from the clean ones by more than an L-inf radius; say which they might be."""
-        most = self.radius * 255 + 1e-3
-        far = change.abs().amax((1, 2, 3)) > most
+        """Raise `UserError` if an image exceeds the L-inf radius; name a clean image that it matches, if any."""
+        limit = self.radius * 255 + 1e-3
+        far = change.abs().amax((1, 2, 3)) > limit
         if self.norm != "linf" or not bool(far.any()):
             return
         first = int(far.int().argmax())
-        there, hint = images[part][first] * 255 + change[first], "it fits no other: a larger radius, or another set?"
-        for part in _parts(tuple(images.shape)):
-            distance = (images[part] * 255 - there).abs().amax((1, 2, 3))
-            if float(distance.min()) <= most:
-                hint = f"it fits {names[part.start + int(distance.argmin())]}: the order is another"
+        image = images[part][first] * 255 + change[first]
+        hint = "it matches no other image: is the radius too small, or is this another data set?"
+        for part in _split_rows(tuple(images.shape)):
+            distance = (images[part] * 255 - image).abs().amax((1, 2, 3))
+            if float(distance.min()) <= limit:
+                hint = f"it matches {names[part.start + int(distance.argmin())]}: the order is different"
                 break
         raise UserError(
             f"noise file: image {part.start + first} of {self.path} differs from {names[part.start + first]} by "
@@ -133,8 +134,8 @@ class FileNoise(Noise):
         )
 
 
-class _Pictures:
-    """PNG pictures, found by the names of the data set's images or by their numbers, as rows (b, c, h, w)."""
+class _PngFolder:
+    """PNG files, named after the images of the data set or their indices, read as rows (b, c, h, w)."""
 
     type = "uint8"
 
@@ -142,8 +143,8 @@ class _Pictures:
         self.shape = shape
         numbered = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
         if numbered and set(numbered) != set(range(len(names))):
-            found = f"{len(numbered)} pictures from {min(numbered)}.png to {max(numbered)}.png"
-            raise UserError(f"noise file: {folder} holds {found}, not {len(names)} from 0.png")
+            content = f"{len(numbered)} pictures from {min(numbered)}.png to {max(numbered)}.png"
+            raise UserError(f"noise file: {folder} holds {content}, not {len(names)} from 0.png")
         self.paths = [numbered.get(place, folder / f"{name}.png") for place, name in enumerate(names)]
         missing = next((path for path in self.paths if not path.is_file()), None)
         if missing:
@@ -157,7 +158,7 @@ class _Pictures:
         try:
             with Image.open(path) as opened:
                 image = opened.convert("L" if channels == 1 else "RGB")
-        except Exception as error:  # on damaged files Pillow raises whatever comes up
+        except Exception as error:  # on damaged files Pillow raises many types of error
             raise UserError(f"noise file: cannot read {path}: {error}") from None
         if image.size != (width, height):
             raise UserError(f"noise file: {path} is {image.width}x{image.height}, not {width}x{height}")
@@ -165,20 +166,20 @@ class _Pictures:
 
 
 class _Array:
-    """An array on disk, read part by part as rows (b, c, h, w), checked against the data set."""
+    """An array on disk, read in parts as rows (b, c, h, w) and checked against the data set."""
 
     values: Any
 
-    def __init__(self, path: Path, tensor: str, wanted: tuple[int, ...], labels: torch.Tensor) -> None:
+    def __init__(self, path: Path, tensor: str, expected: tuple[int, ...], labels: torch.Tensor) -> None:
         if path.suffix not in (".npy", ".safetensors"):
             raise UserError(f"noise file: {path} must be .npy, .safetensors or a folder of PNG pictures")
         try:
             npy = path.suffix == ".npy"
-            self.values = np.lib.format.open_memmap(path, mode="r") if npy else _tensor(path, tensor, labels)
+            self.values = np.lib.format.open_memmap(path, mode="r") if npy else _open_tensor(path, tensor, labels)
             shape = self.values.shape if npy else tuple(self.values.get_shape())
-            self.last = shape != wanted and len(shape) == 4 and (shape[0], shape[3], *shape[1:3]) == wanted
-            if shape != wanted and not self.last:
-                raise UserError(f"noise file: {path} has shape {shape}; the data set's is {wanted}")
+            self.channels_last = shape != expected and len(shape) == 4 and (shape[0], shape[3], *shape[1:3]) == expected
+            if shape != expected and not self.channels_last:
+                raise UserError(f"noise file: {path} has shape {shape}; the data set's is {expected}")
             self.type = self.values.dtype.name if npy else str(self.values[:1].dtype).removeprefix("torch.")
         except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise UserError(f"noise file: cannot read {path}: {' '.join(str(error).split())}") from None
@@ -186,44 +187,44 @@ class _Array:
             raise UserError(f"noise file: {path} holds {self.type}, not floats, uint8 or signed integers")
 
     def __getitem__(self, part: slice) -> torch.Tensor:
-        found = self.values[part]
-        found = found.double() if isinstance(found, torch.Tensor) else torch.from_numpy(np.array(found, np.float64))
-        return found.permute(0, 3, 1, 2) if self.last else found
+        values = self.values[part]
+        rows = values.double() if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values, np.float64))
+        return rows.permute(0, 3, 1, 2) if self.channels_last else rows
 
 
-def _tensor(path: Path, name: str, labels: torch.Tensor) -> Any:
-    """Return one array of a safetensors file, to be read by slices; labels in it must be the data set's."""
+def _open_tensor(path: Path, name: str, labels: torch.Tensor) -> Any:
+    """Open an array of a safetensors file for reading in slices; its labels, if any, must equal the data set's."""
     file: Any = safetensors.safe_open(path, "pt")
-    arrays = [key for key in file.keys() if key != "labels"]  # noqa: SIM118  no dictionary
+    arrays = [key for key in file.keys() if key != "labels"]  # noqa: SIM118  not a dictionary
     if len(arrays) < len(file.keys()) and file.get_tensor("labels").tolist() != labels.tolist():
         raise UserError(f"noise file: the labels in {path} are not those of the data set in its order")
     if (name or len(arrays) == 1) and (name or arrays[0]) in arrays:
         return file.get_slice(name or arrays[0])
-    asked = f"no array called {name!r}" if name else f"{len(arrays)} arrays"
-    raise UserError(f"noise file: {path} has {asked}; say tensor=... of {', '.join(arrays)}")
+    problem = f"no array called {name!r}" if name else f"{len(arrays)} arrays"
+    raise UserError(f"noise file: {path} has {problem}; set tensor=... to one of {', '.join(arrays)}")
 
 
-def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
+def _split_rows(shape: tuple[int, ...]) -> Iterator[slice]:
     size = max(1, CHUNK // math.prod(shape[1:]))
     return (slice(first, min(first + size, shape[0])) for first in range(0, shape[0], size))
 
 
-def _digest(place: Path) -> str:
+def _hash_content(place: Path) -> str:
     """Return the SHA-256 of a file, or of the names and contents of the pictures in a folder."""
-    whole = hashlib.sha256()
+    combined = hashlib.sha256()
     try:
         if not place.is_dir():
             with open(place, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         pictures = sorted(place.rglob("*.png"))
         for path in pictures:
-            whole.update(os.fsencode(path.relative_to(place).as_posix()) + b"/")
-            whole.update(hashlib.sha256(path.read_bytes()).digest())
+            combined.update(os.fsencode(path.relative_to(place).as_posix()) + b"/")
+            combined.update(hashlib.sha256(path.read_bytes()).digest())
     except OSError as error:
         raise UserError(f"noise file: cannot read {place}: {error.strerror}") from None
     if not pictures:
         raise UserError(f"noise file: {place} holds no picture called *.png")
-    return whole.hexdigest()
+    return combined.hexdigest()
 
 
 @uebench.hookimpl

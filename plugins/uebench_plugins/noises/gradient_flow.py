@@ -1,4 +1,4 @@
-"""An infinitely wide network trained on a block of images for some time, and the gradient of its loss in the images.
+"""Train an infinitely wide network on a block of images, and compute the gradient of its loss for these images.
 
 All tensors are float64: the eigenvalues of a block span many orders of magnitude.
 """
@@ -13,19 +13,19 @@ import torch
 if TYPE_CHECKING:
     from uebench_plugins.noises.neural_tangent import Kernel
 
-ENTRIES = 2**22  # numbers in the largest intermediate of a batch, of which autograd holds some twenty
+ENTRIES = 2**22  # values in the largest intermediate tensor of a batch; autograd keeps about twenty of these
 
 
 class Flow:
-    """An infinitely wide network, trained on a block by gradient flow on the squared error for some time."""
+    """An infinitely wide network, trained on a block by gradient flow on the squared error for a given time."""
 
     def __init__(
         self, kernel: Kernel, images: torch.Tensor, targets: torch.Tensor, time: float, regulariser: float
     ) -> None:
-        """Take a block: images float64 (m, c, h, w) and one-hot targets (m, classes).
+        """Train on a block: images float64 (m, c, h, w) and one-hot targets (m, classes).
 
-        The rate of the flow is that of a mean over m and the classes; `regulariser` times the mean diagonal of the
-        tangent matrix is added to it.
+        The squared error is averaged over m and the classes, which sets the rate of the flow. `regulariser` times the
+        mean diagonal of the tangent matrix is added to its diagonal.
         """
         self.kernel, self.images, self.regulariser = kernel, images, regulariser
         self.inputs = kernel.inputs(images)
@@ -35,8 +35,8 @@ class Flow:
         matrix.diagonal().add_(regulariser * matrix.diagonal().mean())
         values, self.vectors = torch.linalg.eigh(matrix)
         self.values = values * self.rate
-        self.turned = self.vectors.T @ targets
-        self.weights = self.rate * self.vectors @ (_decay(self.values)[:, None] * self.turned)
+        self.projected_targets = self.vectors.T @ targets
+        self.weights = self.rate * self.vectors @ (_decay(self.values)[:, None] * self.projected_targets)
 
     def predict(self, images: torch.Tensor) -> torch.Tensor:
         """Return the network's outputs (b, classes) for images (b, c, h, w), at most `rows` of them at a time."""
@@ -44,33 +44,35 @@ class Flow:
         return outputs
 
     def slope(self, validation: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the gradient (m, c, h, w) of the cross-entropy of the outputs, and that sum itself.
+        """Return the gradient (m, c, h, w) of the summed cross-entropy of the outputs, and the sum.
 
         `validation` gives images float64 (b, c, h, w) and labels (b,), at most `rows` of them at a time.
         """
         inputs, loss = self.inputs.detach().requires_grad_(True), self.weights.new_zeros(())
-        slope, pulled = torch.zeros_like(inputs), torch.zeros_like(self.weights)
+        gradient, weight_gradient = torch.zeros_like(inputs), torch.zeros_like(self.weights)
         for images, labels in validation:
             theta = self.kernel(self.kernel.inputs(images), inputs)
             outputs = theta.detach() @ self.weights
             loss += torch.nn.functional.cross_entropy(outputs, labels, reduction="sum")
             error = outputs.softmax(1) - torch.nn.functional.one_hot(labels, outputs.shape[1])
-            pulled += theta.detach().T @ error
-            slope += torch.autograd.grad(theta, inputs, error @ self.weights.T)[0]
-        parts = (torch.split(self.inputs, self.rows, 2), torch.split(slope, self.rows, 2))
-        for part, into, pull in zip(*parts, torch.split(self._pull(pulled), self.rows), strict=True):
+            weight_gradient += theta.detach().T @ error
+            gradient += torch.autograd.grad(theta, inputs, error @ self.weights.T)[0]
+        matrix_gradient = self._differentiate_matrix(weight_gradient)
+        parts = (torch.split(self.inputs, self.rows, 2), torch.split(gradient, self.rows, 2))
+        for part, target, matrix_rows in zip(*parts, torch.split(matrix_gradient, self.rows), strict=True):
             leaf = part.detach().requires_grad_(True)
-            own = torch.autograd.grad(self.kernel(leaf, self.inputs), leaf, pull)[0]
-            into.add_(own, alpha=2)  # kernel and pull are symmetric: either argument has half of the slope
+            own = torch.autograd.grad(self.kernel(leaf, self.inputs), leaf, matrix_rows)[0]
+            target.add_(own, alpha=2)  # kernel and matrix_gradient are symmetric: each argument contributes half
         leaf = self.images.detach().requires_grad_(True)
-        return torch.autograd.grad(self.kernel.inputs(leaf), leaf, slope)[0], loss
+        return torch.autograd.grad(self.kernel.inputs(leaf), leaf, gradient)[0], loss
 
-    def _pull(self, pulled: torch.Tensor) -> torch.Tensor:
-        """Return the slope in the tangent matrix, given that in the weights: by divided differences over the spectrum.
+    def _differentiate_matrix(self, weight_gradient: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of the loss for the tangent matrix, given the gradient for the weights.
 
-        Differentiating the eigenvectors would divide by the gaps between eigenvalues, and equal images leave none.
+        Uses divided differences of the eigenvalues. Differentiating the eigenvectors would divide by the gaps between
+        eigenvalues, and these gaps are 0 for equal images.
         """
-        inner = (self.vectors.T @ pulled) @ self.turned.T * _divided(self.values) * self.rate**2
+        inner = (self.vectors.T @ weight_gradient) @ self.projected_targets.T * _divided(self.values) * self.rate**2
         matrix: torch.Tensor = self.vectors @ inner @ self.vectors.T
         matrix = (matrix + matrix.T) / 2
         matrix.diagonal().add_(self.regulariser * matrix.diagonal().mean())
@@ -83,7 +85,7 @@ def _decay(u: torch.Tensor) -> torch.Tensor:
 
 
 def _divided(values: torch.Tensor) -> torch.Tensor:
-    """Return (g(u) - g(v)) / (u - v) for all pairs, and g'(u) where they are equal, without cancellation."""
+    """Return (g(u) - g(v)) / (u - v) for all pairs, and g'(u) where they are equal, computed without cancellation."""
     u, v = torch.maximum(values[:, None], values), torch.minimum(values[:, None], values)
-    series = (u + v) / 6 - 0.5  # what is left out is below 1e-11, as is the rounding error of the other
+    series = (u + v) / 6 - 0.5  # its truncation error is below 1e-11, as is the rounding error of the other formula
     return torch.where(u < 1e-5, series, (torch.exp(-v) * _decay(u - v) - _decay(v)) / u)

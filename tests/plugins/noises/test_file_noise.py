@@ -254,12 +254,12 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "two tensors": (
         "file:path=x.safetensors",
         lambda path: save(path, PROTECTED, "a", b=steps()),
-        "x.safetensors has 2 arrays; say tensor=... of a, b",
+        "x.safetensors has 2 arrays; set tensor=... to one of a, b",
     ),
     "no such tensor": (
         "file:path=x.safetensors,tensor=c",
         lambda path: save(path, PROTECTED, "a", b=steps()),
-        "x.safetensors has no array called 'c'; say tensor=... of a, b",
+        "x.safetensors has no array called 'c'; set tensor=... to one of a, b",
     ),
     "only labels": (
         "file:path=x.safetensors",
@@ -313,12 +313,12 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "no number": (
         "file:path=x.npy",
         lambda path: save(path, holey(PROTECTED, np.nan)),
-        "x.npy holds values that are no numbers",
+        "x.npy holds NaN or infinite values",
     ),
     "infinite": (
         "file:path=x.safetensors",
         lambda path: save(path, holey(steps(), -np.inf)),
-        "x.safetensors holds values that are no numbers",
+        "x.safetensors holds NaN or infinite values",
     ),
     "over its budget": (
         "file:path=x.npy",
@@ -338,12 +338,12 @@ REFUSED: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "another order": (
         "file:path=x.npy",
         lambda path: save(path, swapped(PROTECTED)),
-        f"/255, over 8/255; it fits {FOURTH}: the order is another",
+        f"/255, over 8/255; it matches {FOURTH}: the order is different",
     ),
     "another set": (
         "file:path=x.npy",
         lambda path: save(path, 255 - PROTECTED),
-        "it fits no other: a larger radius, or another set?",
+        "it matches no other image: is the radius too small, or is this another data set?",
     ),
     "content": (
         "file:path=x.npy,content=0123",
