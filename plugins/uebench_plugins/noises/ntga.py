@@ -12,37 +12,42 @@ from uebench_plugins.noises.gradient_flow import Flow
 
 
 class NTGA(Noise):
-    """Increase the validation loss of a wide network by one step of the whole radius, as the released code does.
+    """Increase the validation loss of a wide network with a single step of the whole radius, as the released code does.
 
-    The paper iterates (`ntga-pgd`). In its code, however, each iteration starts from the clean block again and takes a
-    step of the whole radius. That code adds no noise to the 10 000 validation images and to an incomplete block; REM
-    protects all images and does not name its validation images. Here the training set is split into folds, the next
-    fold is the validation set, and no test image is used. `block` is REM's value; the other defaults are those of the
-    code, whose block is 512. Its readme reports the strongest noise (CIFAR-10) for a `time` of 4096 with the FNN and of
-    8 with the CNN. The cost of the CNN grows with the number of positions; use a block of 512 for it.
+    The paper describes several iterations (`ntga-pgd`). In its code, however, each iteration starts again from the
+    clean block and takes a step of the whole radius. That code does not add noise to the 10 000 validation images or
+    to an incomplete block; REM protects all images and does not say which validation images it uses. Here the training
+    set is split into folds, the next fold is the validation set, and no test image is used.
 
-    A fold is split into equal blocks of at most `block` images: for CIFAR-10, three blocks for 10 000 images. The rate
-    of the flow is a mean over the block, so the same `time` has more effect on a smaller block: a fifth more there.
+    The default of `block` is REM's value. The other defaults are those of the released code, whose block is 512. Its
+    readme reports the strongest noise (CIFAR-10) for a `time` of 4096 with the FNN and a `time` of 8 with the CNN. The
+    cost of the CNN grows with the number of positions; use a block of 512 for it.
+
+    A fold is split into equal blocks of at most `block` images: for CIFAR-10, three blocks for 10 000 images. The loss
+    of the flow is a mean over the block, so the same `time` has more effect on a smaller block: for CIFAR-10, a fifth
+    more.
     """
 
     name = "ntga"
     paper = "Yuan and Wu, Neural Tangent Generalization Attacks, ICML 2021; block of REM, section 5.1"
     streams: ClassVar[bool] = True
 
-    kernel: Literal["fnn", "cnn"] = parameter(default="fnn", doc="wide network")
-    stride: int = parameter(default=2, doc="stride of the CNN's convolutions; the code has 3 for ImageNet", low=1)
+    kernel: Literal["fnn", "cnn"] = parameter(default="fnn", doc="architecture of the wide network")
+    stride: int = parameter(
+        default=2, doc="stride of the CNN's convolutions; the released code uses 3 for ImageNet", low=1
+    )
     block: int = parameter(
-        default=4000, doc="largest number of images that are trained on together", unit="images", low=1
+        default=4000, doc="largest number of images that the network is trained on at once", unit="images", low=1
     )
     time: float = parameter(default=64.0, doc="training time of the wide network", unit="steps of rate 1", above=0)
-    folds: int = parameter(default=5, doc="parts of the training set; the next one validates", low=2)
+    folds: int = parameter(default=5, doc="parts of the training set; the next fold is the validation set", low=2)
     validation: int = parameter(default=10_000, doc="largest number of validation images", unit="images", low=1)
     regulariser: float = parameter(
-        default=1e-4, doc="added to the diagonal of the tangent matrix", unit="its mean", low=0
+        default=1e-4, doc="value added to the diagonal of the tangent matrix", unit="its mean", low=0
     )
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Move block after block against its validation images."""
+        """Increase, block after block, the loss of the block's validation images."""
         blocks, (steps, size) = self.blocks(labels, context.seed), self.pace()
         kept = context.kept()
         delta, moved = kit.blank(images, self.radius), kept.get("moved")
@@ -53,8 +58,8 @@ class NTGA(Noise):
             clean = images[index].double()
             if moved is None or step % steps == 0:
                 moved = clean
-            slope, loss = self.slope(moved.to(clean), index, validation, images, labels, context.classes)
-            moved = moved.to(clean) + size * self.radius * slope.sign()
+            gradient, loss = self.slope(moved.to(clean), index, validation, images, labels, context.classes)
+            moved = moved.to(clean) + size * self.radius * gradient.sign()
             moved = (clean + (moved - clean).clamp(-self.radius, self.radius)).clamp(0, 1)
             delta[index.to(delta.device)] = kit.to_steps(moved - clean, self.radius).to(delta.device)
             context.tell(loss)
@@ -62,18 +67,18 @@ class NTGA(Noise):
         return delta
 
     def pace(self) -> tuple[int, float]:
-        """Return the number of steps on a block and the size of one, in units of the radius."""
+        """Return the number of steps on a block, and the size of a step in units of the radius."""
         return 1, 1.0
 
     def blocks(self, labels: torch.Tensor, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return the indices of each block and of the images that validate it, from the fold behind the block's own."""
+        """Return the indices of each block, and of its validation images from the next fold."""
         if len(labels) < self.folds:
-            raise UserError(f"{self.name}: {len(labels)} training images cannot be cut into {self.folds} folds")
+            raise UserError(f"noise {self.name}: {len(labels)} training images cannot be split into {self.folds} folds")
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
         folds = order.tensor_split(self.folds)
         return [
-            (block, folds[(place + 1) % self.folds][: self.validation])
-            for place, fold in enumerate(folds)
+            (block, folds[(number + 1) % self.folds][: self.validation])
+            for number, fold in enumerate(folds)
             for block in fold.tensor_split(-(-len(fold) // self.block))
         ]
 
@@ -86,29 +91,31 @@ class NTGA(Noise):
         labels: torch.Tensor,
         classes: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the gradient of the validation loss with respect to the images of a block, and its mean."""
+        """Return the gradient (m, c, h, w) of the summed validation loss for a block's images, and the mean loss."""
         from uebench_plugins.noises.neural_tangent import CNN, FNN
 
         targets = torch.nn.functional.one_hot(labels[index], classes).to(block)
         kernel = FNN() if self.kernel == "fnn" else CNN(self.stride)
         flow = Flow(kernel, block, targets, self.time, self.regulariser)
-        slope, loss = flow.slope((images[part].double(), labels[part]) for part in torch.split(validation, flow.rows))
-        return slope, loss / len(validation)
+        gradient, loss = flow.slope(
+            (images[part].double(), labels[part]) for part in torch.split(validation, flow.rows)
+        )
+        return gradient, loss / len(validation)
 
 
 class NTGAPGD(NTGA):
-    """NTGA as its paper has it: gradient ascent from the clean block, projected after each step.
+    """NTGA as in its paper: gradient ascent from the clean block, with a projection after each step.
 
-    Step and number of steps are REM's (table 5) for CIFAR, which are those the released code means to take.
+    The step size and the number of steps are REM's (table 5) for CIFAR; the released code intends the same values.
     """
 
     name = "ntga-pgd"
 
-    noise_steps: int = parameter(default=10, doc="steps on a block", low=1)
+    noise_steps: int = parameter(default=10, doc="number of steps on a block", low=1)
     noise_step: float = parameter(default=0.11, doc="size of a step", unit="radius", above=0)
 
     def pace(self) -> tuple[int, float]:
-        """Return the number of steps on a block and the size of one, in units of the radius."""
+        """Return the number of steps on a block, and the size of a step in units of the radius."""
         return self.noise_steps, self.noise_step
 
 

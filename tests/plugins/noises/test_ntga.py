@@ -461,5 +461,5 @@ def test_a_radius_beyond_half_the_range_is_kept_in_int16() -> None:
 
 def test_fewer_images_than_folds_are_refused() -> None:
     images, labels = some(4)
-    with pytest.raises(UserError, match="4 training images cannot be cut into 5 folds"):
+    with pytest.raises(UserError, match="4 training images cannot be split into 5 folds"):
         NTGA().make(images, labels, Lent())
