@@ -1,4 +1,4 @@
-"""No noise: the clean set, the reference of every board."""
+"""No noise: the clean set, which is the reference of every board."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uebench import Context, Images, Noise, kit
 
 
 class NoNoise(Noise):
-    """Leave the images as they are."""
+    """Leave the images unchanged."""
 
     name = "none"
     paper = "the reference"
@@ -19,7 +19,7 @@ class NoNoise(Noise):
     radius: ClassVar[float] = 0.0  # type: ignore[misc]
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Return zeros."""
+        """Return a noise of zeros, (n, c, h, w)."""
         return kit.blank(images, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""OPS: one-pixel shortcut, the same pixel in the same colour in every image of a class."""
+"""OPS: one-pixel shortcut, which sets the same pixel to the same colour in every image of a class."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ BATCH = 128
 
 
 class OPS(Noise):
-    """Set one pixel of each image to a colour; its position and colour belong to the class.
+    """Set one pixel of each image to a colour; the class determines the position and the colour.
 
-    The search covers all positions and all corners of the colour cube. For each pair it takes the absolute difference
-    between colour and pixel over the images of the class and their channels; the pair with the largest ratio of mean to
-    standard deviation wins. Each pair serves one class only. If a pixel is equal in all images of a class, the
-    deviation is 0, and the released code divides by 0; here such pixels come first, the farthest from the colour before
-    the others. An image that already has the colour does not change.
+    The search covers all pairs of a position and a corner of the colour cube. For each pair, it computes the absolute
+    differences between the colour and the pixel, over all images of the class and all channels. It selects the pair
+    with the largest ratio of mean to standard deviation. Each pair is used for one class only. If a pixel is equal in
+    all images of a class, the deviation is 0, and the released code divides by 0; here such pixels are selected first,
+    in order of decreasing difference from the colour. An image that already has the colour does not change.
     """
 
     name = "ops"
@@ -31,59 +31,61 @@ class OPS(Noise):
     radius: ClassVar[float] = 1.0  # type: ignore[misc]
 
     def budget(self, shape: Sequence[int]) -> Budget:
-        """Return one pixel."""
+        """Return the budget of one pixel per image."""
         return Budget("l0", 1)
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Search the pixel of every class, and set it."""
+        """Find the pixel and the colour of every class, and set them in its images."""
         delta = kit.blank(images, self.budget(images.shape[1:]))
         sweep = torch.split(torch.arange(len(labels), device=labels.device), BATCH)
         rows, columns, colours = search(*moments(images, labels, context.classes, sweep))
         for index in sweep:
-            own = labels[index]
-            pixels = images[index][torch.arange(len(index)), :, rows[own], columns[own]]
-            change = colours[own].to(delta) - kit.to_bytes(pixels).to(delta)
-            place, row, column = (indices.to(delta.device) for indices in (index, rows[own], columns[own]))
-            delta[place, :, row, column] = change
+            classes = labels[index]
+            pixels = images[index][torch.arange(len(index)), :, rows[classes], columns[classes]]
+            change = colours[classes].to(delta) - kit.to_bytes(pixels).to(delta)
+            image, row, column = (part.to(delta.device) for part in (index, rows[classes], columns[classes]))
+            delta[image, :, row, column] = change
         return delta
 
 
 def moments(
     images: Images, labels: torch.Tensor, classes: int, sweep: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the number of images of each class, the sums of their 8-bit values and of the squares, in int64.
+    """Return the number of images of each class, the sums of their 8-bit values, and the sums of the squares, in int64.
 
     Shapes (classes,), (classes, c, h, w), (classes, c, h, w).
     """
     sums = torch.zeros(2, classes, *images.shape[1:], dtype=torch.int64, device=labels.device)
     for index in sweep:
-        x = kit.to_bytes(images[index]).long()
-        sums[0].index_add_(0, labels[index], x)
-        sums[1].index_add_(0, labels[index], x.square())
+        values = kit.to_bytes(images[index]).long()
+        sums[0].index_add_(0, labels[index], values)
+        sums[1].index_add_(0, labels[index], values.square())
     return torch.bincount(labels, minlength=classes), sums[0], sums[1]
 
 
 def search(
     counts: torch.Tensor, totals: torch.Tensor, squares: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return row, column (classes,) and colour (classes, c), 0 or 255, of every class's pixel; arguments of `moments`.
+    """Return the row and column (classes,) and the colour (classes, c), 0 or 255, of the pixel of every class.
 
-    Up to four million images a class, whole numbers in 64 bits tell a deviation of 0 from any other.
+    The arguments are the results of `moments`. For up to four million images per class, 64-bit integers distinguish a
+    deviation of 0 from all others.
     """
     channels, height, width = totals.shape[1:]
     corners = torch.arange(2**channels, device=totals.device)[:, None] >> torch.arange(channels, device=totals.device)
     bright = (corners % 2).bool()[:, :, None, None]
     free = torch.ones(len(bright), height, width, dtype=torch.bool, device=totals.device)
-    found = torch.empty(len(counts), dtype=torch.int64, device=totals.device)
+    pairs = torch.empty(len(counts), dtype=torch.int64, device=totals.device)
     for label, (count, total, square) in enumerate(zip(counts, totals, squares, strict=True)):
-        far = torch.where(bright, 255 * count - total, total).sum(1)
-        far_square = torch.where(bright, 255 * 255 * count - 2 * 255 * total + square, square).sum(1)
-        spread = channels * count * far_square - far.square()  # the variance, times the square of the number of values
-        score = far / spread.double().clamp(min=1e-18).sqrt()
-        found[label] = torch.where(free, score, -1).argmax()
-        free.view(-1)[found[label]] = False
-    colour, place = found // (height * width), found % (height * width)
-    return place // width, place % width, bright[colour, :, 0, 0] * 255
+        difference = torch.where(bright, 255 * count - total, total).sum(1)
+        square_difference = torch.where(bright, 255 * 255 * count - 2 * 255 * total + square, square).sum(1)
+        # the variance, times the square of the number of values
+        scaled_variance = channels * count * square_difference - difference.square()
+        score = difference / scaled_variance.double().clamp(min=1e-18).sqrt()
+        pairs[label] = torch.where(free, score, -1).argmax()
+        free.view(-1)[pairs[label]] = False
+    colour, position = pairs // (height * width), pairs % (height * width)
+    return position // width, position % width, bright[colour, :, 0, 0] * 255
 
 
 @uebench.hookimpl

@@ -1,4 +1,4 @@
-"""REM: robust error-minimising noise, made against adversarial training."""
+"""REM: robust error-minimising noise, optimised against adversarial training."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ Perturbation = Literal["adversarial", "random", "none"]
 
 
 class REM(SurrogateNoise):
-    """Minimise over the noise the loss of the augmented image under the worst perturbation (equation 5).
+    """Find the noise that minimises the loss of the augmented image under the worst perturbation (equation 5).
 
-    The gradient is taken at the attacked point with the attack held fixed, and flows back through the augmentation
-    only. The surrogate learns from attacked images as well. `eot=false` is equation 4: no augmentation, neither in the
-    noise step nor in the surrogate's. `rounded=false` is algorithm 1 as printed, which shows the surrogate the noise
-    before it is rounded to 8 bits; the released code rounds first. `adv_radius=0` gives EM with augmentation.
+    The gradient is computed at the attacked image. The attack is treated as constant, so the gradient is propagated
+    through the augmentation only. The surrogate learns from attacked images as well. `eot=false` is equation 4, without
+    augmentation in the noise step or in the surrogate step. `rounded=false` is algorithm 1 as printed, in which the
+    surrogate learns from the noise before it is rounded to 8 bits; the released code rounds first. `adv_radius=0` gives
+    EM with augmentation.
     """
 
     name = "rem"
@@ -28,17 +29,18 @@ class REM(SurrogateNoise):
     adv_radius: float = parameter(
         default=4 / 255, doc="L-inf radius of the perturbations", unit="pixel range [0, 1]", low=0, high=1
     )
-    eot: bool = parameter(default=True, doc="expectation over the data set's augmentation")
-    draws: int = parameter(default=5, doc="augmentations per noise step, each with its perturbation", low=1)
+    eot: bool = parameter(default=True, doc="take the expectation over the data set's augmentation")
+    draws: int = parameter(default=5, doc="random augmentations per noise step, each with its own perturbation", low=1)
     noise_perturbation: Perturbation = parameter(default="adversarial", doc="perturbation of the noise step")
     noise_attack: kit.Attack = parameter(default="pgd", doc="attack of the noise step, if adversarial")
     surrogate_perturbation: Perturbation = parameter(default="adversarial", doc="perturbation of the surrogate step")
     surrogate_attack: kit.Attack = parameter(default="pgd", doc="attack of the surrogate step, if adversarial")
     distribution: Literal["uniform", "gaussian"] = parameter(
-        default="uniform", doc="random perturbation: in the ball, or of that standard deviation and cut to the ball"
+        default="uniform",
+        doc="random perturbation: uniform, or Gaussian with deviation adv_radius, clipped to the ball",
     )
     adv_steps: int = parameter(default=10, doc="steps of both attacks; 0 for no perturbation", low=0)
-    adv_step: float = parameter(default=0.2, doc="size of such a step", unit="adv_radius", above=0)
+    adv_step: float = parameter(default=0.2, doc="step size of both attacks", unit="adv_radius", above=0)
     rounded: bool = parameter(default=True, doc="the surrogate learns from the noise in 8 bits")
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
@@ -46,15 +48,15 @@ class REM(SurrogateNoise):
         network = context.network(self.surrogate)
 
         def view(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            seen = context.augment(x) if self.eot else x
-            return self.perturb(network, seen, y, self.surrogate_perturbation, self.surrogate_attack)
+            augmented = context.augment(x) if self.eot else x
+            return self.perturb(network, augmented, y, self.surrogate_perturbation, self.surrogate_attack)
 
         return self.alternate(
             images,
             labels,
             context,
             network,
-            make=lambda x, y, old: self.noise(network, x, y, context),
+            make=lambda x, y, previous: self.noise(network, x, y, context),
             view=view,
             rounded=self.rounded,
         )
@@ -62,14 +64,14 @@ class REM(SurrogateNoise):
     def noise(
         self, network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, context: Context
     ) -> torch.Tensor:
-        """Return the noise of a batch, from a random start, against a frozen network."""
+        """Return the noise (b, c, h, w) of a batch, optimised from a random start against a frozen network."""
         delta = torch.empty_like(images).uniform_(-self.radius, self.radius)
         for _ in range(self.noise_steps):
-            slope = torch.zeros_like(delta)
+            gradient = torch.zeros_like(delta)
             for draws in kit.parts(self.draws if self.eot else 1, images):
-                slope += self.slope(network, images, delta, labels, context, draws)
+                gradient += self.slope(network, images, delta, labels, context, draws)
             step = self.noise_step * self.radius
-            delta = (delta - step * slope.sign()).clamp(-self.radius, self.radius)
+            delta = (delta - step * gradient.sign()).clamp(-self.radius, self.radius)
         return delta
 
     def slope(
@@ -81,25 +83,25 @@ class REM(SurrogateNoise):
         context: Context,
         draws: int = 1,
     ) -> torch.Tensor:
-        """Return the gradient of the loss with respect to the noise, the sum of some draws made in one pass."""
+        """Return the gradient of the loss with respect to the noise, summed over `draws` draws made in one pass."""
         delta, labels = delta.detach().requires_grad_(True), labels.repeat(draws)
-        seen = (images + delta).clamp(0, 1).repeat(draws, 1, 1, 1)
-        seen = context.augment(seen) if self.eot else seen
-        point = self.perturb(network, seen.detach(), labels, self.noise_perturbation, self.noise_attack)
-        _, at_point = kit.slope(network, point, labels)
-        (slope,) = torch.autograd.grad(seen, delta, at_point)
-        return slope
+        views = (images + delta).clamp(0, 1).repeat(draws, 1, 1, 1)
+        views = context.augment(views) if self.eot else views
+        point = self.perturb(network, views.detach(), labels, self.noise_perturbation, self.noise_attack)
+        _, point_gradient = kit.slope(network, point, labels)
+        (gradient,) = torch.autograd.grad(views, delta, point_gradient)
+        return gradient
 
     def step_passes(self) -> tuple[int, int]:
-        """Return the passes of an image in one noise step and in one surrogate step."""
+        """Return the number of passes per image in one noise step and in one surrogate step."""
 
-        def attacked(perturbation: Perturbation, attack: kit.Attack) -> int:
-            there = perturbation == "adversarial" and self.adv_radius > 0
-            return 1 + (kit.attack_passes(attack, self.adv_steps) if there else 0)
+        def count_passes(perturbation: Perturbation, attack: kit.Attack) -> int:
+            is_attacked = perturbation == "adversarial" and self.adv_radius > 0
+            return 1 + (kit.attack_passes(attack, self.adv_steps) if is_attacked else 0)
 
         draws = self.noise_steps * (self.draws if self.eot else 1)
-        noise = draws * attacked(self.noise_perturbation, self.noise_attack)
-        return noise, attacked(self.surrogate_perturbation, self.surrogate_attack)
+        noise = draws * count_passes(self.noise_perturbation, self.noise_attack)
+        return noise, count_passes(self.surrogate_perturbation, self.surrogate_attack)
 
     def perturb(
         self,
@@ -109,7 +111,7 @@ class REM(SurrogateNoise):
         perturbation: Perturbation,
         attack: kit.Attack,
     ) -> torch.Tensor:
-        """Return the images attacked, or with one random draw from the ball added, or as they are."""
+        """Return the images (b, c, h, w) after an attack, with a random perturbation added, or unchanged."""
         if perturbation == "none" or self.adv_radius == 0 or self.adv_steps == 0:
             return images
         radius = self.adv_radius
@@ -117,10 +119,10 @@ class REM(SurrogateNoise):
             step = self.adv_step * radius
             return kit.adversary(attack, network, images, labels, radius=radius, steps=self.adv_steps, step=step)
         if self.distribution == "gaussian":
-            drawn = torch.randn_like(images).mul(radius).clamp(-radius, radius)
+            random = torch.randn_like(images).mul(radius).clamp(-radius, radius)
         else:
-            drawn = torch.empty_like(images).uniform_(-radius, radius)
-        return (images + drawn).clamp(0, 1)
+            random = torch.empty_like(images).uniform_(-radius, radius)
+        return (images + random).clamp(0, 1)
 
 
 @uebench.hookimpl

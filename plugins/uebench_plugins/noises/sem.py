@@ -8,12 +8,13 @@ from uebench_plugins.noises.rem import REM, Perturbation
 
 
 class SEM(REM):
-    """Train the surrogate adversarially as REM does, but make the noise against random perturbations of that radius.
+    """Train the surrogate adversarially as REM does, but optimise the noise against random perturbations.
 
-    Each draw of the augmentation has a new perturbation. The paper's ablation combines `noise_perturbation` none,
-    adversarial (REM) and random (SEM) with `surrogate_perturbation` none and adversarial. Its first version described
-    Gaussian perturbations (`distribution=gaussian`; its code added a uniform one as well). The released code has
-    uniform ones.
+    The random perturbations have the radius of REM's attack. Each draw of the augmentation has a new perturbation. The
+    paper's ablation combines `noise_perturbation` none, adversarial (REM) and random (SEM) with
+    `surrogate_perturbation` none and adversarial. The first version of the paper described Gaussian perturbations
+    (`distribution=gaussian`; its code added a uniform perturbation as well). The released code uses uniform
+    perturbations.
     """
 
     name = "sem"
