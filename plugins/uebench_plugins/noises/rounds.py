@@ -1,4 +1,4 @@
-"""The parts that the official code of EM shares between sample-wise and class-wise noise."""
+"""Training rounds and noise steps that sample-wise and class-wise EM noise share, as in the official code of EM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from uebench import Context, kit
 
 SLACK = 1e-3
-"""The largest rounding error of float32 in a whole step of 1/255, in steps."""
+"""The largest rounding error of float32 in a value that is a whole number of steps of 1/255, in steps."""
 
 
 def take_rounds(
@@ -24,20 +24,21 @@ def take_rounds(
     stop_error: float,
     keep: Callable[[], None],
 ) -> None:
-    """Take rounds of `learn` training steps and one noise step for each batch, until the surrogate's error is low.
+    """Run rounds of `learn` training steps and one noise step per batch, until the surrogate's error rate is low.
 
-    `train(step)` takes a training step, numbered over all rounds. `descend(index)` updates the noise of a batch.
-    `error()` returns the error rate of the surrogate; it is called at the end of each round. `keep()` offers the state
-    for a checkpoint at the end of every step.
+    `train(step)` runs one training step; steps are numbered over all rounds. `descend(index)` updates the noise of a
+    batch. `error()` returns the error rate of the surrogate; it is called at the end of each round, and the rounds end
+    when the rate is at most `stop_error`. `keep()` offers the state for a checkpoint at the end of every step before
+    that.
     """
     length = learn + len(sweep)
     for step in context.steps(rounds * length):
-        turn, place = divmod(step, length)
-        if place < learn:
-            train(turn * learn + place)
+        number, position = divmod(step, length)
+        if position < learn:
+            train(number * learn + position)
         else:
-            descend(sweep[place - learn])
-        if place == length - 1 and error() <= stop_error:
+            descend(sweep[position - learn])
+        if position == length - 1 and error() <= stop_error:
             break
         keep()
 
@@ -52,21 +53,21 @@ def descend(
     steps: int,
     step: float,
 ) -> torch.Tensor:
-    """Return the noise (b, c, h, w) of a batch after descent steps from `noise`, all in pixel range.
+    """Return the noise (b, c, h, w) of a batch after descent steps from `noise`, all in pixel range [0, 1].
 
-    Each step starts from the image that the noise gives, clipped to [0, 1], and is cut to the radius. The last is not
-    clipped, so x + noise may leave [0, 1] by one step.
+    Each step starts from the protected image, clipped to [0, 1], and the new noise is clipped to the radius. The
+    result of the last step is not clipped to [0, 1], so x + noise may leave [0, 1] by one step.
     """
     with kit.frozen(network):
         for _ in range(steps):
             point = (images + noise).clamp(0, 1)
-            _, slope = kit.slope(network, point, labels)
-            noise = (point - step * slope.sign() - images).clamp(-radius, radius)
+            _, gradient = kit.slope(network, point, labels)
+            noise = (point - step * gradient.sign() - images).clamp(-radius, radius)
     return noise
 
 
 def error_rate(network: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    """Return the share of images that a network in eval mode gives a wrong class."""
+    """Return the fraction of images that a network in eval mode classifies wrongly."""
     wrong, count = torch.zeros((), dtype=torch.int64), 0
     with kit.frozen(network), torch.no_grad():
         for images, labels in batches:
@@ -78,7 +79,7 @@ def error_rate(network: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, t
 def positive(noise: torch.Tensor) -> torch.Tensor:
     """Return the positive part of a noise in pixel range, truncated to whole steps of 1/255.
 
-    The official code adds the noise so. Its truncation takes a whole step from some values that are whole steps but
-    for rounding errors of float32; here they stay.
+    The official code adds the noise in this form. Some values differ from a whole number of steps only by a rounding
+    error of float32; the official truncation lowers these by a whole step, and this function keeps them.
     """
     return (noise * 255 + SLACK).floor().clamp(min=0) / 255
