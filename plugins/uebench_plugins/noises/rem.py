@@ -37,7 +37,7 @@ class REM(SurrogateNoise):
     surrogate_attack: kit.Attack = parameter(default="pgd", doc="attack of the surrogate step, if adversarial")
     distribution: Literal["uniform", "gaussian"] = parameter(
         default="uniform",
-        doc="random perturbation: uniform, or Gaussian with deviation adv_radius, clipped to the ball",
+        doc="random perturbation: uniform, or Gaussian with standard deviation adv_radius, clipped to the ball",
     )
     adv_steps: int = parameter(default=10, doc="steps of both attacks; 0 for no perturbation", low=0)
     adv_step: float = parameter(default=0.2, doc="step size of both attacks", unit="adv_radius", above=0)

@@ -1,4 +1,4 @@
-"""SC: synthetic, linearly separable noise, drawn per class on a coarse grid; also called LSP."""
+"""SC: synthetic, linearly separable noise, drawn for each class on a coarse grid; also called LSP."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from uebench import Budget, Context, Images, Noise, UserError, kit, parameter
 
 
 class SC(Noise):
-    """Add a code drawn around a corner of a hypercube that belongs to the class, repeated over square patches.
+    """Add a random code, drawn near the hypercube corner of the class; each of its values fills a square patch.
 
-    The noise of each image is scaled to an L2 norm of `radius` times the square root of its number of values; single
-    values can be larger than the radius. The official code truncates the sum to 8 bits; here it is rounded within the
-    norm. Every image of a class has its own code.
+    The noise of each image is scaled to an L2 norm of `radius` times the square root of its number of values, so
+    single values can be larger than the radius. The official code truncates the protected image to 8 bits; here the
+    noise is rounded such that it stays within the norm. Every image of a class has its own code.
     """
 
     name = "sc"
@@ -30,17 +30,17 @@ class SC(Noise):
     patch: int = parameter(default=8, doc="side of a patch", unit="pixels", low=1)
 
     def budget(self, shape: Sequence[int]) -> Budget:
-        """Return the L2 norm that the root mean square amounts to."""
+        """Return the L2 norm that corresponds to a root mean square of `radius`."""
         return Budget("l2", self.radius * math.sqrt(math.prod(shape)))
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Draw a code for every image, and spread it over the image."""
+        """Draw a code for every image, and expand it to the size of the image."""
         shape, limit = tuple(images.shape[1:]), self.budget(images.shape[1:])
         delta = kit.blank(images, limit)
         codes = self.codes(labels, context, shape)
         for index in torch.split(torch.arange(len(labels)), 1000):
-            fresh = self.spread(codes[index].to(context.device), shape)
-            delta[index.to(delta.device)] = kit.to_steps(fresh, limit).to(delta.device)
+            noise = self.spread(codes[index].to(context.device), shape)
+            delta[index.to(delta.device)] = kit.to_steps(noise, limit).to(delta.device)
         return delta
 
     def codes(self, labels: torch.Tensor, context: Context, shape: tuple[int, ...]) -> torch.Tensor:
@@ -49,15 +49,16 @@ class SC(Noise):
         count = shape[0] * rows * columns
         if 2**count < context.classes:
             raise UserError(
-                f"noise {self.name}: patch={self.patch} leaves {count} values for an image of {shape[1]}x{shape[2]}, "
-                f"too few corners for {context.classes} classes; take a smaller patch"
+                f"noise {self.name}: patch={self.patch} gives {count} values for an image of {shape[1]}x{shape[2]}, "
+                f"too few corners for {context.classes} classes; choose a smaller patch"
             )
-        owners = labels.cpu()
-        wanted = torch.bincount(owners, minlength=context.classes)
-        from sklearn.datasets import make_classification  # here, since every command would wait a second for it
+        labels = labels.cpu()
+        counts = torch.bincount(labels, minlength=context.classes)
+        # imported here, because a module-level import would delay every command by a second
+        from sklearn.datasets import make_classification
 
-        drawn, classes = make_classification(
-            n_samples=int(wanted.max()) * context.classes,
+        samples, classes = make_classification(
+            n_samples=int(counts.max()) * context.classes,
             n_features=count,
             n_informative=count,
             n_redundant=0,
@@ -67,11 +68,11 @@ class SC(Noise):
             flip_y=0,
             random_state=context.seed,
         )
-        codes = torch.empty(len(owners), count)
+        codes = torch.empty(len(labels), count)
         for label in range(context.classes):
-            own = torch.from_numpy(drawn[classes == label]).float()
-            codes[owners == label] = own[: int(wanted[label])]
-        return codes.view(len(owners), rows, columns, shape[0]).permute(0, 3, 1, 2)
+            class_codes = torch.from_numpy(samples[classes == label]).float()
+            codes[labels == label] = class_codes[: int(counts[label])]
+        return codes.view(len(labels), rows, columns, shape[0]).permute(0, 3, 1, 2)
 
     def spread(self, codes: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         """Return codes (b, c, rows, columns) as noise (b, c, h, w) with a root mean square of the radius."""
@@ -81,7 +82,7 @@ class SC(Noise):
 
 
 class SCLinf(SC):
-    """SC cut to an L-inf ball, to stand beside the other noises; ours, not the paper's."""
+    """SC clipped to an L-inf ball, for comparison with the other noises; this variant is not from the paper."""
 
     name = "sc-linf"
 
@@ -94,7 +95,7 @@ class SCLinf(SC):
         return Budget("linf", self.radius)
 
     def spread(self, codes: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-        """Return the same noise, cut to the ball."""
+        """Return the noise of SC, clipped to the ball."""
         return super().spread(codes, shape).clamp(-self.radius, self.radius)
 
 

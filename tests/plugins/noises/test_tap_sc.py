@@ -290,7 +290,7 @@ def test_sc_serves_sides_that_are_no_multiple_of_the_patch_and_says_when_it_is_t
     class Many(Sink):
         classes = 10
 
-    with pytest.raises(UserError, match="sc: patch=8 leaves 3 values for an image of 8x8, too few corners for 10"):
+    with pytest.raises(UserError, match="sc: patch=8 gives 3 values for an image of 8x8, too few corners for 10"):
         SC().make(images, labels, Many())
 
 
