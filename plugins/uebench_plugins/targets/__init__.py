@@ -1,1 +1,1 @@
-"""Built-in targets, one method a module."""
+"""Built-in target networks, one architecture per module."""

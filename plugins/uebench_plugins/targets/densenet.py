@@ -1,4 +1,4 @@
-"""DenseNet-121 as REM published it, with the stem for ImageNet whatever the image, and in its 32x32 form."""
+"""DenseNet-121 in two forms: with the ImageNet stem, which REM uses for every image size, and with a 32x32 stem."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import uebench
 from uebench import Target, UserError, kit
 
 
-def refuse_below(least: int, name: str, shape: tuple[int, int, int]) -> None:
-    """Raise `UserError` for images of which stem and transitions leave nothing."""
+def _refuse_small_images(minimum: int, name: str, shape: tuple[int, int, int]) -> None:
+    """Raise `UserError` for images whose feature map would be empty after the stem and the transitions."""
     _, height, width = shape
-    if min(height, width) < least:
-        raise UserError(f"{name}: images must be at least {least}x{least} pixels, not {height}x{width}")
+    if min(height, width) < minimum:
+        raise UserError(f"{name}: images must be at least {minimum}x{minimum} pixels, not {height}x{width}")
 
 
 class DenseNet121(Target):
     """DenseNet-121 of torchvision, unchanged; 6 964 106 parameters at 10 classes.
 
-    Its stem divides the side by four: at 32x32 the dense blocks see maps of 8, 4, 2 and 1 pixels a side. REM's tables
-    are of this network; the one made for 32x32 is `densenet121-cifar`.
+    The stem divides the side by four: for 32x32 images the feature maps of the dense blocks have sides of 8, 4, 2 and
+    1 pixels. REM's tables use this network. The form for 32x32 images is `densenet121-cifar`.
     """
 
     name = "densenet121"
     paper = "Huang et al., Densely Connected Convolutional Networks, CVPR 2017; torchvision's form, as in the REM code"
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
-        """Return the network; raises `UserError` for images below 29x29, which would end in an empty map."""
+        """Return the network; raises `UserError` for images below 29x29, whose last feature map would be empty."""
         from torchvision import models
 
-        refuse_below(29, self.name, shape)
+        _refuse_small_images(29, self.name, shape)
         network = models.densenet121(weights=None, num_classes=classes)
         if shape[0] != 3:
             network.features.conv0 = torch.nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
@@ -38,20 +38,20 @@ class DenseNet121(Target):
 
 
 class DenseNet121CIFAR(Target):
-    """DenseNet-121 with a plain 3x3 convolution for a stem; 6 956 298 parameters at 10 classes.
+    """DenseNet-121 with a single 3x3 convolution as its stem; 6 956 298 parameters at 10 classes.
 
-    The form that the code of EM, SC and ISS uses: no norm or pooling before the first dense block, every layer
-    initialised as PyTorch does by default. REM's tables are not of this network.
+    This form is the one in the code of EM, SC and ISS: there is no norm and no pooling before the first dense block,
+    and every layer has PyTorch's default initialisation. REM's tables do not use this network.
     """
 
     name = "densenet121-cifar"
     paper = "Huang et al., Densely Connected Convolutional Networks, CVPR 2017; 32x32 form of Liu's pytorch-cifar"
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
-        """Return the network; raises `UserError` for images below 8x8, which the transitions halve three times."""
+        """Return the network; raises `UserError` for images below 8x8, since the transitions halve the side three times."""
         from torchvision import models
 
-        refuse_below(8, self.name, shape)
+        _refuse_small_images(8, self.name, shape)
         network = models.densenet121(weights=None, num_classes=classes)
         stem = network.features
         stem.conv0 = torch.nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)

@@ -1,4 +1,4 @@
-"""A network that learns CIFAR-10 in minutes of one processor core, or in seconds of a GPU."""
+"""A network that learns CIFAR-10 in minutes on one processor core, or in seconds on a GPU."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import uebench
 from uebench import Rate, Target, kit, parameter
 
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-"""Of the channels of CIFAR-10's training images."""
+"""Mean and standard deviation of each channel of CIFAR-10's training images."""
 SHIFT_RATE = 64
-"""Share of the learning rate that batch-norm shifts take (Jordan 2024, section 3.4, after Page)."""
+"""Factor on the learning rate of batch-norm shifts (Jordan 2024, section 3.4, after Page)."""
 
 
 class FastNet(Target):
-    """The network of airbench94 with a learnt first layer; `width_2=256` makes its widths airbench94's.
+    """The network of airbench94 with a learnt first layer; `width_2=256` gives the widths of airbench94.
 
-    A 2x2 convolution, then three groups of convolution, max-pooling, batch norm, GELU, convolution, batch norm, GELU;
-    max-pooling, a linear layer without bias, logits times 1/9. Convolutions start as the identity on their first
-    channels. Batch norm has no scale to learn, and its shifts take 64 times the learning rate.
+    The layers are a 2x2 convolution; three groups of convolution, max-pooling, batch norm, GELU, convolution, batch
+    norm, GELU; max-pooling; and a linear layer without bias, whose logits are multiplied by 1/9. Convolutions start as
+    the identity on their first channels. The scale of batch norm is not learnt. Its shifts have 64 times the learning
+    rate.
 
-    The first layer of airbench94 is set from the training images and stays as it is. It amplifies colours that these
-    images lack 45 times, so that a network trained on grey copies fails on colour images. Here that layer is learnt.
+    In airbench94 the first layer is computed from the training images and then fixed. It amplifies colours that are
+    missing in these images by a factor of 45, so a network trained on grey copies fails on colour images. Here the
+    first layer is learnt.
     """
 
     name = "fastnet"
@@ -34,7 +36,7 @@ class FastNet(Target):
     width_3: int = parameter(default=256, doc="channels of the third group", low=1)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
-        """Return the network, for images of two pixels or more; smaller maps are not pooled."""
+        """Return the network, for images of at least 2x2 pixels; feature maps of one pixel are not pooled further."""
         channels, *sides = shape
         mean, deviation = (MEAN, DEVIATION) if channels == 3 else ([0.5] * channels, [0.25] * channels)
         stem = 8 * channels
@@ -53,7 +55,7 @@ class FastNet(Target):
         return torch.nn.Sequential(*layers, pool, torch.nn.Flatten(), linear, kit.scale(1 / 9))
 
     def rates(self, network: torch.nn.Module) -> Mapping[str, Rate]:
-        """Return the rate of batch-norm shifts: 64 times the others', with the same weight decay a step."""
+        """Return the factors for batch-norm shifts: 64 times the learning rate, and the same weight decay per step."""
         return {
             f"{name}.bias": Rate(lr=SHIFT_RATE, weight_decay=1 / SHIFT_RATE)
             for name, layer in network.named_modules()
@@ -62,14 +64,14 @@ class FastNet(Target):
 
 
 def _convolution(channels: int, width: int) -> torch.nn.Conv2d:
-    """Return a 3x3 convolution that passes its first channels on as they are, and starts at random in the rest."""
+    """Return a 3x3 convolution that is the identity on its first channels and random on the others."""
     layer = torch.nn.Conv2d(channels, width, 3, padding=1, bias=False)
     torch.nn.init.dirac_(layer.weight.data[:channels])
     return layer
 
 
 def _norm(width: int) -> torch.nn.BatchNorm2d:
-    """Return a batch norm whose scale stays 1 and whose running statistics follow the last batches."""
+    """Return a batch norm with a fixed scale of 1 and running statistics that depend mostly on the last batches."""
     layer = torch.nn.BatchNorm2d(width, eps=1e-12, momentum=0.4)
     layer.weight.requires_grad_(False)
     return layer

@@ -1,4 +1,4 @@
-"""Networks that start from weights on disk: finetuned as a whole, or with a new linear layer on fixed features."""
+"""Networks that start from a file of weights: trained completely, or with a new linear layer on fixed features."""
 
 from __future__ import annotations
 
@@ -21,89 +21,91 @@ CONVERSION = (
     "s.save_file({{k: v.contiguous() for k, v in torch.load(a, 'cpu', weights_only=True).items()}}, b)\" {old} {new}"
 )
 DIGITS = 16
-"""Of the SHA-256 by which weights are known."""
+"""Number of hexadecimal digits of the SHA-256 that identify weights."""
 
 
 class Pretrained(Target):
-    """What both share: a network of torchvision, and a file of its weights, of which the head is dropped.
+    """The common part of both targets: a torchvision network and a file of its weights; the head is dropped.
 
-    The file's names are those of torchvision, as timm's of ResNets are, too. Weights that saw other classes than the
-    data set's, such as ImageNet's, are what one who trains on scraped photos starts from. Nothing is unpickled.
+    The file uses torchvision's names for the weights; timm's ResNets have the same names. Someone who trains on scraped
+    photos usually starts from weights of another data set, such as ImageNet. No file is unpickled.
     """
 
-    weights: str = parameter(default="", doc="file of the weights, .safetensors; a run needs it", identity=False)
-    content: str = parameter(default="", doc="start of the SHA-256 of the weights; filled in")
+    weights: str = parameter(default="", doc="file of the weights, .safetensors; required for a run", identity=False)
+    content: str = parameter(default="", doc="start of the SHA-256 of the weights; computed from the file")
     arch: Literal[
         "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2",
         "mobilenet_v2", "efficientnet_b0",
-    ] = parameter(default="resnet18", doc="whose weights they are")  # fmt: skip
-    size: int = parameter(default=224, doc="images are resized to this side in the network", unit="pixels", low=32)
+    ] = parameter(default="resnet18", doc="architecture that the weights belong to")  # fmt: skip
+    size: int = parameter(default=224, doc="side to which the network resizes images", unit="pixels", low=32)
 
     def __post_init__(self) -> None:
-        """Take the hash of the weights into the parameters, so that other weights are another target.
+        """Add the hash of the weights to the parameters, so that different weights are a different target.
 
-        With a hash and no file it is a target on record; `build` then says what it lacks.
+        With a hash and no file, the target describes a stored result only; `build` then raises `UserError`.
         """
         super().__post_init__()
         if not self.weights:
             if not re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", self.content):
                 raise UserError(f"target {self.name} needs weights=... (file of the weights, .safetensors)")
             return
-        if self.place.suffix != ".safetensors":
-            new = self.place.with_suffix(".safetensors")
-            line = CONVERSION.format(old=shlex.quote(str(self.place)), new=shlex.quote(str(new)))
+        if self._path.suffix != ".safetensors":
+            new = self._path.with_suffix(".safetensors")
+            command = CONVERSION.format(old=shlex.quote(str(self._path)), new=shlex.quote(str(new)))
             raise UserError(
-                f"{self.name}: {self.weights} is no .safetensors file; torch's own are converted by: {line}"
+                f"{self.name}: {self.weights} is not a .safetensors file; convert a file of torch by: {command}"
             )
-        found = self.digest()
-        if not found.startswith(self.content):
-            raise UserError(f"{self.name}: {self.weights} has content {found[:DIGITS]}, not {self.content}")
-        object.__setattr__(self, "content", found[:DIGITS])
+        digest = self._hash_file()
+        if not digest.startswith(self.content):
+            raise UserError(f"{self.name}: {self.weights} has content {digest[:DIGITS]}, not {self.content}")
+        object.__setattr__(self, "content", digest[:DIGITS])
 
     @property
-    def place(self) -> Path:
-        """The file."""
+    def _path(self) -> Path:
+        """The path of the file of weights."""
         return Path(os.path.expanduser(self.weights))
 
-    def digest(self) -> str:
-        """Return the SHA-256 of the file; raises `UserError`."""
+    def _hash_file(self) -> str:
+        """Return the SHA-256 of the file; raises `UserError` when the file cannot be read."""
         try:
-            with open(self.place, "rb") as file:
+            with open(self._path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise UserError(f"{self.name}: cannot read {self.weights}: {error.strerror}") from None
 
     def backbone(self) -> tuple[torch.nn.Module, int]:
-        """Return the network with its weights and without its head, and the number of its features."""
+        """Return the network with its weights but without its head, and the number of features that it returns."""
         from torchvision import models
 
         if not self.weights:
             raise UserError(f"target {self.name} needs weights=... (file whose SHA-256 starts with {self.content})")
         network = models.get_model(self.arch, weights=None)
-        if not self.digest().startswith(self.content):
+        if not self._hash_file().startswith(self.content):
             raise UserError(f"{self.name}: {self.weights} has changed since this run began")
         try:
-            found = safetensors.torch.load_file(self.place)
+            loaded = safetensors.torch.load_file(self._path)
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{self.name}: cannot read {self.weights}: {' '.join(str(error).split())}") from None
         head, last = list(network.named_children())[-1]
-        found = {name: value for name, value in found.items() if not name.startswith(f"{head}.")}
+        loaded = {name: value for name, value in loaded.items() if not name.startswith(f"{head}.")}
         (features,) = (layer.in_features for layer in last.modules() if isinstance(layer, torch.nn.Linear))
         setattr(network, head, torch.nn.Identity())
-        own = network.state_dict()
-        for name in sorted({*own, *found}):
-            counter = name.endswith("num_batches_tracked")  # not every file has it
-            if not counter and (name not in own or name not in found or own[name].shape != found[name].shape):
-                here, there = (tuple(weights[name].shape) if name in weights else "none" for weights in (own, found))
-                raise UserError(
-                    f"{self.name}: {self.weights} has no weights of {self.arch}: {name} is {there} there, {here} here"
+        initial = network.state_dict()
+        for name in sorted({*initial, *loaded}):
+            counter = name.endswith("num_batches_tracked")  # some files lack these counters
+            if not counter and (name not in initial or name not in loaded or initial[name].shape != loaded[name].shape):
+                expected, actual = (
+                    tuple(weights[name].shape) if name in weights else "none" for weights in (initial, loaded)
                 )
-        network.load_state_dict({**own, **found})
+                raise UserError(
+                    f"{self.name}: {self.weights} does not fit {self.arch}: {name} is {actual} in the file, {expected} in the network"
+                )
+        network.load_state_dict({**initial, **loaded})
         return network, features
 
 
 class Finetune(Pretrained):
-    """Train a network from given weights, all of it; wants a low rate, such as `lr=0.01`."""
+    """Train all layers of a network from given weights; use a low learning rate, such as `lr=0.01`."""
 
     name = "finetune"
     paper = "Kornblith et al., Do Better ImageNet Models Transfer Better?, CVPR 2019"
@@ -117,7 +119,7 @@ class Finetune(Pretrained):
 
 
 class LinearProbe(Pretrained):
-    """Train a linear layer on the features of given weights, which stay as they are, batch statistics included."""
+    """Train a linear layer on the features of given weights; weights and batch-norm statistics stay fixed."""
 
     name = "linear-probe"
     paper = "Kornblith et al., Do Better ImageNet Models Transfer Better?, CVPR 2019"

@@ -232,10 +232,10 @@ def test_weights_are_known_by_their_content_not_by_their_path(path: Path, tmp_pa
 def test_torchs_own_files_are_refused_with_a_line_that_converts_them(tmp_path: Path) -> None:
     old = tmp_path / "its weights.pth"
     torch.save({"conv1.weight": torch.rand(4, 2).T}, old)
-    with pytest.raises(UserError, match=r"linear-probe: .* is no .safetensors file") as caught:
+    with pytest.raises(UserError, match=r"linear-probe: .* is not a .safetensors file") as caught:
         LinearProbe(weights=str(old))
     (message,) = str(caught.value).splitlines()
-    program, *words = shlex.split(message.partition("converted by: ")[2])
+    program, *words = shlex.split(message.partition("a file of torch by: ")[2])
     assert program == "python"
     subprocess.run([sys.executable, *words], check=True)
     new = safetensors.torch.load_file(old.with_suffix(".safetensors"))
@@ -245,9 +245,12 @@ def test_torchs_own_files_are_refused_with_a_line_that_converts_them(tmp_path: P
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"layer4.2.conv1.weight": torch.zeros(3)}, "layer4.2.conv1.weight is (3,) there, none here"),
-        ({"conv1.weight": torch.zeros(64, 3, 3, 3)}, "conv1.weight is (64, 3, 3, 3) there, (64, 3, 7, 7) here"),
-        ({"layer1.0.bn1.bias": None}, "layer1.0.bn1.bias is none there, (64,) here"),
+        ({"layer4.2.conv1.weight": torch.zeros(3)}, "layer4.2.conv1.weight is (3,) in the file, none in the network"),
+        (
+            {"conv1.weight": torch.zeros(64, 3, 3, 3)},
+            "conv1.weight is (64, 3, 3, 3) in the file, (64, 3, 7, 7) in the network",
+        ),
+        ({"layer1.0.bn1.bias": None}, "layer1.0.bn1.bias is none in the file, (64,) in the network"),
     ],
     ids=["a deeper network", "another stem", "something missing"],
 )
@@ -259,7 +262,7 @@ def test_weights_of_another_network_are_refused(
     safetensors.torch.save_file({name: value for name, value in whole.items() if value is not None}, path)
     with pytest.raises(UserError) as caught:
         fresh(Finetune(weights=str(path)))
-    assert str(caught.value) == f"finetune: {path} has no weights of resnet18: {expected}"
+    assert str(caught.value) == f"finetune: {path} does not fit resnet18: {expected}"
 
 
 def test_weights_need_no_head_and_no_counters(tmp_path: Path) -> None:
