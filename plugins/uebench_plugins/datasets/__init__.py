@@ -1,1 +1,1 @@
-"""Built-in data sources, one a module."""
+"""Built-in data sets, one per module."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: small photographs, through torchvision and its download."""
+"""CIFAR-10 and CIFAR-100: small photographs, downloaded and read by torchvision."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from uebench_plugins.datasets.downloads import fetching
 class Cifar10(Source):
     """50 000 training and 10 000 test images of 32x32 pixels in 10 classes.
 
-    The published batches are pickled. torchvision compares the md5 of the archive and of each file in it with its own
-    before it opens one, so nothing but those very files is ever unpickled.
+    The published batches are pickled. torchvision checks the md5 of the archive and of each file in it before it opens
+    a file, so only the published files are unpickled.
     """
 
     name = "cifar10"
@@ -26,12 +26,12 @@ class Cifar10(Source):
     pad: int = parameter(default=4, doc="padding of the random crop", unit="pixels", low=0)
 
     def load(self, folder: Path) -> Dataset:
-        """Return the images, downloaded on first use into a folder of its own."""
+        """Return the images; the first call downloads them into the subfolder `name` of `folder`."""
         from torchvision import datasets
 
-        place, reader = folder / self.name, getattr(datasets, self.reader)
-        with fetching(self.name, place, reader.url, reader.filename, reader.tgz_md5):
-            train, test = (reader(place, train=part, download=True) for part in (True, False))
+        path, reader = folder / self.name, getattr(datasets, self.reader)
+        with fetching(self.name, path, reader.url, reader.filename, reader.tgz_md5):
+            train, test = (reader(path, train=part, download=True) for part in (True, False))
         return Dataset(_split(train), _split(test), list(train.classes))
 
     def count(self) -> int:
@@ -43,20 +43,20 @@ class Cifar10(Source):
         return kit.crop_and_flip(images, self.pad)
 
     def mirrors(self) -> bool:
-        """Return that mirrored photographs keep their class."""
+        """Return True: a mirrored photograph keeps its class."""
         return True
 
 
 class Cifar100(Cifar10):
-    """50 000 training and 10 000 test images of 32x32 pixels in 100 classes; read as `cifar10` is."""
+    """50 000 training and 10 000 test images of 32x32 pixels in 100 classes, read in the same way as `cifar10`."""
 
     name = "cifar100"
     reader = "CIFAR100"
 
 
-def _split(read: Any) -> Split:
-    images = torch.from_numpy(read.data).permute(0, 3, 1, 2).contiguous()
-    return Split(images, torch.tensor(read.targets, dtype=torch.int64))
+def _split(part: Any) -> Split:
+    images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+    return Split(images, torch.tensor(part.targets, dtype=torch.int64))
 
 
 @uebench.hookimpl

@@ -1,4 +1,4 @@
-"""The random crop of ImageNet training on tensors: a box per image, resized to one size."""
+"""The random resized crop of ImageNet training, computed on tensors with a separate box per image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def random_resized_crop(
 ) -> torch.Tensor:
     """Cut a random box out of each image (b, c, h, w) and resize it to (b, c, size, size); differentiable.
 
-    The boxes have a share of the area within `scale` and a width to height within `ratio`, drawn per image.
+    For each image the share of the area is drawn from `scale`, and the ratio of width to height from `ratio`.
     """
     return resized_crop(images, random_boxes(images, scale, ratio), size)
 
@@ -46,19 +46,20 @@ def random_boxes(images: torch.Tensor, scale: tuple[float, float], ratio: tuple[
 
 
 def resized_crop(images: torch.Tensor, boxes: Boxes, size: int) -> torch.Tensor:
-    """Resize a box of each image (b, c, h, w) to (b, c, size, size): bilinear, no antialiasing, nothing from outside.
+    """Resize a box of each image (b, c, h, w) to (b, c, size, size): bilinear, no antialiasing.
 
-    Two matrix products, one per axis: gathering would add gradients up in an order that a GPU does not repeat.
+    Pixels outside the box have no effect. The resize is two matrix products, one per axis. Gathering pixels instead
+    would sum gradients on a GPU in an order that changes from run to run.
     """
     rows = _weights(boxes.top, boxes.height, images.shape[2], size).to(images.dtype)
     columns = _weights(boxes.left, boxes.width, images.shape[3], size).to(images.dtype)
-    with torch.autocast(images.device.type, enabled=False):  # pixels keep their bits
+    with torch.autocast(images.device.type, enabled=False):  # keep full precision for pixels
         return rows[:, None] @ images @ columns[:, None].mT
 
 
 def _weights(start: torch.Tensor, length: torch.Tensor, whole: int, size: int) -> torch.Tensor:
-    """Return how much of each pixel of an axis goes into each of the new ones, (b, size, whole)."""
+    """Return the weight of each old pixel of an axis in each new pixel, (b, size, whole)."""
     steps = torch.arange(size, device=start.device) + 0.5
-    places = (steps * (length / size)[:, None] - 0.5).clamp(min=0).minimum(length[:, None] - 1)
+    positions = (steps * (length / size)[:, None] - 0.5).clamp(min=0).minimum(length[:, None] - 1)
     pixels = torch.arange(whole, device=start.device) - start[:, None]
-    return (1 - (places[:, :, None] - pixels[:, None, :]).abs()).clamp(min=0)
+    return (1 - (positions[:, :, None] - pixels[:, None, :]).abs()).clamp(min=0)

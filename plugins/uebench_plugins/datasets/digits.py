@@ -1,4 +1,4 @@
-"""Handwritten digits that come inside scikit-learn: the embedded data, for runs without a download."""
+"""Handwritten digits that scikit-learn contains: the embedded data set, for runs without a download."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from uebench import Dataset, Source, Split, kit, parameter
 
 
 class Digits(Source):
-    """8x8 scans of handwritten digits, grey copied to three channels, contrast lowered about mid-grey.
+    """8x8 scans of handwritten digits, grey copied to three channels, with less contrast around mid-grey.
 
-    At full contrast the strokes are too robust for any noise to hide them.
+    At full contrast the strokes are so strong that no noise can hide them.
     """
 
     name = "digits"
     paper = "Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI 1998; bundled with scikit-learn"
 
-    contrast: float = parameter(default=0.5, doc="share of the contrast that is kept", above=0, high=1)
-    test_images: int = parameter(default=500, doc="images held out for the test", unit="images", low=1, high=1700)
+    contrast: float = parameter(default=0.5, doc="factor on the original contrast", above=0, high=1)
+    test_images: int = parameter(default=500, doc="images in the test split", unit="images", low=1, high=1700)
     pad: int = parameter(default=1, doc="padding of the random crop", unit="pixels", low=0)
 
     def load(self, folder: Path) -> Dataset:
         """Return the two splits of one fixed draw; nothing is downloaded."""
-        from sklearn.datasets import load_digits  # here, since every command would wait a second for it
+        from sklearn.datasets import load_digits  # a local import, since it takes a second
 
         bundled = load_digits()
         grey = 0.5 + self.contrast * (bundled.images / 16 - 0.5)
@@ -41,11 +41,11 @@ class Digits(Source):
         )
 
     def count(self) -> int:
-        """Return what the held-out images leave of 1797."""
+        """Return the number of training images: 1797 without the test images."""
         return 1797 - self.test_images
 
     def augment(self, images: torch.Tensor) -> torch.Tensor:
-        """Shift at random; a mirrored digit is no digit."""
+        """Shift at random, without mirroring, since a mirrored digit is not a digit."""
         return kit.crop_and_flip(images, self.pad, flip=False)
 
 

@@ -1,4 +1,4 @@
-"""Lets torchvision download a data set quietly, and says which file to put where when it cannot."""
+"""Download of a data set by torchvision, with an error that says which file to put into which folder."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from uebench import UserError
 
 
 @contextmanager
-def fetching(owner: str, place: Path, url: str, file: str, md5: str) -> Iterator[None]:
-    """Run the part that may download `file` into `place`; raises `UserError` where it fails.
+def fetching(owner: str, path: Path, url: str, file: str, md5: str) -> Iterator[None]:
+    """Run the block that may download `file` into the folder `path`; raises `UserError` when it fails.
 
-    Progress bars of torchvision go to standard error, which is kept silent meanwhile.
+    Standard error is suppressed in the block, because torchvision's progress bars go there.
     """
     from torchvision.datasets.utils import check_integrity
 
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         with redirect_stderr(io.StringIO()):
             yield
     except (OSError, RuntimeError, HTTPException, EOFError, tarfile.TarError, zlib.error) as error:
-        damaged = (place / file).exists() and not check_integrity(place / file, md5)
-        reason = f"the {file} there is damaged or incomplete: its md5 differs" if damaged else _line(error)
+        damaged = (path / file).exists() and not check_integrity(path / file, md5)
+        reason = f"the {file} there is damaged or incomplete: its md5 differs" if damaged else _reason(error)
         raise UserError(
-            f"dataset {owner}: cannot download {url} ({reason}); put {file} (md5 {md5}) into {place.resolve()}"
+            f"dataset {owner}: cannot download {url} ({reason}); put {file} (md5 {md5}) into {path.resolve()}"
         ) from error
 
 
-def _line(error: Exception) -> str:
-    inner = getattr(error, "reason", None)  # what URLError wraps
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "reason", None)  # URLError wraps the original error
     inner = inner if isinstance(inner, OSError) else error
     reason = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
     return " ".join(reason.split())

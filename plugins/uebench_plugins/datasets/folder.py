@@ -1,4 +1,4 @@
-"""Images in folders, one per class: a data set of one's own, or photos to protect."""
+"""Images in folders, one per class: the user's own data set, or photos to protect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uebench import Dataset, Source, UserError, kit, parameter
 from uebench_plugins.datasets import image_folder
 
 FOREIGN = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf")
-"""Pictures by their names, but none that are read here: photos to protect are not left out in silence."""
+"""File extensions of pictures that cannot be read here; the user gets a line about each such photo."""
 
 
 class Folder(Source):
@@ -22,7 +22,7 @@ class Folder(Source):
 
     Images of another size are resized to a square, aspect ratio not kept. A limit takes the same number of
     images from every class, in the order of their names. Without `train/` there is no test split. Hidden files are
-    left out, and what cannot be read is listed as skipped.
+    ignored, and files that cannot be read are listed as skipped.
     """
 
     name = "folder"
@@ -30,11 +30,11 @@ class Folder(Source):
 
     path: str = parameter(doc="folder that holds train/ and test/", identity=False)
     title: str = parameter(
-        default="", doc="what results call the data set; the folder's name where empty", identity=False
+        default="", doc="name of the data set in results; if empty, the folder's name", identity=False
     )
     size: int = parameter(default=32, doc="side of the square images", unit="pixels", low=1)
-    train_limit: int = parameter(default=0, doc="training images at most; 0 is all", unit="images", low=0)
-    test_limit: int = parameter(default=0, doc="test images at most; 0 is all", unit="images", low=0)
+    train_limit: int = parameter(default=0, doc="maximum number of training images; 0 means all", unit="images", low=0)
+    test_limit: int = parameter(default=0, doc="maximum number of test images; 0 means all", unit="images", low=0)
     pad: int = parameter(default=4, doc="padding of the random crop", unit="pixels", low=0)
     flip: bool = parameter(default=True, doc="mirror half of the training images")
 
@@ -52,7 +52,7 @@ class Folder(Source):
     def photo(self, name: str) -> torch.Tensor:
         """Return a training image at its own size, upright, uint8 (3, h, w), or (4, h, w) where it has transparency.
 
-        Raises `UserError` where it is gone or cannot be read.
+        Raises `UserError` if the file is missing or cannot be read.
         """
         path = image_folder.find(self._root(), name)
         if path is None:
@@ -63,7 +63,7 @@ class Folder(Source):
             raise UserError(f"dataset folder: cannot read {path}: {error}") from None
 
     def fingerprint(self, folder: Path) -> str:
-        """Return a hash of every file that is used, with its name and class: the same data set anywhere."""
+        """Return a hash of every file that is used, with its name and class; it does not depend on the path."""
         whole = hashlib.sha256()
         train, test, classes = self._files()
         for part, files in (("train", train), ("test", test)):
@@ -88,7 +88,7 @@ class Folder(Source):
         return self.flip
 
     def _photos(self) -> bool:
-        """Return whether the folders in `path` are classes, not parts."""
+        """Return whether the folders in `path` are classes, not train/ and test/."""
         root = Path(self.path).expanduser()
         return not any((root / part).is_dir() for part in ("train", "test")) and bool(image_folder.classes(root))
 
@@ -113,13 +113,13 @@ class Folder(Source):
         classes = image_folder.classes(root)
         if classes:
             return image_folder.listing(self.name, root, classes, limit), classes
-        for place in (root, root.parent):
-            if any(image_folder.is_picture(path) for path in image_folder.visible(place)):
-                raise UserError(f"dataset folder: the pictures in {place} must lie in one folder per class")
+        for parent in (root, root.parent):
+            if any(image_folder.is_picture(path) for path in image_folder.visible(parent)):
+                raise UserError(f"dataset folder: the pictures in {parent} must lie in one folder per class")
         raise UserError(f"dataset folder: {root} is missing or has no folder per class")
 
     def _strays(self, classes: list[str]) -> list[str]:
-        """Return a line about everything among photos that looks like one and is not taken."""
+        """Return a line for each path that looks like a photo but is not read."""
         if not self._photos():
             return []
         root = self._root()

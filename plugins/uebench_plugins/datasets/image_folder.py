@@ -21,20 +21,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from uebench import Split, UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What the names of pictures end in."""
+"""File extensions of the pictures that can be read."""
 THREADS = min(8, os.cpu_count() or 1)
-"""Pictures decoded at once: Pillow lets other threads run meanwhile, and each holds one picture at its own size."""
+"""Number of decoding threads; each holds a picture at its own size, and Pillow releases the interpreter lock."""
 
-# Large photos are welcome; Pillow still refuses anything above twice its limit, which is what a bomb is.
+# Large photos are allowed; Pillow still raises an error above twice its limit, for decompression bombs.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Unreadable(Exception):
-    """A file gives no picture; the text is the reason."""
+    """A file cannot be read as a picture; the message is the reason."""
 
 
 class Picture(NamedTuple):
-    """A file, the number of its class, and what results call it: `class/name`."""
+    """A file, the number of its class, and its name in results: `class/name`."""
 
     path: Path
     label: int
@@ -42,7 +42,7 @@ class Picture(NamedTuple):
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return what lies in a folder in the order of names, hidden files left out; nothing where there is no folder."""
+    """Return the paths in a folder sorted by name, without hidden ones; an empty list if there is no folder."""
     try:
         return sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: path.name)
     except (FileNotFoundError, NotADirectoryError):
@@ -57,15 +57,15 @@ def classes(root: Path) -> list[str]:
 
 
 def is_picture(path: Path) -> bool:
-    """Return whether a file name is one of a picture."""
+    """Return whether a file has the extension of a picture."""
     return path.suffix.lower() in EXTENSIONS
 
 
 def named(folder: Path) -> dict[str, Path]:
-    """Return the pictures of a class in the order of file names, by stem, or by file name where stems clash."""
+    """Return the pictures of a class in the order of file names, by stem, or by file name where two stems are equal."""
     paths = [path for path in visible(folder) if is_picture(path) and not path.is_dir()]
-    taken = Counter(path.stem for path in paths) + Counter(path.name for path in paths)
-    return {path.name if taken[path.stem] > 1 else path.stem: path for path in paths}
+    counts = Counter(path.stem for path in paths) + Counter(path.name for path in paths)
+    return {path.name if counts[path.stem] > 1 else path.stem: path for path in paths}
 
 
 @lru_cache(maxsize=256)
@@ -74,16 +74,16 @@ def _named(folder: Path, changed: int) -> dict[str, Path]:
 
 
 def find(root: Path, name: str) -> Path | None:
-    """Return the picture that is called `class/name`, or None; for many look-ups in a row."""
-    label, _, called = name.partition("/")
+    """Return the path of the picture `class/name`, or None; the listing of each class folder is cached."""
+    label, _, key = name.partition("/")
     try:
-        return _named(root / label, (root / label).stat().st_mtime_ns).get(called)
+        return _named(root / label, (root / label).stat().st_mtime_ns).get(key)
     except OSError:
         return None
 
 
 def listing(owner: str, root: Path, classes: list[str], limit: int = 0) -> list[Picture]:
-    """Return the pictures of some classes, alternating between them; raises `UserError` for a class without any."""
+    """Return the pictures of some classes, alternating between them; raises `UserError` for an empty class."""
     columns = []
     for label, name in enumerate(classes):
         column = [Picture(path, label, f"{name}/{file}") for file, path in named(root / name).items()]
@@ -106,13 +106,13 @@ def read(path: Path) -> Image.Image:
             return image.convert("RGBA" if clear else "RGB")
     except (MemoryError, UnidentifiedImageError) as error:
         raise Unreadable("too large" if isinstance(error, MemoryError) else "no picture") from None
-    except Exception as error:  # on damaged files Pillow raises SyntaxError, struct.error and whatever else comes up
+    except Exception as error:  # on damaged files Pillow raises SyntaxError, struct.error and other types
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unreadable(" ".join(reason.split())) from None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits, where Pillow would clip it."""
+    """Scale 16-bit grey to 8 bits; Pillow would clip it."""
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise ValueError("32-bit pixels have no agreed range; save it with 8 or 16 bits")
@@ -122,46 +122,46 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def decode(
     owner: str, listed: list[Picture], size: int, folder: Path, resized: int = 0
 ) -> tuple[Split, list[str], list[str]]:
-    """Decode pictures to squares; returns them with their labels, their names, and a line about each unreadable one.
+    """Decode pictures to squares; returns them with labels, their names, and a line for each unreadable file.
 
-    A picture is resized to `size` x `size`, aspect ratio not kept; or to `resized` x `resized`, of which the centre is
-    cut. The images lie in a nameless file in `folder`, mapped into memory, since a data set may be larger than that.
-    Raises `UserError` where nothing of a class can be read, or the disk is full.
+    A picture is resized to `size` x `size` without keeping its aspect ratio, or to `resized` x `resized`, from which the
+    centre is cut. The images are in an unnamed temporary file in `folder`, mapped into memory, since a data set may be
+    larger than memory. Raises `UserError` if no picture of a class can be read, or if the disk is full.
     """
     images = _scratch(owner, (len(listed), 3, size, size), folder)
     side = resized or size
     edge = round((side - size) / 2)
 
-    def fill(place: int) -> str:
+    def fill(index: int) -> str:
         try:
-            image = read(listed[place].path).convert("RGB")
+            image = read(listed[index].path).convert("RGB")
         except Unreadable as error:
             return str(error)
         if image.size != (side, side):
             image = image.resize((side, side), Image.Resampling.BILINEAR)
-        images[place] = np.asarray(image)[edge : edge + size, edge : edge + size].transpose(2, 0, 1)
+        images[index] = np.asarray(image)[edge : edge + size, edge : edge + size].transpose(2, 0, 1)
         return ""
 
     with ThreadPoolExecutor(THREADS) as pool:
         reasons = list(pool.map(fill, range(len(listed))))
     skipped = [f"{picture.path}: {reason}" for picture, reason in zip(listed, reasons, strict=True) if reason]
-    places = [place for place, reason in enumerate(reasons) if not reason]
-    kept = [listed[place] for place in places]
-    seen = {picture.label for picture in kept}
+    indices = [index for index, reason in enumerate(reasons) if not reason]
+    kept = [listed[index] for index in indices]
+    readable = {picture.label for picture in kept}
     for picture, reason in zip(listed, reasons, strict=True):
-        if picture.label not in seen:
+        if picture.label not in readable:
             raise UserError(
                 f"dataset {owner}: nothing in {picture.path.parent} can be read; {picture.path.name}: {reason}"
             )
     if skipped:
-        for to, place in enumerate(places):
-            images[to] = images[place]
+        for position, index in enumerate(indices):
+            images[position] = images[index]
     labels = torch.tensor([picture.label for picture in kept], dtype=torch.int64)
     return Split(torch.from_numpy(images)[: len(kept)], labels), [picture.name for picture in kept], skipped
 
 
 def _scratch(owner: str, shape: tuple[int, ...], folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return an array in a file that goes with it; raises `UserError` where the disk has no room for it."""
+    """Return an array in a temporary file, deleted with it; raises `UserError` if the disk lacks space."""
     count = math.prod(shape)
     if not count:
         return np.zeros(shape, np.uint8)
@@ -176,10 +176,10 @@ def _scratch(owner: str, shape: tuple[int, ...], folder: Path) -> np.ndarray[Any
 
 
 def _reserve(file: int, count: int) -> None:
-    """Claim the room on the disk now: a mapped file that finds none later kills the process."""
+    """Reserve the disk space now: a mapped file that lacks space later kills the process."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file, 0, count)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot say
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # the file system does not support it
             raise

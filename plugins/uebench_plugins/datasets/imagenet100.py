@@ -1,4 +1,4 @@
-"""ImageNet-100 of the papers: the first hundred classes of ILSVRC2012, from a folder."""
+"""ImageNet-100 as in the papers: the first 100 classes of ILSVRC2012, read from a folder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from uebench_plugins.datasets.crops import random_resized_crop
 
 WORDNET = re.compile(r"n\d{8}")
 PARTS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
-"""The folders, and the archives that belong there."""
+"""The folders, and the archive to unpack into each."""
 LANDMARKS = {0: "n01440764", 99: "n01855672"}
-"""Classes by which ILSVRC2012 is known from other hundreds: the tench and the goose."""
+"""Classes that distinguish these 100 classes from other subsets: the tench and the goose."""
 
 
 class Imagenet100(Source):
@@ -34,10 +34,10 @@ class Imagenet100(Source):
 
     path: str = parameter(doc="folder that holds train/ and val/", identity=False)
     size: int = parameter(default=256, doc="side of the stored training images", unit="pixels", low=1)
-    crop: int = parameter(default=224, doc="side of what a network sees", unit="pixels", low=1)
-    classes: int = parameter(default=100, doc="the first so many classes", unit="classes", low=2, high=1000)
-    train_limit: int = parameter(default=0, doc="training images at most; 0 is all", unit="images", low=0)
-    test_limit: int = parameter(default=0, doc="test images at most; 0 is all", unit="images", low=0)
+    crop: int = parameter(default=224, doc="side of the images that a network gets", unit="pixels", low=1)
+    classes: int = parameter(default=100, doc="number of classes, from the first", unit="classes", low=2, high=1000)
+    train_limit: int = parameter(default=0, doc="maximum number of training images; 0 means all", unit="images", low=0)
+    test_limit: int = parameter(default=0, doc="maximum number of test images; 0 means all", unit="images", low=0)
 
     def load(self, folder: Path) -> Dataset:
         """Return the images; test images are resized to 8/7 of the crop (256 for 224), and their centre is cut."""
@@ -47,7 +47,7 @@ class Imagenet100(Source):
         return Dataset(learned, held_out, classes, names, [*skipped, *unread])
 
     def fingerprint(self, folder: Path) -> str:
-        """Return a hash of the names and sizes of the files: what is in them is known, and 16 GB take long to read."""
+        """Return a hash of the names and sizes of the files; their content is known, and reading 16 GB takes long."""
         whole = hashlib.sha256()
         train, test, _ = self._files()
         for part, files in (("train", train), ("val", test)):
@@ -63,18 +63,18 @@ class Imagenet100(Source):
     def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Crop a random box, resize it without antialiasing, and flip half of the images.
 
-        So the papers made their noise; the crops that their networks were trained on had antialiasing.
+        The papers made their noise in this way; the crops for training their networks had antialiasing.
         """
-        seen = random_resized_crop(images, self.crop, scale=(0.08, 1), ratio=(3 / 4, 4 / 3))
-        mirrored = torch.rand(len(seen), 1, 1, 1, device=seen.device) < 0.5
-        return torch.where(mirrored, seen.flip(3), seen)
+        crops = random_resized_crop(images, self.crop, scale=(0.08, 1), ratio=(3 / 4, 4 / 3))
+        mirrored = torch.rand(len(crops), 1, 1, 1, device=crops.device) < 0.5
+        return torch.where(mirrored, crops.flip(3), crops)
 
     def mirrors(self) -> bool:
-        """Return that mirrored photographs keep their class."""
+        """Return True: a mirrored photograph keeps its class."""
         return True
 
     def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
-        """Return the files of both parts and the class names; raises `UserError` where they are not those expected."""
+        """Return the files of both parts and the class names; raises `UserError` if the classes are not the expected ones."""
         root = Path(self.path).expanduser()
         train, val = (self._classes(root / part, archive) for part, archive in PARTS.items())
         wanted = train[: self.classes]
@@ -91,7 +91,7 @@ class Imagenet100(Source):
         return learned, image_folder.listing(self.name, root / "val", wanted, self.test_limit), wanted
 
     def _classes(self, place: Path, archive: str) -> list[str]:
-        """Return the class folders of a part; raises `UserError` where they are too few."""
+        """Return the class folders of a part; raises `UserError` if there are too few."""
         found = [name for name in image_folder.classes(place) if WORDNET.fullmatch(name)]
         if len(found) >= self.classes:
             return found

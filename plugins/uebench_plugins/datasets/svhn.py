@@ -1,4 +1,4 @@
-"""SVHN: house numbers from street photographs, through torchvision and its download."""
+"""SVHN: house numbers from street photographs, downloaded and read by torchvision."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uebench_plugins.datasets.downloads import fetching
 class Svhn(Source):
     """73 257 training and 26 032 test images of 32x32 pixels, cropped to one digit; the extra images are not used.
 
-    torchvision compares the md5 of the files with its own before it opens one.
+    torchvision checks the md5 of each file before it opens the file.
     """
 
     name = "svhn"
@@ -23,25 +23,25 @@ class Svhn(Source):
     pad: int = parameter(default=4, doc="padding of the random crop", unit="pixels", low=0)
 
     def load(self, folder: Path) -> Dataset:
-        """Return the images, downloaded on first use into a folder of its own."""
-        place = folder / self.name
-        return Dataset(_split(place, "train"), _split(place, "test"), [str(digit) for digit in range(10)])
+        """Return the images; the first call downloads them into the subfolder `svhn` of `folder`."""
+        path = folder / self.name
+        return Dataset(_split(path, "train"), _split(path, "test"), [str(digit) for digit in range(10)])
 
     def count(self) -> int:
         """Return the number of training images."""
         return 73_257
 
     def augment(self, images: torch.Tensor) -> torch.Tensor:
-        """Crop at random after padding with black; a mirrored digit is no digit."""
+        """Crop at random after padding with black, without mirroring, since a mirrored digit is not a digit."""
         return kit.crop_and_flip(images, self.pad, flip=False)
 
 
-def _split(place: Path, part: str) -> Split:
+def _split(path: Path, part: str) -> Split:
     from torchvision import datasets
 
-    with fetching(Svhn.name, place, *datasets.SVHN.split_list[part]):
-        read = datasets.SVHN(place, split=part, download=True)
-    return Split(torch.from_numpy(read.data).contiguous(), torch.from_numpy(read.labels))
+    with fetching(Svhn.name, path, *datasets.SVHN.split_list[part]):
+        data = datasets.SVHN(path, split=part, download=True)
+    return Split(torch.from_numpy(data.data).contiguous(), torch.from_numpy(data.labels))
 
 
 @uebench.hookimpl

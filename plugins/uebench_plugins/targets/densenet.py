@@ -48,7 +48,7 @@ class DenseNet121CIFAR(Target):
     paper = "Huang et al., Densely Connected Convolutional Networks, CVPR 2017; 32x32 form of Liu's pytorch-cifar"
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
-        """Return the network; raises `UserError` for images below 8x8, since the transitions halve the side three times."""
+        """Return the network; raises `UserError` for images below 8x8; three transitions halve the side."""
         from torchvision import models
 
         _refuse_small_images(8, self.name, shape)

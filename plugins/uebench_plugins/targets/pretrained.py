@@ -98,7 +98,8 @@ class Pretrained(Target):
                     tuple(weights[name].shape) if name in weights else "none" for weights in (initial, loaded)
                 )
                 raise UserError(
-                    f"{self.name}: {self.weights} does not fit {self.arch}: {name} is {actual} in the file, {expected} in the network"
+                    f"{self.name}: {self.weights} does not fit {self.arch}: "
+                    f"{name} is {actual} in the file, {expected} in the network"
                 )
         network.load_state_dict({**initial, **loaded})
         return network, features

@@ -1,4 +1,4 @@
-"""What stands around a pretrained network; apart from it, as a class of `torch.nn.Module` loads torch."""
+"""Layers around a pretrained network, in their own module because a class of `torch.nn.Module` imports PyTorch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from uebench import UserError
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, by which the published weights expect their images normalised."""
+"""Mean and standard deviation of ImageNet's channels, which the published weights expect as normalisation."""
 
 
 class View(nn.Module):
-    """Bring images in [0, 1] to a network's size, three channels, and ImageNet's normalisation."""
+    """Convert images in [0, 1] to the network's size, three channels, and ImageNet's normalisation."""
 
     mean: Tensor
     deviation: Tensor
@@ -21,7 +21,7 @@ class View(nn.Module):
     def __init__(self, shape: tuple[int, int, int], size: int) -> None:
         super().__init__()
         if shape[0] not in (1, 3):
-            raise UserError(f"pretrained networks see images of 1 or 3 channels, not {shape[0]}")
+            raise UserError(f"pretrained networks take images of 1 or 3 channels, not {shape[0]}")
         self.size, self.resizes = size, shape[1:] != (size, size)
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1))
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1))
@@ -42,7 +42,7 @@ class Fixed(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Fixed:
-        """Stay in eval mode, whatever the rest of the network does."""
+        """Stay in eval mode, also when the rest of the network is in training mode."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:

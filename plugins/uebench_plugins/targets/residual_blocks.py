@@ -1,4 +1,4 @@
-"""The blocks of residual networks; apart from those, as a class of `torch.nn.Module` loads torch."""
+"""Blocks of residual networks, in their own module because a class of `torch.nn.Module` imports PyTorch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, 1x1 where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
 
     expansion: ClassVar[int] = 1
 
@@ -30,7 +30,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution, which takes the stride, between two 1x1, the last four times as wide; and a shortcut."""
+    """A 1x1, a 3x3 (with the stride) and a 1x1 convolution, the last four times as wide, and a shortcut."""
 
     expansion: ClassVar[int] = 4
 

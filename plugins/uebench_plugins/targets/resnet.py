@@ -20,9 +20,9 @@ def resnet(
     stem_width: int | None = None,
     stem_stride: int = 1,
 ) -> torch.nn.Module:
-    """Return a residual network whose stages have the given numbers of blocks and widths that double.
+    """Return a residual network with `blocks[i]` blocks in stage i; each stage has twice the width of the one before.
 
-    `width` is that of the first stage, and of the stem unless `stem_width` is given.
+    `width` is the number of channels of the first stage, and of the stem unless `stem_width` is given.
     """
     from uebench_plugins.targets.residual_blocks import BasicBlock, Bottleneck
 
@@ -36,8 +36,8 @@ def resnet(
     ]
     for stage, depth in enumerate(blocks):
         outer = width * 2**stage
-        for place in range(depth):
-            layers.append(block(inner, outer, 2 if stage and not place else 1))
+        for index in range(depth):
+            layers.append(block(inner, outer, 2 if stage and not index else 1))
             inner = outer * block.expansion
     return torch.nn.Sequential(
         *layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(inner, classes)
@@ -67,7 +67,7 @@ class ResNet50(Target):
 
 
 class ResNet8(Target):
-    """Three stages of one basic block: real images on a processor in a minute."""
+    """Three stages of one basic block each; trains on real images in a minute on a processor."""
 
     name = "resnet8"
     paper = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016; scaled down here"

@@ -1,4 +1,4 @@
-"""ResNet-18 with the stem for ImageNet: a 7x7 convolution and a pooling, which divide the side by four."""
+"""ResNet-18 with the ImageNet stem: a 7x7 convolution and a pooling layer, which divide the side by four."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uebench import Target, kit
 class ResNet18ImageNet(Target):
     """ResNet-18 of torchvision, unchanged; 11 181 642 parameters at 10 classes.
 
-    At 224x224 it costs a fifteenth of `resnet18`, which is what REM's ImageNet-100 numbers were made with.
+    At 224x224 it costs a fifteenth of `resnet18`, the network that REM used for its ImageNet-100 numbers.
     """
 
     name = "resnet18-imagenet"

@@ -1,4 +1,4 @@
-"""Three convolutions for the embedded data."""
+"""A network of three convolutions for the embedded data set."""
 
 from __future__ import annotations
 

@@ -9,26 +9,27 @@ import torch
 import uebench
 from uebench import Target, UserError, kit
 
-STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and number of convolutions, a pooling after each
+STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width and number of convolutions; each ends in a pooling
 HEAD = 512
 
 
 class VGG16(Target):
     """VGG-16 with batch norm, global pooling and two hidden layers of 512; 15 253 578 parameters at 10 classes.
 
-    Takes images of any size from 32x32. The REM code refuses it for ImageNet, for no reason in the network: the pooling
-    in front of the head is global, so 224x224 works here, though nothing published compares with it.
+    The network takes images of any size from 32x32. The REM code does not allow it for ImageNet, although the network
+    itself permits that: the pooling before the head is global, so 224x224 works here. There are no published numbers to
+    compare with.
     """
 
     name = "vgg16"
     paper = "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015, table 1 D; batch norm and head of REM"
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
-        """Return the network; raises `UserError` for images that five poolings leave nothing of."""
+        """Return the network; raises `UserError` for images below 32x32, since five poolings halve the side."""
         channels, height, width = shape
-        least = 2 ** len(STAGES)
-        if min(height, width) < least:
-            raise UserError(f"{self.name}: images must be at least {least}x{least} pixels, not {height}x{width}")
+        minimum = 2 ** len(STAGES)
+        if min(height, width) < minimum:
+            raise UserError(f"{self.name}: images must be at least {minimum}x{minimum} pixels, not {height}x{width}")
         layers: list[torch.nn.Module] = [kit.centre()]
         for outer, depth in STAGES:
             for _ in range(depth):
@@ -48,7 +49,7 @@ class VGG16(Target):
             if isinstance(layer, torch.nn.Conv2d):
                 torch.nn.init.normal_(
                     layer.weight, 0, math.sqrt(2 / (9 * layer.out_channels))
-                )  # as the REM code draws it
+                )  # the initialisation of the REM code
                 torch.nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         return network
 

@@ -1,4 +1,4 @@
-"""The wide residual network of the REM code, which differs from the one in the literature."""
+"""The wide residual network of the REM code, which differs from the published WRN-34-10."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from uebench_plugins.targets.resnet import resnet
 class WRN34x10(Target):
     """WRN-34-10 with post-activation blocks; 46 162 714 parameters at 10 classes.
 
-    A stem of 16 channels, then five basic blocks each of width 160, 320 and 640. The blocks are those of ResNet-18,
-    convolution before norm and rectifier, where the original has them after; no dropout, no norm before the pooling.
+    The network has a stem of 16 channels, then five basic blocks of each width: 160, 320 and 640. The blocks are those
+    of ResNet-18: convolution first, then norm and rectifier. In the original, norm and rectifier come first. There is
+    no dropout, and no norm before the pooling.
     """
 
     name = "wrn-34-10"

@@ -292,7 +292,7 @@ def test_files_that_are_missing_damaged_or_changed_are_named(tmp_path: Path) -> 
 
 
 def test_images_of_two_channels_are_refused(path: Path) -> None:
-    with pytest.raises(UserError, match="pretrained networks see images of 1 or 3 channels, not 2"):
+    with pytest.raises(UserError, match="pretrained networks take images of 1 or 3 channels, not 2"):
         fresh(LinearProbe(weights=str(path)), (2, 32, 32))
 
 
