@@ -22,7 +22,7 @@ IN_RANGE = "return float32 images in [0, 1]"
 
 
 def breaker_findings(breaker: Breaker) -> Iterator[Finding]:
-    """Yield the findings for a breaker."""
+    """Yield a finding for every rule for breakers."""
     train = SampleSource().load(Path()).train
     images, labels = to_float(train.images), train.labels
     soft = torch.nn.functional.one_hot(labels, CLASSES).float()
@@ -40,7 +40,7 @@ def breaker_findings(breaker: Breaker) -> Iterator[Finding]:
 
 
 def use_breaker_on_device(breaker: Breaker, device: torch.device) -> None:
-    """Use every method of a breaker on a device."""
+    """Call every method of a breaker on a device."""
     train = SampleSource().load(Path()).train
     apply_filters((breaker,), train.images.to(device), train.labels.to(device), 0)
     images, targets = _batch(breaker, device)
@@ -97,7 +97,7 @@ def _choice_findings(breaker: Breaker, choice: Choice) -> Iterator[Finding]:
 
 
 def _neutral_findings(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
-    """Yield whether the breaker changes nothing with each parameter at the value that it declares neutral."""
+    """Yield for each parameter whether the breaker changes nothing at the value declared as `neutral`."""
     network = build_network(ProbeTarget(), SHAPE, CLASSES, "fp32", HOST, 0)
     soft = torch.nn.functional.one_hot(labels, CLASSES).float()
     for field in fields(breaker):
@@ -120,7 +120,7 @@ def _fits(images: Any, shape: torch.Size) -> bool:
 
 
 def _batch(breaker: Breaker, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a batch, augmented and attacked, and its targets."""
+    """Return an augmented and attacked batch, and its targets."""
     train = SampleSource().load(Path()).train
     network = build_network(ProbeTarget(), SHAPE, CLASSES, "fp32", device, 0)
     labels = train.labels.to(device)

@@ -1,4 +1,4 @@
-"""Checks whether a component keeps its contract: for `uebench check`, and for the tests of a plug-in."""
+"""Check whether a component keeps its contract: for `uebench check`, and for the tests of a plug-in."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from uebench.planning.suite_file import read_suite
 
 
 def assert_contract(text: str, suite: str = DEFAULT_SUITE) -> None:
-    """Raise `AssertionError` with every rule that a component breaks, and advice; the only call that a test needs.
+    """Raise `AssertionError` that lists every rule a component breaks, with advice; a test needs only this call.
 
     `text` is `name` or `name:key=value,...`, of any kind. Other parameters have the defaults of `suite`, a name or the
-    path of a TOML file. Raises `UserError` where there is no such component.
+    path of a TOML file. Raises `UserError` if there is no such component.
     """
     broken = [
         f"{kind} {component_label(component)}: {finding.rule}: {finding.advice}"
@@ -38,7 +38,7 @@ def assert_contract(text: str, suite: str = DEFAULT_SUITE) -> None:
 
 
 def find_components(text: str, suite: Suite) -> list[tuple[str, Component]]:
-    """Return every component that a specification names, of any kind; raises `UserError` where there is none."""
+    """Return every component that a specification names, of any kind; raises `UserError` if there is none."""
     name, _ = parse_component(text)
     return [(entry.kind, registry().build(entry.kind, text, suite.defaults)) for entry in registry().named(name)]
 
@@ -46,7 +46,7 @@ def find_components(text: str, suite: Suite) -> list[tuple[str, Component]]:
 def check_component(kind: str, component: Component) -> list[Finding]:
     """Return a finding for every rule for a component of this kind: `noise`, `breaker`, `target` or `dataset`.
 
-    No rule forbids test data to a noise: neither its context nor the memory of the process has any.
+    No rule forbids a noise to use test data, because its context and the memory of the process contain none.
     """
     find, use_on_device = RULES_BY_KIND[kind]
     findings: list[Finding] = []
@@ -54,13 +54,13 @@ def check_component(kind: str, component: Component) -> list[Finding]:
         findings.extend(find(component))
     except Exception as error:
         findings.append(Finding("runs", False, _error_text(component, error)))
-    if all(finding.kept for finding in findings):  # a component that fails on one device fails on another
+    if all(finding.kept for finding in findings):  # a component that fails on the CPU also fails here
         findings.append(_device_finding(component, use_on_device))
     return [*general_findings(component), *findings]
 
 
 def _device_finding(component: Component, attempt: Callable[[Any, torch.device], object]) -> Finding:
-    """Try a component on images of another device than that of tensors created without a device."""
+    """Try a component on images that are not on the default device of new tensors."""
     reason = ""
     try:
         with simulated_device() as device:

@@ -1,4 +1,4 @@
-"""A second device, played by the processor: finds a tensor that a component makes on the wrong one, without a GPU."""
+"""A simulated second device: detects tensors that a component creates on the wrong device, without a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 DEVICE = torch.device("meta")
-"""What the device calls itself: one that torch knows and has no memory for, so nothing takes place there unseen."""
+"""Name of the simulated device; torch has no memory for it, so no operation can run on it unnoticed."""
 CPU = torch.device("cpu")
 _aten = torch.ops.aten
 _MOVES = {_aten.copy_.default, _aten._to_copy.default}
@@ -27,20 +27,20 @@ _INDEXES = {
     _aten._index_put_impl_.default,
     _aten._unsafe_index.Tensor,
 }
-"""What takes an index from the host; all else wants its tensors in one place."""
+"""Operations that accept an index on the host; all others need their tensors on one device."""
 
 _FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, Tensor.new_tensor)
 _BY_INDEX = (Tensor.__getitem__, Tensor.__setitem__)
 
 
 class _Away(Tensor):
-    """A tensor that says it is on the device, around the one here that holds its values."""
+    """A tensor that reports the simulated device and wraps the tensor on the host that holds its values."""
 
     here: Tensor
 
     @staticmethod
     def __new__(cls, here: Tensor) -> _Away:
-        made: _Away = Tensor._make_wrapper_subclass(
+        wrapper: _Away = Tensor._make_wrapper_subclass(
             cls,
             here.size(),
             strides=here.stride(),
@@ -48,8 +48,8 @@ class _Away(Tensor):
             dtype=here.dtype,
             device=DEVICE,
         )
-        made.here = here
-        return made
+        wrapper.here = here
+        return wrapper
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -68,37 +68,39 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Numbers(TorchFunctionMode):
-    """Makes a tensor of Python numbers here and moves it; torch itself would drop the numbers."""
+    """Creates a tensor of Python numbers on the host and moves it; torch itself would lose the numbers."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function in _BY_INDEX:
             index = tree_map(
-                lambda entry: torch.as_tensor(entry) if _numbers(entry) else entry, args[1], is_leaf=_numbers
+                lambda entry: torch.as_tensor(entry) if _is_host_index(entry) else entry,
+                args[1],
+                is_leaf=_is_host_index,
             )
             return function(args[0], index, *args[2:])
         if function not in _FROM_NUMBERS:
             return function(*args, **kwargs)
         like = args[0].device if args and isinstance(args[0], Tensor) else None
-        wanted = kwargs.pop("device", None) or like
-        made = function(*_here(args), **kwargs)
-        return made if wanted is None else made.to(wanted)
+        device = kwargs.pop("device", None) or like
+        tensor = function(*_here(args), **kwargs)
+        return tensor if device is None else tensor.to(device)
 
 
 def _perform(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Do an operation on the tensors here; its result is where torch would put it."""
-    wanted = kwargs.get("device")
-    there = _refuse_mixed(operation, args, kwargs) if wanted is None else torch.device(wanted) == DEVICE
-    inner = {**kwargs, "device": CPU} if there and wanted is not None else kwargs
-    found = operation(*_here(args), **_here(inner))
+    """Run an operation on the host tensors; the result is on the device where torch would put it."""
+    device = kwargs.get("device")
+    there = _refuse_mixed(operation, args, kwargs) if device is None else torch.device(device) == DEVICE
+    inner = {**kwargs, "device": CPU} if there and device is not None else kwargs
+    result = operation(*_here(args), **_here(inner))
     if not there:
-        return found
-    wrapped = tree_map_only(Tensor, _Away, found)
+        return result
+    wrapped = tree_map_only(Tensor, _Away, result)
     return return_and_correct_aliasing(operation, args, kwargs, wrapped)  # type: ignore[no-untyped-call]
 
 
-def _numbers(index: Any) -> bool:
-    """Tell whether an index is of numbers that are to be moved."""
+def _is_host_index(index: Any) -> bool:
+    """Return whether an index consists of Python or NumPy numbers, which must be moved to the device."""
     if isinstance(index, list):
         return bool(index) and all(isinstance(entry, int) for entry in index)
     return isinstance(index, np.ndarray)
@@ -109,9 +111,9 @@ def _here(values: Any) -> Any:
 
 
 def _refuse_mixed(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Tell whether an operation takes place on the device; raises `RuntimeError` for tensors in two places.
+    """Return whether an operation runs on the device; raises `RuntimeError` for tensors on two devices.
 
-    As on a GPU, single numbers come along from the host, and so does the index of a tensor on the device.
+    As on a GPU, single numbers may be on the host, and so may the index of a tensor on the device.
     """
     if operation in _MOVES:
         return isinstance(args[0], _Away)
@@ -126,13 +128,13 @@ def _refuse_mixed(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 
 @contextmanager
 def simulated_device() -> Iterator[torch.device]:
-    """Lend the device: what is created on it or moved to it computes as ever, but only with what is there too."""
+    """Provide the simulated device: tensors on it give the usual results, but only with tensors on it, too."""
     enter = torch.autocast.__init__
 
     def autocast(self: torch.autocast, device_type: str, *args: Any, **options: Any) -> None:
         enter(self, CPU.type if device_type == DEVICE.type else device_type, *args, **options)
 
-    played = mock.patch.object(torch.autocast, "__init__", autocast)
-    with warnings.catch_warnings(), played, _Operations(), _Numbers():  # type: ignore[no-untyped-call]
+    patched = mock.patch.object(torch.autocast, "__init__", autocast)
+    with warnings.catch_warnings(), patched, _Operations(), _Numbers():  # type: ignore[no-untyped-call]
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter.*")
         yield DEVICE

@@ -36,7 +36,7 @@ from uebench.storage.store import Store
 
 
 def general_findings(component: Component) -> Iterator[Finding]:
-    """Yield the findings for components of any kind."""
+    """Yield a finding for every rule for components of any kind."""
     yield Finding("says what it is", bool(inspect.cleandoc(component.__doc__ or "")), "write a docstring for the class")
     yield Finding("names its source", bool(component.paper), "set `paper` to where the method is published, or 'none'")
     try:
@@ -49,7 +49,7 @@ def general_findings(component: Component) -> Iterator[Finding]:
 
 
 def _noise_findings(noise: Noise) -> Iterator[Finding]:
-    """Yield the findings for a noise, made in a few of its steps, or in all where that fails."""
+    """Yield the findings for a noise, made in a few of its steps, or in all if that fails."""
     findings: list[Finding] = []
     with suppress(Exception):
         findings = list(_noise_findings_in(noise, whole=False))

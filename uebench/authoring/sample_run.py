@@ -1,4 +1,4 @@
-"""Samples to try components on: a tiny data set, a small network, and a noise that is made in few steps."""
+"""Samples for checking components: a tiny data set, a small network, and a noise made in a few steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from uebench.storage.store import Store
 
 SHAPE, CLASSES, IMAGES = (3, 16, 16), 4, 24
 LARGE = (3, 32, 32)
-"""Shape of the images that networks are tried on; some networks need this size."""
+"""Shape of the images for checking networks; some networks need this size."""
 
 HOST = torch.device("cpu")
 DRAW = "draw from torch's default generator only"

@@ -1,4 +1,4 @@
-"""`uebench new`: writes the package of a new plug-in, with a small working method, its test, and a README."""
+"""`uebench new`: write the package of a new plug-in, with a small working method, its test, and a README."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGE_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 def create_plugin(kind: str, name: str, into: Path) -> Path:
     """Write the folder `name` into another folder and return it; raises `UserError` for a name that cannot be used.
 
-    The folder appears when everything is written.
+    The folder appears only after all files are written.
     """
     module = name.replace("-", "_")
     title = "".join(part.capitalize() for part in name.split("-"))
@@ -53,7 +53,7 @@ def _check_name(kind: str, name: str, module: str, title: str) -> None:
         entry = registry().entries[kind][name]
         raise UserError(f"the {kind} name {name} is taken by {entry.distribution} {entry.release}")
     installed = importlib.util.find_spec(module)
-    if installed and installed.origin:  # a folder without modules has none
+    if installed and installed.origin:  # a folder without modules has no origin
         raise UserError(f"a module {module} is installed already, from {installed.origin}; choose another name")
 
 

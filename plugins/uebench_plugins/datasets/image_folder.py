@@ -122,9 +122,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def decode(
     owner: str, listed: list[Picture], size: int, folder: Path, resized: int = 0
 ) -> tuple[Split, list[str], list[str]]:
-    """Decode pictures to squares; returns them with labels, their names, and a line for each unreadable file.
+    """Decode pictures to squares; returns them with their labels, names, and a line for each unreadable file.
 
-    A picture is resized to `size` x `size` without keeping its aspect ratio, or to `resized` x `resized`, from which the
+    A picture is resized to `size` x `size` without keeping its aspect ratio, or to `resized` x `resized`, of which the
     centre is cut. The images are in an unnamed temporary file in `folder`, mapped into memory, since a data set may be
     larger than memory. Raises `UserError` if no picture of a class can be read, or if the disk is full.
     """

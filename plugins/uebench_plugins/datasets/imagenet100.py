@@ -74,7 +74,7 @@ class Imagenet100(Source):
         return True
 
     def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
-        """Return the files of both parts and the class names; raises `UserError` if the classes are not the expected ones."""
+        """Return the files of both parts and the class names; raises `UserError` if the classes are wrong."""
         root = Path(self.path).expanduser()
         train, val = (self._classes(root / part, archive) for part, archive in PARTS.items())
         wanted = train[: self.classes]
