@@ -32,7 +32,6 @@ MODULES = [*sorted(ENGINE.rglob("*.py")), *sorted(BUILT_INS.rglob("*.py"))]
 SMALLEST_MODULE, LARGEST_MODULE = 40, 350
 SHORT_MODULES = {
     "check.py": "public: re-exports one function",
-    "console.py": "every command prints through it, and it loads nothing of the engine",
     "errors.py": "every package needs it, and it needs none",
     "gallery.py": "draws one picture, and is searched by that name",
     "hookspecs.py": "the hooks and their documentation, nothing else",

@@ -15,6 +15,10 @@ from click.testing import CliRunner, Result
 
 from tests.conftest import TINY
 from uebench.cli.main import main
+from uebench.components.registry import registry
+from uebench.planning.selection import select_components
+from uebench.planning.suite_file import available_suites, read_suite
+from uebench.workflows.run import plan_with_references
 
 Call = Callable[..., Result]
 
@@ -128,3 +132,68 @@ def test_the_process_ends_with_the_status_of_the_command(word: str, status: int)
     assert ended.returncode == status
     assert ended.stdout.endswith("done\n")
     assert bool(ended.stderr) == (status > 0)
+
+
+def test_plugins_as_json_has_every_component_with_its_parameters(call: Call) -> None:
+    document = json.loads(call("plugins", "--json").output)
+    named = {(part["kind"], part["name"]): part for part in document["components"]}
+    assert set(named) == {(kind, name) for kind, entries in registry().entries.items() for name in entries}
+    assert document["left_out"] == []
+    radius = next(row for row in named["noise", "em"]["parameters"] if row["name"] == "radius")
+    assert (radius["default"], radius["type"]) == ("8/255", "float")
+    (em,) = json.loads(call("plugins", "em", "--json").output)["components"]
+    assert em == named["noise", "em"]
+
+
+@pytest.mark.parametrize("name", ["demo", "cifar10", "rem-table2", "rem-table8", "apbench-cifar10", "sem-ablation"])
+def test_suites_counts_the_cells_of_a_whole_run(call: Call, name: str) -> None:
+    suites = {suite["name"]: suite for suite in json.loads(call("suites", "--json").output)}
+    assert set(suites) == set(available_suites())
+    selections = select_components(read_suite(name))
+    plans = [plan_with_references(selection, lambda source: "") for selection in selections]
+    assert suites[name]["cells"] == len({cell.key for plan in plans for cell in plan.cells})
+    assert read_suite(name).title in call("suites").output
+
+
+def test_a_run_and_a_rank_as_json_hold_the_record_and_the_rows_of_the_board(call: Call, tmp_path: Path) -> None:
+    done = json.loads(call(*SMALL, "--json").stdout)
+    folder = tmp_path / "leaderboards" / "tiny"
+    lines = map(json.loads, (folder / "results.jsonl").read_text().splitlines())
+    assert sorted(done["results"], key=lambda result: result["key"]) == list(lines)
+    assert (done["suite"], done["status"], done["requested"], done["failures"]) == ("tiny", 0, 4, {})
+    ranked = json.loads(call("rank", str(TINY), "--json").stdout)
+    assert ranked["boards"] == done["boards"]
+    rows = {row["noise"]: row for row in csv.DictReader((folder / "noises.csv").open())}
+    (em,) = (row for row in ranked["boards"][0]["noises"] if row["noise"] == "em")
+    assert em["residual_protection"] == pytest.approx(float(rows["em"]["residual_protection"]), abs=1e-6)
+
+
+def test_a_dry_run_has_no_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["run", str(TINY), "--dry-run", "--json"])
+    assert done.exit_code == 2
+    assert "Error: --json prints results, and --dry-run has none; choose one of them" in done.output
+
+
+def test_check_as_json_names_each_rule_and_fails_like_the_table(call: Call) -> None:
+    (checked,) = json.loads(call("check", "sc-linf", "--json").output)
+    assert (checked["kind"], checked["component"]) == ("noise", "sc-linf:radius=32/255,patch=2")
+    assert all(finding["kept"] for finding in checked["findings"])
+    table = call("check", "sc-linf").output
+    assert all(finding["rule"] in table for finding in checked["findings"])
+
+
+def test_compare_as_json_has_the_numbers_of_the_csv(call: Call) -> None:
+    document = json.loads(call("compare", "rem-table2", "--format", "json").output)
+    rows = list(csv.DictReader(call("compare", "rem-table2", "--format", "csv").output.splitlines()))
+    assert [cell["percent"] for cell in document["cells"]] == [float(row["percent"]) for row in rows]
+    assert document["cells"][0]["ours"] is None
+    assert [set(claim) for claim in document["claims"]] == [{"claim", "published", "ours", "fails here"}] * len(
+        document["claims"]
+    )
+
+
+def test_no_line_of_the_help_is_cut(call: Call) -> None:
+    commands = call("--help").output.partition("Commands:")[2]
+    assert "withdraw" in commands
+    assert "..." not in commands

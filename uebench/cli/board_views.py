@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from uebench.board.columns import row_values
 from uebench.board.formats import csv_table, latex_table, markdown_table
 from uebench.board.publish import insert_tables, rebuild_board
 from uebench.board.published import comparison_table, join_published, judge_claims, measured_cells, read_published
+from uebench.board.ranking import Board
 from uebench.board.tables import noise_table
-from uebench.cli.console import make_console, print_table
+from uebench.cli.console import make_console, print_json, print_table
 from uebench.components.errors import UserError
 from uebench.planning.suite import Suite
 from uebench.planning.suite_file import read_suite
@@ -19,14 +22,26 @@ from uebench.storage.result import Result
 from uebench.storage.results_file import read_results
 
 
-def rank_board(suite: str, into: Path | None, boards: Path) -> None:
-    """Rebuild the files of a board, and its table in a document."""
+def rank_board(suite: str, into: Path | None, boards: Path, as_json: bool = False) -> None:
+    """Rebuild the files of a board, and its table in a document; prints it as tables, or as JSON."""
     chosen, folder, results = _read_record(suite, boards)
     ranked = rebuild_board(folder, chosen, {result.key: result for result in results})
     if into:
         insert_tables(into, chosen, ranked)
+    if as_json:
+        print_json({"suite": chosen.name, "boards": [board_document(board) for board in ranked]})
+        return
     for board in ranked:
         print_table(make_console(), board.title, *noise_table(board, brief=True), numbers=True)
+
+
+def board_document(board: Board) -> dict[str, Any]:
+    """Return a board for JSON, its rows with the columns of its CSV files."""
+    return {
+        "title": board.title,
+        "noises": [row_values(row) for row in board.noises],
+        "breakers": [row_values(row) for row in board.breakers],
+    }
 
 
 def plot_board(suite: str, boards: Path, into: Path | None) -> None:
@@ -57,7 +72,9 @@ def compare_board(suite: str, form: str, boards: Path) -> None:
     head, rows = comparison_table(cells)
     verdicts = judge_claims(chosen, theirs, own)
     judged = [list(verdict.values()) for verdict in verdicts]
-    if form == "table":
+    if form == "json":
+        print_json({"suite": chosen.name, "cells": cells.to_dict("records"), "claims": verdicts})
+    elif form == "table":
         print_table(make_console(), f"{chosen.title}: published and ours, in percent", head, rows)
         print_table(make_console(), "claims", list(verdicts[0]) if verdicts else ["claim"], judged)
     else:

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import click
 
-from uebench.cli.options import PATH, boards_option, plugin_option
+from uebench.cli.options import PATH, boards_option, json_option, plugin_option
 
 
-@click.command()
+@click.command(short_help="Rebuild a board from its record.")
 @click.argument("suite", default="demo")
 @click.option("--into", type=PATH, help="Also replace this suite's table in a document.")
+@json_option
 @boards_option
 @plugin_option
-def rank_command(suite: str, into: Path | None, boards: Path) -> None:
+def rank_command(suite: str, into: Path | None, as_json: bool, boards: Path) -> None:
     """Rebuild the files of SUITE's board from its results.jsonl alone."""
     from uebench.cli.board_views import rank_board
 
-    rank_board(suite, into, boards)
+    rank_board(suite, into, boards, as_json)
 
 
-@click.command()
+@click.command(short_help="Draw the figures of a board.")
 @click.argument("suite", default="demo")
 @click.option("--into", type=PATH, help="Folder for the figures; default plots/ in the board's folder.")
 @boards_option
@@ -33,7 +34,7 @@ def plot_command(suite: str, into: Path | None, boards: Path) -> None:
     plot_board(suite, boards, into)
 
 
-@click.command()
+@click.command(short_help="Build the static web site of the boards.")
 @click.argument("suites", nargs=-1)
 @click.option("--into", type=PATH, help="Folder for the pages; default site/ in the folder of boards.")
 @boards_option
@@ -47,12 +48,12 @@ def site_command(suites: Sequence[str], into: Path | None, boards: Path) -> None
     click.echo(f"Site: {write_site(boards, into or boards / 'site', suites)}")
 
 
-@click.command()
+@click.command(short_help="Put our numbers beside the published ones.")
 @click.argument("suite")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "csv", "markdown", "latex"]),
+    type=click.Choice(["table", "csv", "markdown", "latex", "json"]),
     default="table",
     show_default=True,
     help="How to print it.",

@@ -1,9 +1,10 @@
-"""Prints registered components, their origin and parameters, and what was left out and why."""
+"""Lists registered components and suites: their origin, parameters and lists, and what was left out and why."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import MISSING, fields
+from itertools import product
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from rich.console import Console
@@ -14,9 +15,15 @@ from uebench.components.component import Component
 from uebench.components.kinds import component_kind
 from uebench.components.registry import RegisteredComponent, registry
 from uebench.components.spec import component_label, format_value, parameter_types
+from uebench.planning.suite import Suite
+from uebench.planning.suite_file import available_suites, read_suite
 
 if TYPE_CHECKING:
     from uebench.authoring.sample_run import Finding
+
+
+PARAMETER_COLUMNS = ["name", "meaning", "type", "default", "unit", "range"]
+LISTS = ("datasets", "noises", "breakers", "targets", "protected")
 
 
 def print_overview(console: Console) -> None:
@@ -39,7 +46,67 @@ def print_components(console: Console, name: str) -> None:
         console.print(escape(f"Paper: {entry.cls.paper or 'not stated'}"), highlight=False)
         rows = [_parameter(entry, field) for field in fields(entry.cls)]  # type: ignore[arg-type]
         if rows:
-            print_table(console, "parameters", ["name", "meaning", "type", "default", "unit", "range"], rows)
+            print_table(console, "parameters", PARAMETER_COLUMNS, rows)
+
+
+def components_document(name: str | None) -> dict[str, Any]:
+    """Return for JSON all about every component, or about those of a name; raises `UserError` where there is none."""
+    kinds = registry().entries.values()
+    entries = registry().named(name) if name else [entry for kind in kinds for entry in kind.values()]
+    return {
+        "components": [_component_document(entry) for entry in entries],
+        "left_out": [] if name else registry().problems,
+    }
+
+
+def _component_document(entry: RegisteredComponent) -> dict[str, Any]:
+    rows = [_parameter(entry, field) for field in fields(entry.cls)]  # type: ignore[arg-type]
+    return {
+        "kind": entry.kind,
+        "name": entry.cls.name,
+        "version": entry.cls.version,
+        "summary": _summary(entry),
+        "description": inspect.cleandoc(entry.cls.__doc__ or ""),
+        "paper": entry.cls.paper,
+        "distribution": entry.distribution,
+        "distribution_version": entry.release,
+        "parameters": [dict(zip(PARAMETER_COLUMNS, row, strict=True)) for row in rows],
+    }
+
+
+def print_suites(console: Console) -> None:
+    """Print every suite in a line."""
+    rows = [[suite["name"], suite["title"], str(suite["cells"])] for suite in suites_document()]
+    print_table(console, "suites", ["name", "what it is", "cells"], rows)
+
+
+def suites_document() -> list[dict[str, Any]]:
+    """Return for JSON every suite: its lists, and `cells`, the number of networks that a whole run trains."""
+    return [_suite_document(read_suite(name)) for name in sorted(available_suites())]
+
+
+def _suite_document(suite: Suite) -> dict[str, Any]:
+    lists = {name: [value for part in suite.parts for value in getattr(part, name)] for name in LISTS}
+    return {
+        "name": suite.name,
+        "title": suite.title,
+        **{name: list(dict.fromkeys(values)) for name, values in lists.items()},
+        "seeds": suite.seeds,
+        "required_breakers": suite.required_breakers,
+        "cells": sum(len(_listed_cells(part)) for part in suite.parts) * len(suite.seeds),
+    }
+
+
+def _listed_cells(part: Suite) -> set[tuple[Any, ...]]:
+    """Return the cells of a cross product, by name; a plan would need the data sets themselves."""
+    whole = ("none", 1.0)
+    noises = set(product(part.noises, part.protected))
+    if part.kind == "mixed":  # unprotected images beside images without a noise: all are clean
+        noises = {whole if name == "none" else (name, share) for name, share in noises}
+    pairs = set(product(noises, part.breakers))
+    if part.references:
+        pairs |= set(product([whole], part.breakers)) | set(product(noises | {whole}, ["none"]))
+    return set(product(part.datasets, pairs, part.targets))
 
 
 def _parameter(entry: RegisteredComponent, field: Any) -> list[str]:

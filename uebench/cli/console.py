@@ -1,18 +1,24 @@
-"""Tables and lines on the terminal."""
+"""Tables, lines and JSON on the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 
-def make_console() -> Console:
-    """Return the console for standard output, without emoji; a log is wide enough for tables."""
-    console = Console(emoji=False)
-    return console if console.is_terminal else Console(width=160, emoji=False)
+def make_console(errors: bool = False) -> Console:
+    """Return the console for standard output or standard error, without emoji; a log is wide enough for tables."""
+    console = Console(emoji=False, stderr=errors)
+    return console if console.is_terminal else Console(width=160, emoji=False, stderr=errors)
 
 
 def print_line(line: str) -> None:
@@ -31,3 +37,26 @@ def print_table(
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
+
+
+def print_json(document: Any) -> None:
+    """Print a document on standard output.
+
+    It may hold dataclasses, mappings, paths and iterables. Numbers that are not finite become null.
+    """
+    click.echo(json.dumps(to_json(document), indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def to_json(value: Any) -> Any:
+    """Return a value as lists, dictionaries, strings and numbers."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): to_json(part) for name, part in value.items()}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [to_json(part) for part in value]
+    return value

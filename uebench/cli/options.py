@@ -55,6 +55,7 @@ PATH = click.Path(path_type=Path)
 boards_option = click.option(
     "--boards", type=PATH, default=Path("leaderboards"), show_default=True, help="Folder of boards."
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 seed_option = click.option(
     "--seed", "seeds", multiple=True, callback=parse_seeds, metavar="N,N", help="Seeds in place of the suite's."
 )

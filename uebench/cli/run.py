@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from uebench.cli.options import (
     PATH,
     boards_option,
     execution_options,
+    json_option,
     parse_shares,
     plugin_option,
     pool_options,
@@ -35,7 +37,7 @@ recipe_option = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Run a suite, or a part of it, and rank the results.")
 @click.argument("suite", default="demo")
 @noise_option
 @click.option("--breaker", "breakers", multiple=True, metavar="SPEC", help="A breaker, or a chain a+b; repeatable.")
@@ -54,6 +56,7 @@ recipe_option = click.option(
 @pool_options
 @execution_options
 @click.option("--dry-run", "dry", is_flag=True, help="Show the cells and what is left to do, and stop.")
+@json_option
 @boards_option
 @plugin_option
 def run_command(
@@ -66,6 +69,7 @@ def run_command(
     store: Path,
     keep_every: float,
     dry: bool,
+    as_json: bool,
     boards: Path,
     **request: Any,
 ) -> None:
@@ -84,14 +88,22 @@ def run_command(
     settings = make_settings(store, device, workers, threads, keep_every, patience, executor, ray_address)
     prepared = prepare_run(RunRequest(**request), settings, boards, load=not dry)
     if prepared.added_breakers:
-        click.echo(f"Along with the breakers that every rank needs: {', '.join(prepared.added_breakers)}")
+        added = ", ".join(prepared.added_breakers)
+        click.echo(f"Along with the breakers that every rank needs: {added}", err=as_json)
+    if dry and as_json:
+        raise click.UsageError("--json prints results, and --dry-run has none; choose one of them")
     if dry:
         sys.exit(_print_plan(prepared, settings))
     _print_broken(prepared)
-    sys.exit(_print_run(run_suite(prepared, settings, open_listener)))
+    report = run_suite(prepared, settings, partial(open_listener, errors=as_json))
+    if as_json:
+        from uebench.cli.console import print_json
+
+        print_json(_run_document(report))
+    sys.exit(_print_problems(report) if as_json else _print_run(report))
 
 
-@click.command()
+@click.command(short_help="Protect a data set and write it as pictures.")
 @click.argument("out", type=PATH)
 @click.option("--noise", "noises", multiple=True, metavar="SPEC", help="The noise.")
 @click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="The data set, as folder:path=photos.")
@@ -129,7 +141,7 @@ def export_command(out: Path, threads: int, device: str | None, store: Path, kee
     sys.exit(report.status)
 
 
-@click.command()
+@click.command(short_help="Measure how fast this device trains and attacks.")
 @click.argument("suites", nargs=-1)
 @dataset_option
 @target_option
@@ -178,12 +190,12 @@ def make_settings(*values: Any, **options: Any) -> ExecutionSettings:
     return replace(ExecutionSettings(*values, **options), note=_print_note)
 
 
-def open_listener(names: Mapping[str, str], cells: int) -> Any:
-    """Open the display of a run."""
+def open_listener(names: Mapping[str, str], cells: int, *, errors: bool = False) -> Any:
+    """Open the display of a run, on standard output or with `errors` on standard error."""
     from uebench.cli.console import make_console
     from uebench.cli.progress import make_listener
 
-    return make_listener(make_console(), names, cells)
+    return make_listener(make_console(errors), names, cells)
 
 
 def _print_note(line: str) -> None:
@@ -218,6 +230,26 @@ def _print_run(report: RunReport) -> int:
         _print_note(f"other numbers on record: {line}")
     if report.boards:
         console.print(f"Board: {report.prepared.folder / 'README.md'}", soft_wrap=True)
+    return _print_problems(report)
+
+
+def _run_document(report: RunReport) -> dict[str, Any]:
+    """Return the outcome of a run for JSON."""
+    from uebench.cli.board_views import board_document
+
+    return {
+        "suite": report.prepared.suite.name,
+        "status": report.status,
+        "requested": report.prepared.requested,
+        "results": [json.loads(result.line()) for result in report.results],
+        "failures": report.failures,
+        "conflicts": report.conflicts,
+        "boards": [board_document(board) for board in report.boards],
+    }
+
+
+def _print_problems(report: RunReport) -> int:
+    """Print what failed or is missing; returns the exit status."""
     _print_broken(report.prepared)  # before all work, and again after it
     _print_failures(report.failures)
     _print_missing(report.completed, len(report.results), report.prepared.requested, "cells")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from uebench.cli.options import PATH, boards_option, store_option, verification_options
+from uebench.cli.options import PATH, boards_option, json_option, store_option, verification_options
 from uebench.cli.run import make_settings, open_listener
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from uebench.submission.verify import VerificationSettings
 
 
-@click.command()
+@click.command(short_help="Pack results for the maintainers of a board.")
 @click.argument("suite")
 @click.option(
     "--noise", "noises", multiple=True, required=True, metavar="SPEC", help="The noise; repeatable with --breaker."
@@ -60,19 +61,25 @@ def submit_command(
     _print_lines([f"badge     claimed; send {into} to the maintainers of the board"])
 
 
-@click.command()
+@click.command(short_help="Check a bundle, and run some of its cells again.")
 @verification_options
-def verify_command(bundle: Path, rerun: int, seed: int, **options: Any) -> None:
+@json_option
+def verify_command(bundle: Path, rerun: int, seed: int, as_json: bool, **options: Any) -> None:
     """Check that BUNDLE is valid; with --rerun, also run some of its cells here and compare the numbers.
 
     Nothing of a bundle is extracted, imported or installed. To run its cells you need its plug-in; whether you install
     it is your decision. Status 0: everything you asked for holds; 1: a re-run was not possible, or disagrees; 2: the
     bundle is refused.
     """
-    sys.exit(int(not _verify(bundle, rerun, seed, _settings(**options)).agreed))
+    report = _verify(bundle, rerun, seed, _settings(**options), quiet=as_json)
+    if as_json:
+        from uebench.cli.console import print_json
+
+        print_json(_verification_document(report))
+    sys.exit(int(not report.agreed))
 
 
-@click.command()
+@click.command(short_help="Verify a bundle, and add it to its board.")
 @verification_options
 def accept_command(bundle: Path, rerun: int, seed: int, **options: Any) -> None:
     """Verify BUNDLE in the same way, and add it to its board; cells that verify ran are not run again."""
@@ -92,13 +99,18 @@ def _settings(boards: Path, suite: str | None, **options: Any) -> VerificationSe
     return VerificationSettings(boards, make_settings(**options), suite, **specifications)
 
 
-def _verify(bundle: Path, count: int, seed: int, settings: VerificationSettings) -> VerificationReport:
-    """Verify a bundle and print each part of the report as soon as it is known."""
+def _verify(
+    bundle: Path, count: int, seed: int, settings: VerificationSettings, quiet: bool = False
+) -> VerificationReport:
+    """Verify a bundle and, unless `quiet`, print each part of the report as soon as it is known."""
     from uebench.submission.verify import rerun_sample, verify_bundle
 
     if count:
         settings.execution.check()
     report = verify_bundle(bundle, settings)
+    if quiet:
+        listener = partial(open_listener, errors=True)
+        return rerun_sample(report, count, seed, settings, listener) if count else report
     _print_lines(_summary_lines(report.summary))
     largest = max((agreement.deviations for agreement in report.references), default=0.0)
     apart = f", at most {largest:.1f} standard deviations apart" if report.references else ""
@@ -111,7 +123,7 @@ def _verify(bundle: Path, count: int, seed: int, settings: VerificationSettings)
     return report
 
 
-@click.command()
+@click.command(short_help="Take the rank of a noise, with a reason.")
 @click.argument("suite")
 @click.option("--noise", required=True, metavar="NAME", help="The noise, as the board calls it.")
 @click.option("--reason", required=True, help="Why; it stands on the board.")
@@ -123,6 +135,12 @@ def withdraw_command(suite: str, noise: str, reason: str, store: Path, boards: P
     from uebench.submission.decisions import withdraw_entry
 
     _print_update(withdraw_entry(suite, noise, reason, Store(store), boards))
+
+
+def _verification_document(report: VerificationReport) -> dict[str, Any]:
+    """Return the outcome of a verification for JSON."""
+    parts = {"summary": report.summary, "references": report.references, "rerun": report.rerun}
+    return {**parts, "agreed": report.agreed, "badge": report.badge}
 
 
 def _summary_lines(summary: BundleSummary) -> Iterator[str]:
