@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -57,6 +58,18 @@ def test_a_bundle_that_holds_is_valid_and_leaves_nothing_behind(
     assert "6 references are on the board, at most 0.0 standard deviations apart" in output
     assert output.endswith("badge     valid\n")
     assert contents(tmp_path) == before
+
+
+def test_a_verification_as_json_says_what_the_lines_say(
+    em: list[Result], references: list[Result], call: Callable[..., str], tmp_path: Path
+) -> None:
+    handed_in(tmp_path / "em.zip", em, "em")
+    put_on_board(tmp_path / "leaderboards", references)
+    report = json.loads(call(*VERIFY, "--json"))
+    assert (report["agreed"], report["badge"], report["rerun"]) == (True, "valid", None)
+    assert (report["summary"]["noises"], report["summary"]["own_results"]) == (["em"], 6)
+    assert f"sha256 {report['summary']['sha256']}" in call(*VERIFY)
+    assert len(report["references"]) == 6
 
 
 def test_a_provisional_bundle_is_valid_and_says_so(call: Callable[..., str], tmp_path: Path) -> None:
