@@ -71,9 +71,11 @@ def test_ranking_again_rebuilds_the_same_files(call: Call, tmp_path: Path) -> No
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
 
 
-def test_a_dry_run_shows_every_job_and_writes_nothing(call: Call, tmp_path: Path) -> None:
-    output = call(*SMALL, "--dry-run").output
-    assert "2 noises and 4 cells; 6 of 6 jobs to do" in output
+def test_a_dry_run_shows_the_totals_and_a_line_for_all_seeds_and_writes_nothing(call: Call, tmp_path: Path) -> None:
+    output = call(*SMALL, "--seed", "0,1,2", "--dry-run").output
+    assert output.startswith("6 noises and 12 cells; 18 of 18 jobs to do\n")
+    passes = 3 * 60 * 64 * 3  # seeds, steps, batch, and two attack steps beside the training step
+    assert re.search(rf"│ em / adv-linf on smallcnn +│ 3 +│ 0 +│ {passes / 1e3:.3g} k +│ – +│", output)
     assert not list(tmp_path.iterdir())
 
 
@@ -168,11 +170,13 @@ def test_a_run_and_a_rank_as_json_hold_the_record_and_the_rows_of_the_board(call
     assert em["residual_protection"] == pytest.approx(float(rows["em"]["residual_protection"]), abs=1e-6)
 
 
-def test_a_dry_run_has_no_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["run", str(TINY), "--dry-run", "--json"])
-    assert done.exit_code == 2
-    assert "Error: --json prints results, and --dry-run has none; choose one of them" in done.output
+def test_a_dry_run_as_json_has_every_job_with_its_key(call: Call) -> None:
+    document = json.loads(call(*SMALL, "--seed", "0,1", "--dry-run", "--json").stdout)
+    assert len(document["jobs"]) == len({job["key"] for job in document["jobs"]}) == 12
+    assert {job["done"] for job in document["jobs"]} == {False}
+    call(*SMALL)
+    document = json.loads(call(*SMALL, "--dry-run", "--json").stdout)
+    assert {job["done"] for job in document["jobs"]} == {True}
 
 
 def test_check_as_json_names_each_rule_and_fails_like_the_table(call: Call) -> None:

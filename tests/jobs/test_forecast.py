@@ -143,4 +143,5 @@ def test_a_dry_run_says_what_is_left_and_how_long_it_takes(tmp_path: Path, monke
     steps, batch, attack = 60, 64, 2
     assert f"Passes of one image, forward and backward: {2 * steps * batch * (1 + attack) / 1e3:.3g} k" in after
     assert re.search(r"Time: \d+:\d\d:\d\d on 1 worker at the rates measured here so far\n", after)
-    assert re.search(r"│ [0-9a-f]{32} │ em / none on smallcnn, seed 0 +│ [\d.]+ k +│ done", after)
+    assert re.search(r"│ em / none on smallcnn +│ 1 +│ 1 +│ – +│ +│", after)
+    assert re.search(r"│ em / adv-linf on smallcnn +│ 1 +│ 0 +│ [\d.]+ k +│ \d+:\d\d:\d\d +│", after)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -16,25 +18,59 @@ from uebench.planning.plan import Plan
 from uebench.storage.store import Store
 
 
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job of a run: its passes of one image, the seconds it is expected to take, and whether it is finished.
+
+    `seconds` is None where nothing of the kind was measured on this device.
+    """
+
+    key: str
+    name: str
+    passes: float
+    seconds: float | None
+    done: bool
+
+
+def forecast_jobs(plan: Plan, names: Mapping[str, str], store: Store, device: str) -> list[PlannedJob]:
+    """Return every job of a plan, in its order."""
+    times = estimate_seconds(plan.jobs, store, torch.device(device))
+    return [
+        PlannedJob(job.key, names[job.key], sum(job.passes().values()), seconds, bool(find_finished(job, store)))
+        for job, seconds in zip(plan.jobs, times, strict=True)
+    ]
+
+
 def print_dry_run(
-    console: Console, title: str, plan: Plan, names: Mapping[str, str], store: Store, devices: list[str]
+    console: Console, title: str, plan: Plan, jobs: Sequence[PlannedJob], store: Store, devices: list[str]
 ) -> None:
-    """Print every job of a plan, and the time of the unfinished ones on workers with these devices."""
-    unfinished = {job.key for job in plan.jobs if not find_finished(job, store)}
-    times = estimate_seconds(plan.jobs, store, torch.device(devices[0]))
-    rows = []
-    for job, seconds in zip(plan.jobs, times, strict=True):
-        passes = sum(job.passes().values())
-        state = format_seconds(seconds) if job.key in unfinished else "done"
-        rows.append([job.key, names[job.key], format_passes(passes) if passes else "–", state])
-    print_table(console, title, ["key", "job", "passes", "time"], rows)
+    """Print the totals of a plan and its time on workers with these devices, then a line for each job of all seeds."""
+    unfinished = {job.key for job in jobs if not job.done}
     trials = f", {len(plan.trials)} trials" if plan.trials else ""
     console.print(
-        f"{len(plan.protects)} noises{trials} and {len(plan.cells)} cells; "
-        f"{len(unfinished)} of {len(plan.jobs)} jobs to do"
+        f"{len(plan.protects)} noises{trials} and {len(plan.cells)} cells; {len(unfinished)} of {len(jobs)} jobs to do"
     )
     if unfinished:
         console.print(describe_total(plan, unfinished, store, devices))
+    groups: dict[str, list[PlannedJob]] = {}
+    for job in jobs:
+        groups.setdefault(re.sub(r", seed \d+", "", job.name, count=1), []).append(job)
+    rows = [[name, *_group_cells(group)] for name, group in groups.items()]
+    print_table(console, title, ["job", "seeds", "done", "passes", "time left"], rows)
+
+
+def _group_cells(group: Sequence[PlannedJob]) -> list[str]:
+    """Return the number of jobs of a group, how many are done, and what the others take."""
+    left = [job for job in group if not job.done]
+    passes, times = sum(job.passes for job in left), [job.seconds for job in left]
+    known = [seconds for seconds in times if seconds is not None]
+    time = format_seconds(sum(known) if len(known) == len(times) else None)
+    return [
+        str(len(group)),
+        str(len(group) - len(left)),
+        format_passes(passes) if passes else "–",
+        time if left else "",
+    ]
 
 
 def describe_total(plan: Plan, unfinished: Set[str], store: Store, devices: list[str]) -> str:

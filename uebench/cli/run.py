@@ -90,10 +90,8 @@ def run_command(
     if prepared.added_breakers:
         added = ", ".join(prepared.added_breakers)
         click.echo(f"Along with the breakers that every rank needs: {added}", err=as_json)
-    if dry and as_json:
-        raise click.UsageError("--json prints results, and --dry-run has none; choose one of them")
     if dry:
-        sys.exit(_print_plan(prepared, settings))
+        sys.exit(_print_plan(prepared, settings, as_json))
     _print_broken(prepared)
     report = run_suite(prepared, settings, partial(open_listener, errors=as_json))
     if as_json:
@@ -202,17 +200,20 @@ def _print_note(line: str) -> None:
     click.echo(f"note: {line}", err=True)
 
 
-def _print_plan(prepared: PreparedRun, settings: ExecutionSettings) -> int:
+def _print_plan(prepared: PreparedRun, settings: ExecutionSettings, as_json: bool) -> int:
     """Print the jobs of a run; returns the exit status."""
     import torch
 
-    from uebench.cli.console import make_console
-    from uebench.cli.dry_run import print_dry_run
+    from uebench.cli.console import make_console, print_json
+    from uebench.cli.dry_run import forecast_jobs, print_dry_run
 
     torch.set_num_threads(settings.threads)
-    title = f"suite {prepared.suite.name}"
     store, devices = settings.open_store(), settings.worker_devices()
-    print_dry_run(make_console(), title, prepared.plan, prepared.names, store, devices)
+    jobs = forecast_jobs(prepared.plan, prepared.names, store, devices[0])
+    if as_json:
+        print_json({"suite": prepared.suite.name, "workers": len(devices), "jobs": jobs})
+    else:
+        print_dry_run(make_console(), f"suite {prepared.suite.name}", prepared.plan, jobs, store, devices)
     _print_broken(prepared)
     return int(bool(prepared.broken))
 
