@@ -16,6 +16,7 @@ from uebench.components.registry import registry
 from uebench.executors.local import choose_devices, run_locally
 from uebench.executors.messages import Failed, Held, StepReport
 from uebench.executors.scheduler import JobQueue, attempt_job
+from uebench.executors.settings import ExecutionSettings
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Job, Plan, plan_selection
 from uebench.planning.selection import Selection, select_components
@@ -68,6 +69,22 @@ class Watcher:
         self.lines.append(line)
 
 
+class Destroyed:
+    """Press Ctrl-C while a destructor runs, where Python shows a `KeyboardInterrupt` and drops it."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+class Stopper(Watcher):
+    """Stop the run once, in a destructor, when the first job starts."""
+
+    def started(self, job: Job) -> None:
+        super().started(job)
+        if len(self.begun) == 1:
+            Destroyed()
+
+
 def planned(noises: list[Noise], breakers: list[Breaker]) -> Plan:
     (selection,) = select_components(read_suite(str(TINY)))
     nothing, plain = registry().build("noise", "none"), registry().build("breaker", "none")
@@ -94,6 +111,18 @@ def test_a_bug_shows_its_trace_and_fails_its_cells_only(tmp_path: Path, workers:
     assert 'return {}["key"]' in trace
     assert sorted(queue.failures.values()) == ["KeyError: 'key'", "a job that it needs failed: KeyError: 'key'"]
     assert watcher.counts[-1][0] == watcher.counts[-1][1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_in_a_destructor_still_stops_the_run(tmp_path: Path, workers: int) -> None:
+    before, watcher = signal.getsignal(signal.SIGINT), Stopper()
+    queue = JobQueue(watcher)
+    settings = ExecutionSettings(tmp_path, "cpu", workers)
+    assert not settings.execute(planned([], []), queue)
+    assert not queue.results
+    assert len(watcher.begun) == 1
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_process_that_dies_fails_its_cell_and_is_replaced(tmp_path: Path) -> None:

@@ -24,9 +24,11 @@ def run_in_process(queue: JobQueue, workspace: Workspace) -> None:
     """Run every job of a queue in this process, one after the other."""
 
     def report(job: Job, step: int, count: int, loss: float | None) -> None:
+        queue.check_interrupted()
         queue.listener.progressed(job, StepReport(step, count, loss))
 
     while queue.jobs:
+        queue.check_interrupted()
         job = queue.next_job()
         if job is None:
             time.sleep(PAUSE / 4)

@@ -207,6 +207,7 @@ def _follow(ray: Any, queue: JobQueue, refs: Mapping[str, Any], reports: Any, se
 
     try:
         while waiting:
+            queue.check_interrupted()
             ready, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=PAUSE / 2)
             for key, message in ray.get(reports.take.remote()):
                 if refs[key] in waiting:

@@ -29,6 +29,7 @@ class JobQueue:
     """The jobs of a run in order; a job waits until those that it needs are finished.
 
     `recorded` has the results of a board by key. `results` and `failures` fill up as jobs end, by key.
+    `interrupted` says whether the user stopped the run.
     """
 
     listener: Listener
@@ -36,6 +37,7 @@ class JobQueue:
     recorded: Mapping[str, Result] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
     _retry_at: dict[str, float] = field(default_factory=dict)
     _open: set[str] = field(default_factory=set)
     _started: set[str] = field(default_factory=set)
@@ -48,6 +50,16 @@ class JobQueue:
         """Let these jobs wait in place of those that did."""
         self.jobs = list(jobs)
         self._open = {job.key for job in jobs}
+
+    def interrupt(self, *_: object) -> None:
+        """Stop the run, as the handler of a signal."""
+        self.interrupted = True
+        raise KeyboardInterrupt
+
+    def check_interrupted(self) -> None:
+        """Raise `KeyboardInterrupt` if the run was stopped; one that was raised in a destructor is lost."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def next_job(self) -> Job | None:
         """Remove and return the next job that can start now, or None."""

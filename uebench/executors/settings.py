@@ -60,7 +60,10 @@ class ExecutionSettings:
                 f"finished jobs were done with another content of {name}; "
                 "raise the version of what you changed to do them again"
             )
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, queue.interrupt)
+        by_keyboard = signal.getsignal(signal.SIGINT)
+        if by_keyboard is not signal.SIG_IGN:  # which a shell sets for its background jobs
+            signal.signal(signal.SIGINT, queue.interrupt)
         try:
             if self.executor == "ray":
                 settings = WorkerSettings(
@@ -80,12 +83,9 @@ class ExecutionSettings:
                 )
         except KeyboardInterrupt:
             return False
+        finally:
+            signal.signal(signal.SIGINT, by_keyboard)
         return True
-
-
-def _interrupt(*_: object) -> None:
-    """Stop as Ctrl-C does; background jobs of a shell ignore SIGINT itself."""
-    raise KeyboardInterrupt
 
 
 def _changed_plugin_files(plan: Plan, store: Store) -> list[str]:

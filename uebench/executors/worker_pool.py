@@ -155,6 +155,7 @@ def run_on_workers(queue: JobQueue, devices: Sequence[str], count: int, settings
     workers = [_Worker(device, settings) for device in assigned[: len(queue.jobs)]]
     try:
         while queue.jobs or any(worker.job for worker in workers):
+            queue.check_interrupted()
             for worker in workers:
                 if worker.job is None and (job := queue.next_job()):
                     worker.send_job(job)
