@@ -146,7 +146,6 @@ def test_commands_in_documents_parse(line: str, tmp_path: Path, monkeypatch: pyt
         "DIR": "is missing or has no folder per class",
         "weights=": "cannot read mobilenet_v2.safetensors: No such file",
         "rank": "holds no results",
-        "plot": "holds no results",
         "submit": "the entry lacks ",
         ".zip --rerun": "em.zip is not a file",
         "withdraw": "suite demo lists no noise 'em'",

@@ -38,7 +38,7 @@ NAMES = {"noise": "my-noise", "breaker": "my-breaker", "target": "my-target", "d
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the engine's wheel from a copy: building leaves folders behind."""
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
-    for name in ("uebench", "plugins"):
+    for name in ("uebench", "plugins", "leaderboards"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -61,6 +61,21 @@ def commands(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (python.parent / name).write_text(f"#!/bin/sh\n{line}\n")
         (python.parent / name).chmod(0o755)
     return python.parent
+
+
+def test_a_wheel_brings_the_published_boards_and_leaves_them_as_they_are(commands: Path, tmp_path: Path) -> None:
+    published = commands.parent / "share" / "uebench" / "leaderboards"
+    before = {path: path.read_bytes() for path in published.rglob("*") if path.is_file()}
+    assert {path.parent.name for path in before} == {
+        path.parent.name for path in (ROOT / "leaderboards").glob("*/results.jsonl")
+    }
+    assert "ntga-pgd" in shell(commands, tmp_path, "uebench rank demo")
+    words = "--noise none --breaker none --seed 0 --recipe paper:steps=300,schedule=one-cycle"
+    assert re.search(
+        r"^\d of your \d cells agree", shell(commands, tmp_path, f"uebench run demo {words}"), re.MULTILINE
+    )
+    assert {path: path.read_bytes() for path in published.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir()] == [".uebench"]
 
 
 def shell(commands: Path, folder: Path, script: str) -> str:
@@ -116,7 +131,7 @@ def test_the_guides_first_commands_work_as_they_stand(commands: Path, tmp_path: 
     printed = shell(commands, tmp_path, f"{script} {shorter}")
     assert "1 passed" in printed
     assert "FAIL" not in printed
-    records = read_results(tmp_path / "mine" / "leaderboards" / "demo" / "results.jsonl").values()
+    records = read_results(tmp_path / "mine" / ".uebench" / "boards" / "demo" / "results.jsonl").values()
     assert {one.noise for one in records} == {"none", "mine"}
     assert {one.made_with["plugins"].get("uebench-mine") for one in records if one.noise == "mine"} == {"0.1.0"}
 
@@ -145,7 +160,7 @@ def test_every_kind_is_installed_tested_checked_and_run(commands: Path, tmp_path
     ]
     outputs = calls(commands, [(tmp_path, *line) for line in lines])
     assert not [output for output in outputs if "FAIL" in output]
-    records = read_results(tmp_path / "leaderboards" / "tiny" / "results.jsonl").values()
+    records = read_results(tmp_path / ".uebench" / "boards" / "tiny" / "results.jsonl").values()
     found = {kind: {getattr(one, kind) for one in records} for kind in NAMES}
     assert all(name in found[kind] for kind, name in NAMES.items() if kind != "noise")  # the guide's commands run one
 
@@ -175,6 +190,7 @@ def test_a_strangers_whole_way_from_nothing_to_the_board_and_back(commands: Path
         commands,
         [
             (maintainer, *run, "--noise", "em"),
+            (maintainer, "publish", str(TINY)),
             (stranger, "check", "their-noise"),
             (stranger, *run, "--noise", "their-noise"),
             (stranger, *submit, "--into", "../noise.zip", "--name", "Ada Example"),
@@ -206,12 +222,12 @@ def test_a_strangers_whole_way_from_nothing_to_the_board_and_back(commands: Path
     assert page.startswith(f"1 their-noise {ranks} {residual} [")
     assert page.endswith("re-run")
 
-    chain = "grayscale+their-breaker"
+    chain, listed = "grayscale+their-breaker", ("--boards", "../maintainer/leaderboards")
     *_, challenged, _ = calls(
         commands,
         [
             (stranger, *run, "--noise", "their-noise", "--breaker", chain),
-            (stranger, *submit, "--breaker", chain, "--into", "../breaker.zip", "--name", "Eve Example"),
+            (stranger, *submit, "--breaker", chain, "--into", "../breaker.zip", "--name", "Eve Example", *listed),
             (maintainer, "accept", "../breaker.zip", *judge),
             (maintainer, "site", str(TINY)),
         ],

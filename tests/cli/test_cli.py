@@ -42,9 +42,9 @@ def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
     output = call(*SMALL).output
     assert re.search(r"^\d\d:\d\d:\d\d start  making em for digits, seed 0$", output, re.MULTILINE)
     assert re.search(r"done   em / adv-linf on smallcnn, seed 0: [\d.]+ %  \[1 of 4 cells\]", output)
-    assert output.rstrip().endswith("Board: leaderboards/tiny/README.md")
-    folder = tmp_path / "leaderboards" / "tiny"
-    assert "| [tiny](tiny/README.md) | A suite that runs in seconds |" in (folder.parent / "README.md").read_text()
+    assert output.rstrip().endswith("Board: .uebench/boards/tiny/README.md")
+    folder = tmp_path / ".uebench" / "boards" / "tiny"
+    assert not (tmp_path / "leaderboards").exists()
     written = {path.name for path in folder.iterdir()}
     assert written == {
         "results.jsonl",
@@ -63,11 +63,11 @@ def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
 
 def test_ranking_again_rebuilds_the_same_files(call: Call, tmp_path: Path) -> None:
     call(*SMALL)
-    folder = tmp_path / "leaderboards" / "tiny"
+    folder = tmp_path / ".uebench" / "boards" / "tiny"
     before = {path: path.read_bytes() for path in folder.rglob("*.*")}
     for name in ("noises.csv", "noises.tex", "breakers.csv", "README.md"):
         (folder / name).unlink()
-    call("rank", str(TINY))
+    call("rank", str(TINY), "--record", "both")
     assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
 
 
@@ -86,24 +86,64 @@ def test_what_is_finished_is_not_done_again_when_the_product_grows(call: Call) -
     assert started == [f"{noise} / adv-linf:radius=1/255 on smallcnn, seed 0" for noise in ("none", "em")]
 
 
-def test_other_numbers_on_record_are_kept_and_said_every_time(call: Call, tmp_path: Path) -> None:
-    call(*SMALL)
+def test_a_run_shows_its_own_numbers_and_whether_the_published_ones_agree(call: Call, tmp_path: Path) -> None:
+    first = call(*SMALL).output
+    assert "published" not in first, "nothing is"
+    assert call("publish", str(TINY)).output.startswith("4 results added. Board: leaderboards/tiny/README.md")
     path = tmp_path / "leaderboards" / "tiny" / "results.jsonl"
-    own = path.read_text()
+    assert path.read_bytes() == (tmp_path / ".uebench" / "boards" / "tiny" / "results.jsonl").read_bytes()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    plain = next(line for line in lines if (line["noise"], line["breaker"]) == ("em", "none"))
+    own = plain["test_accuracy"]
+    for shift, count in ((0, 4), (1 / 1400, 4), (0.5, 3)):
+        plain["test_accuracy"] = round(1400 * (own + shift if own < 0.5 else own - shift)) / 1400
+        path.write_text("".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines))
+        published = {file: file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
+        output = call(*SMALL).output
+        assert f"{count} of your 4 cells agree with the published record." in output
+        assert re.search(rf"│ em +│ .*│ {100 * own:.1f} +│", output), "the user's own number"
+        assert ("differs: em / none on smallcnn, seed 0: " in output) == (count < 4)
+        assert {file: file.read_bytes() for file in path.parent.rglob("*") if file.is_file()} == published
+
+
+def test_own_noises_have_their_place_among_the_published(call: Call, tmp_path: Path) -> None:
+    call(*SMALL)
+    call("publish", str(TINY))
+    output = call(*SMALL[:2], "--noise", "rem", "--breaker", "adv-linf", "--workers", "1", "--store", "other").output
+    own, _, place = output.partition("your results: ")[2].partition("among the published")
+    assert "│ rem " in own
+    assert "│ em " not in own
+    assert re.search(r"│ rem .*│ yours +│", place)
+    assert re.search(r"│ em .*│ published +│", place)
+    assert "2 of your 2 cells agree" in place, "the clean reference"
+
+
+def test_publishing_keeps_other_numbers_unless_told(call: Call, tmp_path: Path) -> None:
+    call(*SMALL)
+    call("publish", str(TINY))
+    path = tmp_path / "leaderboards" / "tiny" / "results.jsonl"
+    own = path.read_bytes()
     lines = [json.loads(line) for line in own.splitlines()]
-    for line in lines:
-        line["suite"] = "elsewhere"  # a name is no number
     lines[2]["ssim"] /= 2
     path.write_text("".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines))
     theirs = path.read_bytes()
-    for _ in range(2):
-        output = call(*SMALL).output
-        assert "start " not in output
-        assert output.count("note: other numbers on record") == 1
-        assert path.read_bytes() == theirs
-    path.unlink()
-    assert "on record" not in call(*SMALL).output
-    assert path.read_text() == own
+    kept = call("publish", str(TINY))
+    assert kept.stdout.startswith("0 results added.")
+    assert kept.stderr.count("note: other numbers were published: ") == 1
+    assert path.read_bytes() == theirs
+    replaced = call("publish", str(TINY), "--replace")
+    assert "; replaced" in replaced.stderr
+    assert path.read_bytes() == own
+
+
+def test_publishing_one_noise_takes_the_clean_reference_along(call: Call, tmp_path: Path) -> None:
+    call(*SMALL, "--noise", "rem")
+    call("publish", str(TINY), "--noise", "rem")
+    lines = (tmp_path / "leaderboards" / "tiny" / "results.jsonl").read_text().splitlines()
+    assert {json.loads(line)["noise"] for line in lines} == {"none", "rem"}
+    wrong = CliRunner().invoke(main, ["publish", str(TINY), "--noise", "ren"])
+    assert wrong.exit_code == 2
+    assert "there are no results of noise 'ren'; did you mean rem?" in wrong.output
 
 
 def test_plugins_lists_everything_with_its_origin(call: Call) -> None:
@@ -159,11 +199,11 @@ def test_suites_counts_the_cells_of_a_whole_run(call: Call, name: str) -> None:
 
 def test_a_run_and_a_rank_as_json_hold_the_record_and_the_rows_of_the_board(call: Call, tmp_path: Path) -> None:
     done = json.loads(call(*SMALL, "--json").stdout)
-    folder = tmp_path / "leaderboards" / "tiny"
+    folder = tmp_path / ".uebench" / "boards" / "tiny"
     lines = map(json.loads, (folder / "results.jsonl").read_text().splitlines())
     assert sorted(done["results"], key=lambda result: result["key"]) == list(lines)
     assert (done["suite"], done["status"], done["requested"], done["failures"]) == ("tiny", 0, 4, {})
-    ranked = json.loads(call("rank", str(TINY), "--json").stdout)
+    ranked = json.loads(call("rank", str(TINY), "--record", "both", "--json").stdout)
     assert ranked["boards"] == done["boards"]
     rows = {row["noise"]: row for row in csv.DictReader((folder / "noises.csv").open())}
     (em,) = (row for row in ranked["boards"][0]["noises"] if row["noise"] == "em")
@@ -201,3 +241,18 @@ def test_no_line_of_the_help_is_cut(call: Call) -> None:
     commands = call("--help").output.partition("Commands:")[2]
     assert "withdraw" in commands
     assert "..." not in commands
+
+
+def test_plots_and_pages_are_made_of_either_record_or_of_both(call: Call, tmp_path: Path) -> None:
+    call(*SMALL)
+    call("publish", str(TINY))
+    call("run", *SMALL[1:2], "--noise", "rem", "--breaker", "adv-linf", "--workers", "1")
+    noises = {"published": {"none", "em"}, "own": {"none", "em", "rem"}, "both": {"none", "em", "rem"}}
+    for record, expected in noises.items():
+        call("site", str(TINY), "--record", record, "--into", record)
+        data = json.loads((tmp_path / record / "data.json").read_text())
+        rows = data["suites"]["tiny"]["boards"][0]["noises"]
+        assert {row["noise"] for row in rows} == expected
+        assert {row["record"] for row in rows} == ({"both", "own"} if record == "both" else {""})
+    call("plot", str(TINY), "--record", "own")
+    assert (tmp_path / ".uebench" / "boards" / "tiny" / "plots").is_dir()

@@ -67,7 +67,7 @@ def test_it_gives_the_same_record_wherever_it_lies_and_with_any_number_of_worker
         done = call(*RUN, "--plugin", str(path), "--workers", str(workers), *store)
         assert done.exit_code == 0, done.output
         assert list(path.parent.iterdir()) == [path], "importing it leaves nothing behind"
-    one, two = (tmp_path / f"boards{workers}" / "tiny" / "results.jsonl" for workers in (1, 2))
+    one, two = (tmp_path / f"store{workers}" / "boards" / "tiny" / "results.jsonl" for workers in (1, 2))
     assert {cell["noise"] for cell in numbers(one).values()} == {"none", "stamp"}
     assert numbers(one) == numbers(two)
     content = f"sha256:{hashlib.sha256(STAMP.encode()).hexdigest()}"

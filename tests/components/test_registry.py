@@ -76,7 +76,7 @@ def test_it_is_checked(uebench: Run) -> None:
 def test_it_is_run_in_worker_processes_and_put_on_record_with_its_version(uebench: Run) -> None:
     done = uebench("run", str(TINY), "--noise", "stamp", "--breaker", "blur+adv-linf", "--workers", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    path = Path(str(done.args[0])).parents[2] / "leaderboards" / "tiny" / "results.jsonl"
+    path = Path(str(done.args[0])).parents[2] / ".uebench" / "boards" / "tiny" / "results.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert {one["noise"] for one in records} == {"none", "stamp"}
     assert {one["breaker"] for one in records} == {"none", "blur+adv-linf"}
@@ -95,7 +95,7 @@ def test_built_ins_from_a_distribution_of_their_own_keep_the_contract_and_give_t
     words += [word for name in ("cutmix", "cutmix-abroad") for word in ("--breaker", name)]
     done = uebench("run", str(TINY), *words, "--recipe", "paper:steps=20,batch=64", "--seed", "5", "--workers", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    path = Path(str(done.args[0])).parents[2] / "leaderboards" / "tiny" / "results.jsonl"
+    path = Path(str(done.args[0])).parents[2] / ".uebench" / "boards" / "tiny" / "results.jsonl"
     records = [one for one in map(json.loads, path.read_text().splitlines()) if one["seed"] == 5]
     assert len(records) == 9
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}

@@ -329,5 +329,5 @@ def test_the_command_takes_a_plug_in_file_stops_and_goes_on(tmp_path: Path) -> N
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "start  making stamp" not in output
-    assert "Board: leaderboards/tiny/README.md" in output
+    assert "Board: .uebench/boards/tiny/README.md" in output
     assert not list((tmp_path / ".uebench").glob("ray-*"))

@@ -27,7 +27,7 @@ def ran(folder: Path, device: str) -> tuple[dict[tuple[str, str], Result], str]:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
-    records = read_results(folder / "leaderboards" / "tiny" / "results.jsonl").values()
+    records = read_results(folder / ".uebench" / "boards" / "tiny" / "results.jsonl").values()
     return {(one.noise.partition(":")[0], one.breaker.partition(":")[0]): one for one in records}, said
 
 

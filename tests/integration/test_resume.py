@@ -44,7 +44,7 @@ def finish(folder: Path, *options: str) -> str:
 
 def record(folder: Path) -> list[str]:
     """Return the lines of the record without times and places."""
-    lines = (folder / "leaderboards" / "tiny" / "results.jsonl").read_text().splitlines()
+    lines = (folder / ".uebench" / "boards" / "tiny" / "results.jsonl").read_text().splitlines()
     tables = [json.loads(line) for line in lines]
     return [json.dumps({key: value for key, value in one.items() if key not in VARYING_FIELDS}) for one in tables]
 
@@ -114,10 +114,10 @@ def test_two_processes_on_one_store_share_the_work(straight: Path, tmp_path: Pat
 
 
 def test_a_finished_run_does_nothing_again(straight: Path) -> None:
-    before = (straight / "leaderboards" / "tiny" / "results.jsonl").read_bytes()
+    before = (straight / ".uebench" / "boards" / "tiny" / "results.jsonl").read_bytes()
     output = finish(straight, "--workers", "1")
     assert "start " not in output
-    assert (straight / "leaderboards" / "tiny" / "results.jsonl").read_bytes() == before
+    assert (straight / ".uebench" / "boards" / "tiny" / "results.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["released.safetensors", "result.json"])
@@ -168,7 +168,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(
     assert process.returncode == 130, output
     assert re.search(r"Stopped with \d of 6 cells done. The same command goes on from here.", output)
     assert "Traceback" not in output
-    lines = (tmp_path / "leaderboards" / "tiny" / "results.jsonl").read_text().splitlines()
+    lines = (tmp_path / ".uebench" / "boards" / "tiny" / "results.jsonl").read_text().splitlines()
     assert 1 <= len(lines) <= 5
     finish(tmp_path, "--workers", workers)
     assert record(tmp_path) == record(straight)

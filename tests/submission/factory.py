@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.conftest import TINY
 from uebench.board.publish import label_result
+from uebench.board.records import own_folder
 from uebench.components.registry import registry
 from uebench.components.spec import canonical_text
 from uebench.planning.plan import Cell, cell_identity, content_key, plan_selection
@@ -20,6 +21,7 @@ from uebench.planning.selection import Selection, select_components
 from uebench.planning.suite_file import read_suite
 from uebench.storage.result import CurvePoint, Result
 from uebench.storage.results_file import write_results
+from uebench.storage.store import Store
 from uebench.submission.bundle import Bundle, write_bundle
 from uebench.submission.entry import derive_manifest_fields, entry_terms
 
@@ -124,6 +126,14 @@ def put_on_board(boards: Path, found: Iterable[Result]) -> Path:
     folder = boards / SUITE.name
     write_results(folder / "results.jsonl", {one.key: one for one in found})
     return folder
+
+
+def put_in_store(store: Path, found: Iterable[Result], suite: str = SUITE.name) -> None:
+    """Write results as a run leaves them: each in the store, and all in the user's own record."""
+    found = list(found)
+    for one in found:
+        Store(store).save(one.key, {"result.json": one.line().encode()})
+    write_results(own_folder(store, suite) / "results.jsonl", {one.key: one for one in found})
 
 
 def digest(text: str | bytes) -> str:

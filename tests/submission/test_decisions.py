@@ -32,11 +32,11 @@ from tests.submission.factory import (
     results,
     row,
 )
+from uebench.board.agreement import Agreement
 from uebench.executors.settings import ExecutionSettings
 from uebench.storage.history import read_history
 from uebench.storage.result import Result
 from uebench.storage.results_file import read_results
-from uebench.submission.agreement import Agreement
 from uebench.submission.bundle import read_bundle, write_bundle
 from uebench.submission.decisions import accept_entry
 from uebench.submission.entry import entry_from_bundle
@@ -258,7 +258,8 @@ def test_from_a_run_to_the_board(call: Callable[..., str], tmp_path: Path) -> No
     assert read_history(folder)[0]["rerun"] == {"cells": 2, "seed": 5, "deviations": 0.0}
 
     call("run", *small, "--breaker", "grayscale", *theirs)
-    call("submit", str(TINY), "--noise", "em", "--breaker", "grayscale", "--into", "gray.zip", "--name", "Eve", *theirs)
+    listed = (*theirs[:2], "--boards", str(here / "boards"))
+    call("submit", str(TINY), "--noise", "em", "--breaker", "grayscale", "--into", "gray.zip", "--name", "Eve", *listed)
     output = call("accept", "gray.zip", *ours)
     assert "entry     breaker grayscale against em on digits in suite tiny, by Eve" in output
     assert row(folder, "em")["ruling"] == "re-run; also against grayscale"

@@ -11,8 +11,10 @@ from msgspec import structs
 from tests.conftest import TINY
 from tests.submission.factory import (
     BREAKER,
+    put_in_store,
     put_on_board,
     record,
+    results,
 )
 from uebench.components.registry import registry
 from uebench.planning.plan import Cell, plan_selection
@@ -22,6 +24,7 @@ from uebench.storage.result import Result
 from uebench.storage.results_file import write_results
 from uebench.storage.store import Store
 from uebench.submission import submit
+from uebench.submission.bundle import read_bundle
 
 
 def test_what_would_not_be_valid_is_not_packed(em: list[Result], refuse: Callable[..., None], tmp_path: Path) -> None:
@@ -30,11 +33,11 @@ def test_what_would_not_be_valid_is_not_packed(em: list[Result], refuse: Callabl
 
     lacking = "the entry lacks em / adv-linf / smallcnn seed 0; em / none / smallcnn seed 0; none / adv-linf / smallcnn"
     refuse(*submit("--noise", "em"), expected=lacking)
-    put_on_board(tmp_path / "leaderboards", [one for one in em if one.noise == "none"])
+    put_in_store(tmp_path / ".uebench", [one for one in em if one.noise == "none"])
     refuse(*submit("--noise", "em"), expected=lacking)
     against = ("--noise", "em", "--breaker", BREAKER)
     refuse(*submit(*against), expected=f"the entry lacks em / {BREAKER} / smallcnn seed 0; none / {BREAKER} / smallcnn")
-    put_on_board(tmp_path / "leaderboards", em)
+    put_in_store(tmp_path / ".uebench", em)
     refuse(
         *submit("--noise", "em"), expected="the store .uebench has no result of making em for digits, seed 0; give the"
     )
@@ -45,6 +48,38 @@ def test_what_would_not_be_valid_is_not_packed(em: list[Result], refuse: Callabl
     )
     two = ("--breaker", BREAKER, "--breaker", "grayscale")
     refuse(*submit("--noise", "em", *two), expected="a submission is of one breaker, not 2")
+
+
+def test_what_the_store_does_not_bear_out_is_not_packed(
+    em: list[Result],
+    call: Callable[..., str],
+    refuse: Callable[..., None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Store, "find", lambda self, key: {"released.safetensors": TINY})
+    words = ("submit", str(TINY), "--noise", "em", "--name", "Ada", "--into")
+    put_in_store(tmp_path / ".uebench", em)
+    changed = [structs.replace(one, ssim=one.ssim / 2) if one.noise == "em" else one for one in em]
+    write_results(tmp_path / ".uebench/boards/tiny/results.jsonl", {one.key: one for one in changed})
+    refuse(*words, "x.zip", expected="the store .uebench has other numbers of em / ")
+    others = [one for one in em if one.noise != "em"]
+    put_in_store(tmp_path / "other", others)
+    write_results(tmp_path / "other/boards/tiny/results.jsonl", {one.key: one for one in em})
+    refuse(*words, "x.zip", "--store", "other", expected="the store other has no result of em / ")
+
+
+def test_published_numbers_are_never_packed(
+    em: list[Result], call: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "find", lambda self, key: {"released.safetensors": TINY})
+    published = results("em", right={"em": 300})
+    put_on_board(tmp_path / "leaderboards", published)
+    put_in_store(tmp_path / ".uebench", em)
+    call("submit", str(TINY), "--noise", "em", "--name", "Ada", "--into", "em.zip")
+    packed = {one.key: one.test_accuracy for one in read_bundle(tmp_path / "em.zip").results}
+    assert packed == {one.key: one.test_accuracy for one in em}
+    assert packed != {one.key: one.test_accuracy for one in published}
 
 
 def grids(folder: Path, second: str, third: str) -> Path:
@@ -68,7 +103,7 @@ def test_several_grids_on_one_data_set_are_handed_in_where_they_mean_the_same(
     }
     found = [record(part, cell, 700 + 7 * cell.protect.seed) for part, cell in cells.values() if cell.protected == 1]
     assert {one.noise for one in found} == {"none", "em"}, "each named by its grid, whose default is 10"
-    write_results(tmp_path / "leaderboards/several/results.jsonl", {one.key: one for one in found})
+    put_in_store(tmp_path / ".uebench", found, "several")
     words = ("submit", path, "--noise", "em", "--name", "Ada", "--into")
     assert "entry     noise em on digits in suite several, by Ada\ncells     12 results" in call(*words, "em.zip")
     assert call("verify", "em.zip", "--suite", path).endswith("badge     valid\n")
@@ -86,7 +121,7 @@ def test_results_that_do_not_say_what_they_were_made_with_are_not_packed(
     em: list[Result], refuse: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Store, "find", lambda self, key: {"released.safetensors": TINY})
-    put_on_board(tmp_path / "leaderboards", [structs.replace(one, made_with={"device": "x"}) for one in em])
+    put_in_store(tmp_path / ".uebench", [structs.replace(one, made_with={"device": "x"}) for one in em])
     words = ("submit", str(TINY), "--noise", "em", "--into", "x.zip", "--name", "Ada")
     refuse(*words, expected="made_with: Object missing required field `uebench`")
 
@@ -94,7 +129,7 @@ def test_results_that_do_not_say_what_they_were_made_with_are_not_packed(
 def test_results_of_another_release_than_is_installed_are_not_packed(
     em: list[Result], refuse: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_on_board(tmp_path / "leaderboards", em)
+    put_in_store(tmp_path / ".uebench", em)
     monkeypatch.setattr(Store, "find", lambda self, key: {"released.safetensors": TINY})
     monkeypatch.setattr(submit, "hash_distribution", lambda name: ("9.9", "0" * 64))
     words = ("submit", str(TINY), "--noise", "em", "--into", "x.zip", "--name", "Ada")

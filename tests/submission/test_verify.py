@@ -34,13 +34,13 @@ from tests.submission.factory import (
     results,
 )
 from uebench import UserError
+from uebench.board.agreement import Agreement, count_test_images, run_deviation
 from uebench.components.registry import RegisteredComponent, registry
 from uebench.components.spec import canonical_text
 from uebench.jobs.datasets import content_fingerprint
 from uebench.storage.result import Result
 from uebench.storage.results_file import read_results
 from uebench.storage.store import Store
-from uebench.submission.agreement import Agreement, count_test_images, run_deviation
 from uebench.submission.entry import Entry
 from uebench.submission.rerun import draw_sample, prepare_rerun
 from uebench.submission.restore_components import NotInstalled, restore_chain, restore_component

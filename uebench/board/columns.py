@@ -14,6 +14,7 @@ import pandas as pd
 
 from uebench.board.ranking import Board
 from uebench.board.rows import BreakerRow, NoiseRow, SeedMean
+from uebench.board.standings import SEEDS
 
 Row = TypeVar("Row", NoiseRow, BreakerRow)
 UNKNOWN = "–"
@@ -60,10 +61,18 @@ def decimal(value: float | None, digits: int) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
-def _rank_text(row: NoiseRow) -> str:
+def rank_text(row: NoiseRow) -> str:
+    """Write the rank of a noise; that of a provisional one in parentheses."""
     if row.rank is None:
         return UNKNOWN
     return str(row.rank) if row.status == "ranked" else f"({row.rank})"
+
+
+def residual_text(row: NoiseRow) -> str:
+    """Write the residual protection of a noise with its interval, which two seeds are too few for."""
+    if row.seeds < SEEDS:
+        return percent(row.residual_protection)
+    return percent_interval(row.residual_protection, row.residual_low, row.residual_high)
 
 
 def _rank_set_text(row: NoiseRow) -> str:
@@ -88,7 +97,8 @@ def noise_remarks(row: NoiseRow) -> list[str]:
     status = row.status if row.status in ("reference", "provisional") else ""
     lacks = f"unranked, lacks {row.lacks}" if row.status == "unranked" else ""
     ruling = f"withdrawn: {row.ruling}" if row.status == "withdrawn" else row.ruling
-    return [*filter(None, [status, lacks, ruling]), *row.flags]
+    record = "yours" if row.record in ("own", "both") else ""
+    return [*filter(None, [record, status, lacks, ruling]), *row.flags]
 
 
 def _breaker_remarks(row: BreakerRow) -> str:
@@ -98,7 +108,7 @@ def _breaker_remarks(row: BreakerRow) -> str:
 
 
 NOISE_COLUMNS: Sequence[Column[NoiseRow]] = (
-    Column("rank", "place by residual protection within the budget class", "rank", _rank_text),
+    Column("rank", "place by residual protection within the budget class", "rank", rank_text),
     Column("noise", "what the suite calls the noise", "noise", lambda row: row.noise),
     Column(
         "rank_low",
@@ -112,7 +122,7 @@ NOISE_COLUMNS: Sequence[Column[NoiseRow]] = (
         "residual_protection",
         "plain clean accuracy minus the highest accuracy under a required breaker",
         "residual, required",
-        _of_noises(lambda row: percent_interval(row.residual_protection, row.residual_low, row.residual_high)),
+        _of_noises(residual_text),
     ),
     Column("residual_low", "lower bound of its 95 % interval over seeds"),
     Column("residual_high", "upper bound of its 95 % interval over seeds"),
@@ -166,6 +176,7 @@ NOISE_COLUMNS: Sequence[Column[NoiseRow]] = (
     Column("flags", "computed doubts; `flags` has what they mean"),
     Column("lacks", "required cells that are missing"),
     Column("ruling", "what maintainers decided: badge, breakers accepted against it, or the reason of a withdrawal"),
+    Column("record", "whose results: own, published, or both; empty where one record is shown"),
     Column("parameters", "the noise's canonical text: name, version, every parameter"),
 )
 """The columns of noises, in the order of every table."""

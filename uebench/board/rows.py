@@ -23,7 +23,8 @@ class NoiseRow:
 
     `rank_low` to `rank_high` is the set of ranks that the seeds allow. `accuracies` goes by the name of a breaker,
     `targets` by the name of a target: the accuracy under the required breaker that recovers most there. `parameters`
-    is the canonical text of the noise.
+    is the canonical text of the noise. `record` says whose results a row holds where two records are shown: `own`,
+    `published` or `both`.
     """
 
     noise: str
@@ -57,6 +58,12 @@ class NoiseRow:
     flags: tuple[str, ...] = ()
     lacks: str = ""
     ruling: str = ""
+    record: str = ""
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is the row of clean images."""
+        return self.status == "reference"
 
     @property
     def placed(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from uebench.board.columns import (
     BREAKER_COLUMNS,
@@ -12,6 +12,8 @@ from uebench.board.columns import (
     decimal,
     noise_remarks,
     percent_mean,
+    rank_text,
+    residual_text,
 )
 from uebench.board.rank_agreement import RESIDUAL, rank_agreements
 from uebench.board.ranking import Board
@@ -43,6 +45,49 @@ def noise_table(board: Board, brief: bool = False) -> Table:
         budget = [row.budget] if several and row.status != "reference" else []
         rows.append([*cells, ", ".join([*noise_remarks(row), *budget])])
     return [*head, "remarks"], rows
+
+
+def own_table(board: Board, noises: Collection[str], breakers: Sequence[str]) -> Table:
+    """Return these noises of the user's own board and the clean reference, with accuracies under these breakers."""
+    head = ["noise", "residual", "highest (breaker)", *breakers]
+    rows = [
+        [row.noise, *_protection(row), *(percent_mean(row.accuracies.get(name)) for name in breakers)]
+        for row in board.noises
+        if row.noise in noises or row.is_reference
+    ]
+    return head, rows
+
+
+def place_tables(board: Board) -> dict[str, Table]:
+    """Return the noises of each budget class that has one of the user's, in order, and whose results a row holds."""
+    whose = {"own": "yours", "both": "yours and published", "published": "published"}
+    classes = dict.fromkeys(row.budget for row in board.noises if row.record != "published" and not row.is_reference)
+    head = ["noise", "rank", "residual", "highest (breaker)", "whose"]
+    return {
+        budget: (
+            head,
+            [
+                [row.noise, rank_text(row), *_protection(row), whose[row.record]]
+                for row in board.noises
+                if row.budget == budget and not row.is_reference
+            ],
+        )
+        for budget in classes
+    }
+
+
+def own_remarks(board: Board, noises: Collection[str]) -> list[str]:
+    """Return a line for each of these noises of the user's own board that has remarks."""
+    rows = [row for row in board.noises if row.noise in noises and not row.is_reference]
+    return [f"{row.noise}: {', '.join(remarks)}" for row in rows if (remarks := noise_remarks(row))]
+
+
+def _protection(row: NoiseRow) -> list[str]:
+    """Return the residual protection of a noise and its highest accuracy; the clean reference has none."""
+    highest = row.accuracies.get(row.worst_breaker or "")
+    if row.is_reference:
+        return [UNKNOWN, UNKNOWN]
+    return [residual_text(row), f"{percent_mean(highest)} ({row.worst_breaker})" if highest else UNKNOWN]
 
 
 def breaker_matrix(board: Board) -> Table:

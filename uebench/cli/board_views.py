@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +10,42 @@ import click
 
 from uebench.board.columns import row_values
 from uebench.board.formats import csv_table, latex_table, markdown_table
-from uebench.board.publish import insert_tables, rebuild_board
+from uebench.board.publish import insert_tables, rebuild_board, rebuild_own_board
 from uebench.board.published import comparison_table, join_published, judge_claims, measured_cells, read_published
-from uebench.board.ranking import Board
+from uebench.board.ranking import Board, rank_results
+from uebench.board.records import RecordChoice, SuiteRecords, read_records
 from uebench.board.tables import noise_table
 from uebench.cli.console import make_console, print_json, print_table
 from uebench.components.errors import UserError
 from uebench.planning.suite import Suite
 from uebench.planning.suite_file import read_suite
 from uebench.storage.atomic_files import write_atomically
-from uebench.storage.result import Result
-from uebench.storage.results_file import read_results
+from uebench.storage.results_file import RESULTS_FILE
 
 
-def rank_board(suite: str, into: Path | None, boards: Path, as_json: bool = False) -> None:
+@dataclass(frozen=True)
+class BoardChoice:
+    """Which results of a suite a command shows, the store with the user's own, and the folder of published boards.
+
+    Without a `record` these are the published ones, or the user's own where nothing is published. Boards that are
+    `bundled` with the package are not written.
+    """
+
+    record: RecordChoice | None
+    store: Path
+    boards: Path
+    bundled: bool = False
+
+
+def rank_board(suite: str, choice: BoardChoice, into: Path | None, as_json: bool) -> None:
     """Rebuild the files of a board, and its table in a document; prints it as tables, or as JSON."""
-    chosen, folder, results = _read_record(suite, boards)
-    ranked = rebuild_board(folder, chosen, {result.key: result for result in results})
+    chosen, records, record = _read_records(suite, choice)
+    if record == "published" and choice.bundled:
+        ranked = rank_results(chosen, records.published.values(), records.rulings)
+    elif record == "published":
+        ranked = rebuild_board(records.published_folder, chosen, records.published)
+    else:
+        ranked = rebuild_own_board(chosen, records, record)
     if into:
         insert_tables(into, chosen, ranked)
     if as_json:
@@ -44,13 +64,15 @@ def board_document(board: Board) -> dict[str, Any]:
     }
 
 
-def plot_board(suite: str, boards: Path, into: Path | None) -> None:
+def plot_board(suite: str, choice: BoardChoice, into: Path | None) -> None:
     """Draw the figures that a board's record has data for, and name the ones that it lacks."""
     from uebench.board.curves import make_curves
     from uebench.board.plots import figure_svg, noise_styles  # no other command waits for matplotlib
 
-    _, folder, results = _read_record(suite, boards)
-    drawn, lacking = make_curves(results)
+    _, records, record = _read_records(suite, choice)
+    folder = records.published_folder if record == "published" else records.own_folder
+    folder = Path() if record == "published" and choice.bundled else folder
+    drawn, lacking = make_curves(list(records.choose(record).values()))
     styles, target = noise_styles(drawn), into or folder / "plots"
     for curves in drawn:
         path = target / f"{curves.name}.svg"
@@ -60,11 +82,13 @@ def plot_board(suite: str, boards: Path, into: Path | None) -> None:
         click.echo(f"not drawn: {line}")
 
 
-def compare_board(suite: str, form: str, boards: Path) -> None:
+def compare_board(suite: str, choice: BoardChoice, form: str) -> None:
     """Print a board's numbers beside the published ones, and the verdicts on the paper's claims."""
     chosen = read_suite(suite)
     theirs = read_published(chosen)
-    own = measured_cells(chosen, read_results(boards / chosen.name / "results.jsonl").values())
+    records = read_records(chosen.name, choice.store, choice.boards)
+    record = choice.record or records.default
+    own = measured_cells(chosen, records.choose(record).values())
     cells = own if theirs is None else join_published(theirs, own)
     if form == "csv":
         click.echo(csv_table(cells, 2), nl=False)
@@ -84,11 +108,12 @@ def compare_board(suite: str, form: str, boards: Path) -> None:
             click.echo(write(list(verdicts[0]), judged), nl=False)
 
 
-def _read_record(suite: str, boards: Path) -> tuple[Suite, Path, list[Result]]:
-    """Return a suite, the folder of its board and the results there; raises `UserError` where there are none."""
+def _read_records(suite: str, choice: BoardChoice) -> tuple[Suite, SuiteRecords, RecordChoice]:
+    """Return a suite, its records, and which is shown; raises `UserError` where that one holds no results."""
     chosen = read_suite(suite)
-    folder = boards / chosen.name
-    results = read_results(folder / "results.jsonl")
-    if not results:
-        raise UserError(f"{folder / 'results.jsonl'} holds no results; run `uebench run {suite}` first")
-    return chosen, folder, list(results.values())
+    records = read_records(chosen.name, choice.store, choice.boards)
+    record = choice.record or records.default
+    if not records.choose(record):
+        folder = records.published_folder if record == "published" else records.own_folder
+        raise UserError(f"{folder / RESULTS_FILE} holds no results; run `uebench run {suite}` first")
+    return chosen, records, record

@@ -4,48 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
-from uebench.cli.options import PATH, boards_option, json_option, plugin_option
+from uebench.cli.options import (
+    PATH,
+    boards_option,
+    json_option,
+    plugin_option,
+    read_boards_option,
+    record_option,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from uebench.board.records import RecordChoice
 
 
 @click.command(short_help="Rebuild a board from its record.")
 @click.argument("suite", default="demo")
 @click.option("--into", type=PATH, help="Also replace this suite's table in a document.")
 @json_option
-@boards_option
+@record_option
+@store_option
+@read_boards_option
 @plugin_option
-def rank_command(suite: str, into: Path | None, as_json: bool, boards: Path) -> None:
-    """Rebuild the files of SUITE's board from its results.jsonl alone."""
-    from uebench.cli.board_views import rank_board
+def rank_command(
+    suite: str, into: Path | None, as_json: bool, record: RecordChoice | None, store: Path, boards: Path
+) -> None:
+    """Rebuild the files of SUITE's board from its results.jsonl alone.
 
-    rank_board(suite, into, boards, as_json)
+    The board of your own results is in the store, in boards/SUITE. Those of the package are printed only.
+    """
+    from uebench.cli.board_views import BoardChoice, rank_board
+
+    rank_board(suite, BoardChoice(record, store, boards, _are_bundled(boards)), into, as_json)
 
 
 @click.command(short_help="Draw the figures of a board.")
 @click.argument("suite", default="demo")
 @click.option("--into", type=PATH, help="Folder for the figures; default plots/ in the board's folder.")
-@boards_option
-def plot_command(suite: str, into: Path | None, boards: Path) -> None:
+@record_option
+@store_option
+@read_boards_option
+def plot_command(suite: str, into: Path | None, record: RecordChoice | None, store: Path, boards: Path) -> None:
     """Draw SUITE's results.jsonl as SVG: accuracy against a breaker's parameter, training steps, protected share."""
-    from uebench.cli.board_views import plot_board
+    from uebench.cli.board_views import BoardChoice, plot_board
 
-    plot_board(suite, boards, into)
+    plot_board(suite, BoardChoice(record, store, boards, _are_bundled(boards)), into)
 
 
 @click.command(short_help="Build the static web site of the boards.")
 @click.argument("suites", nargs=-1)
 @click.option("--into", type=PATH, help="Folder for the pages; default site/ in the folder of boards.")
-@boards_option
-def site_command(suites: Sequence[str], into: Path | None, boards: Path) -> None:
+@record_option
+@store_option
+@read_boards_option
+def site_command(
+    suites: Sequence[str], into: Path | None, record: RecordChoice | None, store: Path, boards: Path
+) -> None:
     """Build a static site of SUITES (names or paths of TOML files), by default of every board.
 
     It has the tables, figures and a page for each noise, and opens from disk, without a server or a network.
     """
     from uebench.site.build import write_site
 
-    click.echo(f"Site: {write_site(boards, into or boards / 'site', suites)}")
+    into = into or (Path() if _are_bundled(boards) else boards) / "site"
+    click.echo(f"Site: {write_site(boards, into, suites, store, record)}")
 
 
 @click.command(short_help="Put our numbers beside the published ones.")
@@ -58,12 +85,47 @@ def site_command(suites: Sequence[str], into: Path | None, boards: Path) -> None
     show_default=True,
     help="How to print it.",
 )
-@boards_option
-def compare_command(suite: str, form: str, boards: Path) -> None:
+@record_option
+@store_option
+@read_boards_option
+def compare_command(suite: str, form: str, record: RecordChoice | None, store: Path, boards: Path) -> None:
     """Put SUITE's results beside the published numbers, and say which of the paper's claims they bear out."""
-    from uebench.cli.board_views import compare_board
+    from uebench.cli.board_views import BoardChoice, compare_board
 
-    compare_board(suite, form, boards)
+    compare_board(suite, BoardChoice(record, store, boards, _are_bundled(boards)), form)
 
 
-BOARD_COMMANDS = (rank_command, plot_command, site_command, compare_command)
+@click.command(short_help="Add your own results to a published board.")
+@click.argument("suite")
+@click.option("--noise", "noises", multiple=True, metavar="NAME", help="Only this noise, as your board calls it.")
+@click.option("--replace", is_flag=True, help="Replace published results that have other numbers.")
+@json_option
+@store_option
+@boards_option
+def publish_command(suite: str, noises: Sequence[str], replace: bool, as_json: bool, store: Path, boards: Path) -> None:
+    """Add your own results of SUITE to its published record, and rebuild the board; for maintainers of a board.
+
+    Your own results are those that `uebench run SUITE` measured into the store. A published result with other numbers
+    is kept and named.
+    """
+    from uebench.cli.board_views import board_document
+    from uebench.cli.console import print_json
+    from uebench.storage.store import Store
+    from uebench.workflows.publish import publish_results
+
+    report = publish_results(suite, Store(store), boards, noises, replace=replace)
+    if as_json:
+        print_json({**vars(report), "boards": [board_document(board) for board in report.boards]})
+        return
+    for line in report.conflicts:
+        click.echo(f"note: other numbers were published: {line}{'; replaced' if replace else ''}", err=True)
+    click.echo(f"{report.added} results added. Board: {report.folder / 'README.md'}")
+
+
+def _are_bundled(boards: Path) -> bool:
+    """Return whether nobody named a folder of boards and there is none here: those of the package stay as they are."""
+    given = click.get_current_context().get_parameter_source("boards") is not ParameterSource.DEFAULT
+    return not given and boards != Path("leaderboards")
+
+
+BOARD_COMMANDS = (publish_command, rank_command, plot_command, site_command, compare_command)

@@ -39,6 +39,30 @@ def print_table(
     console.print(table)
 
 
+def print_split_table(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table whose words are never cut: columns that do not fit follow in further tables, beside the first."""
+    widths = [max(map(len, column)) + 3 for column in zip(head, *rows, strict=True)]
+    groups, left = list[list[int]](), 0
+    for index in range(1, len(head)):
+        if not groups or left < widths[index]:
+            groups.append([0])
+            left = console.width - widths[0] - 1
+        groups[-1].append(index)
+        left -= widths[index]
+    for number, group in enumerate(groups):
+        table = Table(
+            title=escape(title) if not number else None,
+            title_justify="left",
+            title_style="bold",
+            header_style="bold",
+        )
+        for index in group:
+            table.add_column(escape(head[index]), no_wrap=True, overflow="ignore")
+        for row in rows:
+            table.add_row(*(escape(row[index]) for index in group))
+        console.print(table)
+
+
 def print_json(document: Any) -> None:
     """Print a document on standard output.
 

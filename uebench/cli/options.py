@@ -40,6 +40,13 @@ def add_plugins(context: click.Context, option: click.Parameter, values: Sequenc
             registry().add(read_plugin_file(value))
 
 
+def find_default_boards(context: click.Context, option: click.Parameter, value: Path | None) -> Path:
+    """Return the folder of published boards that is given, the one here, or that of the package."""
+    from uebench.board.records import find_boards
+
+    return value or find_boards()
+
+
 def combine_options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     """Bundle options that several commands share."""
 
@@ -53,13 +60,25 @@ def combine_options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
 
 PATH = click.Path(path_type=Path)
 boards_option = click.option(
-    "--boards", type=PATH, default=Path("leaderboards"), show_default=True, help="Folder of boards."
+    "--boards", type=PATH, default=Path("leaderboards"), show_default=True, help="Folder of published boards."
 )
+read_boards_option = click.option(
+    "--boards",
+    type=PATH,
+    callback=find_default_boards,
+    help="Folder of published boards; default leaderboards, else those of the package.",
+)
+"""For commands that leave the published boards as they are."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 seed_option = click.option(
     "--seed", "seeds", multiple=True, callback=parse_seeds, metavar="N,N", help="Seeds in place of the suite's."
 )
 store_option = click.option("--store", type=PATH, default=Path(".uebench"), show_default=True, help="Work folder.")
+record_option = click.option(
+    "--record",
+    type=click.Choice(["published", "own", "both"]),
+    help="Published results, your own (in the store), or both; default published, or own where nothing is published.",
+)
 workers_option = click.option(
     "--workers", type=click.IntRange(min=1), help="Processes per device; default 1 a GPU, on a CPU 1 a core."
 )

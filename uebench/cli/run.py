@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,16 +14,19 @@ import click
 
 from uebench.cli.options import (
     PATH,
-    boards_option,
     execution_options,
     json_option,
     parse_shares,
     plugin_option,
     pool_options,
+    read_boards_option,
     seed_option,
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from uebench.board.agreement import Agreement
     from uebench.executors.settings import ExecutionSettings
     from uebench.workflows.run import PreparedRun, RunReport
 
@@ -56,8 +59,9 @@ recipe_option = click.option(
 @pool_options
 @execution_options
 @click.option("--dry-run", "dry", is_flag=True, help="Show the cells and what is left to do, and stop.")
+@click.option("--wide", is_flag=True, help="Print every column of the board, and its breakers.")
 @json_option
-@boards_option
+@read_boards_option
 @plugin_option
 def run_command(
     workers: int | None,
@@ -69,6 +73,7 @@ def run_command(
     store: Path,
     keep_every: float,
     dry: bool,
+    wide: bool,
     as_json: bool,
     boards: Path,
     **request: Any,
@@ -98,7 +103,7 @@ def run_command(
         from uebench.cli.console import print_json
 
         print_json(_run_document(report))
-    sys.exit(_print_problems(report) if as_json else _print_run(report))
+    sys.exit(_print_problems(report) if as_json else _print_run(report, wide))
 
 
 @click.command(short_help="Protect a data set and write it as pictures.")
@@ -218,20 +223,57 @@ def _print_plan(prepared: PreparedRun, settings: ExecutionSettings, as_json: boo
     return int(bool(prepared.broken))
 
 
-def _print_run(report: RunReport) -> int:
-    """Print the boards of a run and what failed; returns the exit status."""
+def _print_run(report: RunReport, wide: bool) -> int:
+    """Print the results of a run among the published ones, and what failed; returns the exit status."""
     from uebench.board.tables import breaker_table, noise_table
     from uebench.cli.console import make_console, print_table
 
     console = make_console()
-    for board in report.boards:
-        print_table(console, board.title, *noise_table(board, brief=True), numbers=True)
-        print_table(console, "breakers", *breaker_table(board), numbers=True)
-    for line in report.conflicts:
-        _print_note(f"other numbers on record: {line}")
+    if wide:
+        for board in report.boards:
+            print_table(console, board.title, *noise_table(board, brief=True), numbers=True)
+            print_table(console, "breakers", *breaker_table(board), numbers=True)
+    else:
+        _print_own_boards(console, report)
+    for line in _agreement_lines(report.agreements):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if report.boards:
-        console.print(f"Board: {report.prepared.folder / 'README.md'}", soft_wrap=True)
+        console.print(f"Board: {report.prepared.records.own_folder / 'README.md'}", soft_wrap=True)
     return _print_problems(report)
+
+
+def _print_own_boards(console: Console, report: RunReport) -> None:
+    """Print the user's own results, then the place of each noise among the published ones."""
+    from uebench.board.groups import group_title
+    from uebench.board.tables import own_remarks, own_table, place_tables
+    from uebench.cli.console import print_split_table
+
+    titles = {group_title(result) for result in report.results}
+    breakers = list(dict.fromkeys(result.breaker for result in report.results))
+    noises = {result.noise for result in report.results}
+    for board in report.own_boards:
+        if board.title not in titles:
+            continue
+        print_split_table(console, f"your results: {board.title}", *own_table(board, noises, breakers))
+        for line in own_remarks(board, noises):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for board in report.boards:
+        if board.title in titles and any(row.record != "own" for row in board.noises):
+            for budget, table in place_tables(board).items():
+                print_split_table(console, f"among the published, {budget}: {board.title}", *table)
+
+
+def _agreement_lines(agreements: Sequence[Agreement]) -> Iterator[str]:
+    """Yield how many cells agree with the published record, and those that do not."""
+    if not agreements:
+        return
+    differing = [agreement for agreement in agreements if not agreement.holds]
+    yield f"{len(agreements) - len(differing)} of your {len(agreements)} cells agree with the published record."
+    for agreement in differing:
+        yield (
+            f"differs: {agreement.cell}: {100 * agreement.found:.1f} % here, "
+            f"{100 * agreement.claimed:.1f} % published, {agreement.deviations:.1f} standard deviations apart"
+        )
 
 
 def _run_document(report: RunReport) -> dict[str, Any]:
@@ -244,7 +286,8 @@ def _run_document(report: RunReport) -> dict[str, Any]:
         "requested": report.prepared.requested,
         "results": [json.loads(result.line()) for result in report.results],
         "failures": report.failures,
-        "conflicts": report.conflicts,
+        "agreements": report.agreements,
+        "own_boards": [board_document(board) for board in report.own_boards],
         "boards": [board_document(board) for board in report.boards],
     }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from uebench.cli.options import PATH, boards_option, json_option, store_option, verification_options
+from uebench.cli.options import PATH, boards_option, json_option, read_boards_option, store_option, verification_options
 from uebench.cli.run import make_settings, open_listener
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--contact", default="", help="Where the maintainers reach you.")
 @click.option("--paper", default="", metavar="URL", help="Where the method is published.")
 @store_option
-@boards_option
+@read_boards_option
 def submit_command(
     suite: str,
     into: Path,

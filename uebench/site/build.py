@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from uebench.board.columns import BREAKER_COLUMNS, NOISE_COLUMNS
 from uebench.board.publish import GALLERY, READING_TEXT, RECIPES_TEXT, TARGETS_TEXT, picture_name
+from uebench.board.records import RecordChoice, own_folder, read_records
 from uebench.components.errors import UserError
 from uebench.components.spec import format_number
 from uebench.planning.suite_file import read_suite
@@ -22,6 +23,8 @@ from uebench.site import figures
 from uebench.site.view_model import Section, gather_section, noise_parts
 from uebench.storage.atomic_files import write_atomically
 
+STORE = Path(".uebench")
+"""The usual store."""
 LOADER = PackageLoader("uebench.site", "templates")
 STATIC = files("uebench.site") / "static"
 MARK = '<meta name="generator" content="uebench">'
@@ -33,12 +36,15 @@ POLICY = "default-src 'none'; img-src 'self' file: data:; style-src 'self' file:
 UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def write_site(boards: Path, into: Path, names: Sequence[str] = ()) -> Path:
-    """Write the site of some suites, by default of every board in a folder, and return its first page.
+def write_site(
+    boards: Path, into: Path, names: Sequence[str] = (), store: Path = STORE, record: RecordChoice | None = None
+) -> Path:
+    """Write the site of some suites, by default of every board, and return its first page.
 
+    It shows the published results in a folder of boards, or by `record` the user's own in a store, or both.
     Pages of noises that are no longer on record are removed. Raises `UserError` where there is nothing to show.
     """
-    contents = build_site(boards, names)
+    contents = build_site(boards, names, store, record)
     for name, content in contents.items():
         write_atomically(into / name, content)
     written = {into / name for name in contents}
@@ -49,10 +55,18 @@ def write_site(boards: Path, into: Path, names: Sequence[str] = ()) -> Path:
     return into / "index.html"
 
 
-def build_site(boards: Path, names: Sequence[str] = ()) -> dict[str, bytes]:
+def build_site(
+    boards: Path, names: Sequence[str] = (), store: Path = STORE, record: RecordChoice | None = None
+) -> dict[str, bytes]:
     """Return the site's content by path: the same records give the same bytes."""
-    names = names or sorted(path.parent.name for path in boards.glob("*/results.jsonl"))
-    sections = [gather_section(read_suite(name), boards) for name in dict.fromkeys(names)]
+    own = {path.parent.name for path in own_folder(store, "").glob("*/results.jsonl")}
+    published = {path.parent.name for path in boards.glob("*/results.jsonl")}
+    choices = {None: published or own, "published": published, "own": own, "both": own | published}
+    names = names or sorted(choices[record])
+    sections = []
+    for suite in map(read_suite, dict.fromkeys(names)):
+        records = read_records(suite.name, store, boards)
+        sections.append(gather_section(suite, records, record or records.default))
     if not sections:
         raise UserError(f"{boards} holds no board; run `uebench run` first")
     words = tomllib.loads(_source("glossary.toml"))

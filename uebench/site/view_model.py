@@ -16,15 +16,16 @@ from uebench.board.columns import row_values
 from uebench.board.groups import comparable_groups
 from uebench.board.publish import GALLERY
 from uebench.board.ranking import Board, rank_results
+from uebench.board.records import RecordChoice, SuiteRecords, mark_records
 from uebench.board.tables import breaker_table, noise_table, recipe_table
 from uebench.components.errors import UserError
 from uebench.components.grammar import NAME_PATTERN
 from uebench.planning.suite import Suite
 from uebench.site.figures import Sweep, breaker_sweeps
 from uebench.site.rerun_command import find_rerun_command
-from uebench.storage.history import current_rulings, read_history
+from uebench.storage.history import read_history
 from uebench.storage.result import Result
-from uebench.storage.results_file import read_results
+from uebench.storage.results_file import RESULTS_FILE, results_text
 
 
 @dataclass(frozen=True)
@@ -83,18 +84,22 @@ def page_name(text: str, identity: str) -> str:
     return f"{letters or 'x'}-{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
-def gather_section(suite: Suite, boards: Path) -> Section:
-    """Return a suite's part of the site; raises `UserError` where it has no record."""
-    path = boards / suite.name / "results.jsonl"
-    results = read_results(path).values()
+def gather_section(suite: Suite, records: SuiteRecords, record: RecordChoice) -> Section:
+    """Return a suite's part of the site; raises `UserError` where the record holds no results."""
+    chosen = records.choose(record)
+    results, folders = chosen.values(), [records.own_folder, records.published_folder]
+    folders = {"own": folders[:1], "published": folders[1:], "both": folders}[record]
     if not results:
-        raise UserError(f"{path} holds no results; run `uebench run {suite.name}` first")
-    lines = read_history(path.parent)
+        raise UserError(f"{folders[0] / RESULTS_FILE} holds no results; run `uebench run {suite.name}` first")
+    lines = read_history(records.published_folder)
     where = suite.name if NAME_PATTERN.fullmatch(suite.name) else page_name(suite.name, suite.name)
-    ranked = rank_results(suite, results, current_rulings(lines))
+    ranked = rank_results(suite, results, records.rulings)
+    if record == "both":
+        ranked = mark_records(ranked, results, records.own)
     groups = [_group(where, *both) for both in zip(ranked, comparable_groups(results), strict=True)]
-    pictures = sorted((path.parent / GALLERY).glob("*.png"))
-    return Section(suite, where, groups, pictures, path.read_bytes(), lines, recipe_table(ranked))
+    by_name = {path.name: path for folder in reversed(folders) for path in (folder / GALLERY).glob("*.png")}
+    pictures = [by_name[name] for name in sorted(by_name)]
+    return Section(suite, where, groups, pictures, results_text(chosen).encode(), lines, recipe_table(ranked))
 
 
 def _group(where: str, board: Board, records: list[Result]) -> Group:

@@ -10,6 +10,9 @@ from uebench.components.errors import UserError
 from uebench.storage.atomic_files import write_atomically
 from uebench.storage.result import Result, parse_result
 
+RESULTS_FILE = "results.jsonl"
+"""The name of a record in the folder of its board."""
+
 
 def read_results(path: Path) -> dict[str, Result]:
     """Return the records of a `results.jsonl` by key; a missing file has none. Raises `UserError` with the line."""
@@ -44,12 +47,16 @@ def merge_results(recorded: Mapping[str, Result], new: Iterable[Result]) -> tupl
             cell = f"{result.noise} / {result.breaker} / {result.target} seed {result.seed}"
             here, recorded_on = result.made_with["device"], old.made_with["device"]
             conflicts.append(
-                f"{cell}: {result.test_accuracy:.4f} here ({here}), "
-                f"{old.test_accuracy:.4f} on record ({recorded_on}); kept"
+                f"{cell}: {result.test_accuracy:.4f} here ({here}), {old.test_accuracy:.4f} on record ({recorded_on})"
             )
     return merged, conflicts
 
 
 def write_results(path: Path, results: Mapping[str, Result]) -> None:
     """Write records, one per line, sorted by key."""
-    write_atomically(path, "".join(results[key].line() + "\n" for key in sorted(results)).encode())
+    write_atomically(path, results_text(results).encode())
+
+
+def results_text(results: Mapping[str, Result]) -> str:
+    """Return the text of a record: one line of JSON a result, sorted by key."""
+    return "".join(results[key].line() + "\n" for key in sorted(results))

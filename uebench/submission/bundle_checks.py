@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from uebench.board.agreement import Agreement, count_test_images, run_deviation
 from uebench.board.groups import required_labels
 from uebench.components.errors import UserError
 from uebench.components.spec import canonical_text, component_label
@@ -17,7 +18,6 @@ from uebench.storage.history import Rulings
 from uebench.storage.job_log import check_job_log
 from uebench.storage.result import Result
 from uebench.storage.strict_json import check_printable
-from uebench.submission.agreement import Agreement, count_test_images, run_deviation
 from uebench.submission.bundle import Bundle
 from uebench.submission.entry import Entry, cell_of_result, derive_manifest_fields, entry_from_bundle
 from uebench.submission.record_checks import check_record

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from uebench.board.agreement import Agreement
 from uebench.board.standings import SEEDS
 from uebench.planning.suite import Suite
 from uebench.storage.history import Badge
-from uebench.submission.agreement import Agreement
 from uebench.submission.bundle import Bundle
 from uebench.submission.distribution_hash import hash_distribution
 from uebench.submission.entry import Entry

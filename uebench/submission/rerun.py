@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from uebench.board.agreement import Agreement, is_whole_count, run_deviation
 from uebench.components.component import Component
 from uebench.components.errors import UserError
 from uebench.components.interfaces import Noise, Source, Target
@@ -14,7 +15,6 @@ from uebench.planning.selection import Selection, resolve_recipe
 from uebench.storage.atomic_files import sha256_hex
 from uebench.storage.result import Result
 from uebench.storage.store import Store
-from uebench.submission.agreement import Agreement, is_whole_count, run_deviation
 from uebench.submission.bundle import Bundle
 from uebench.submission.bundle_checks import same_cell
 from uebench.submission.entry import Entry

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from uebench.board.publish import read_board
+from uebench.board.records import own_folder
 from uebench.components.errors import UserError
 from uebench.components.spec import canonical_text, component_label
 from uebench.planning.job_names import job_name
@@ -18,6 +19,7 @@ from uebench.planning.suite import Suite
 from uebench.planning.suite_file import read_suite
 from uebench.storage.job_log import read_job_log
 from uebench.storage.result import Result
+from uebench.storage.results_file import RESULTS_FILE, read_results
 from uebench.storage.store import Store
 from uebench.submission.bundle import Bundle, content_sha256, read_bundle, write_bundle
 from uebench.submission.bundle_checks import check_bundle
@@ -45,10 +47,10 @@ class SubmissionRequest:
 
 
 def submit_results(request: SubmissionRequest, path: Path, store: Store, boards: Path) -> SubmissionReport:
-    """Write a bundle of a board's results into a new file.
+    """Write a bundle of the user's own results into a new file.
 
-    Raises `UserError` where results are missing, where the request is not one entry, or where a verifier would refuse
-    the bundle.
+    Raises `UserError` where results are missing, where the store has other numbers, where the request is not one entry,
+    or where a verifier would refuse the bundle.
     """
     from uebench.jobs.datasets import content_fingerprint  # loads torch, which nothing else here needs
 
@@ -59,7 +61,9 @@ def submit_results(request: SubmissionRequest, path: Path, store: Store, boards:
     breaker = "+".join(canonical_text(member) for member in chain)
     entry = Entry(suite.part(source.name), canonical_text(source), content_fingerprint(source, store), noises, breaker)
     board, rulings = read_board(boards, suite)
-    results = sorted(entry.pick(board.values()), key=lambda result: result.key)
+    own = read_results(own_folder(store.root, suite.name) / RESULTS_FILE)
+    results = sorted(entry.pick(own.values()), key=lambda result: result.key)
+    _check_store(results, store)
     released = _released_files(entry, selection, results, store)
     manifest = {
         "schema": BUNDLE_SCHEMA,
@@ -129,6 +133,17 @@ def _released_files(entry: Entry, selection: Selection, results: Sequence[Result
                 )
             files[job.key] = finished["released.safetensors"]
     return files
+
+
+def _check_store(results: Sequence[Result], store: Store) -> None:
+    """Raise `UserError` for a result that is not in the store with the same numbers."""
+    for result in results:
+        stored = store.read(result.key, "result.json")
+        name = f"{result.noise} / {result.breaker} on {result.target}, seed {result.seed}"
+        if stored is None:
+            raise UserError(f"the store {store.root} has no result of {name}; run it again")
+        if not result.equals_stored(stored):
+            raise UserError(f"the store {store.root} has other numbers of {name} than your record; run it again")
 
 
 def _hash_distributions(results: Sequence[Result]) -> list[dict[str, str]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from uebench.board.publish import GENERATED_FILES, label_result, rebuild_board, write_gallery
-from uebench.board.ranking import Board
+from uebench.board.agreement import Agreement
+from uebench.board.publish import GENERATED_FILES, label_result, rebuild_own_board, write_gallery
+from uebench.board.ranking import Board, rank_results
+from uebench.board.records import SuiteRecords, compare_records, read_records
 from uebench.components.interfaces import Breaker, Noise, Source
 from uebench.components.registry import registry
 from uebench.executors.messages import OpenListener
@@ -22,7 +24,7 @@ from uebench.planning.suite import ShareKind, Suite
 from uebench.planning.suite_file import read_suite
 from uebench.storage.atomic_files import remove_scratch_files
 from uebench.storage.result import Result
-from uebench.storage.results_file import merge_results, read_results, write_results
+from uebench.storage.results_file import RESULTS_FILE, read_results, write_results
 from uebench.storage.store import Store
 
 
@@ -45,14 +47,13 @@ class RunRequest:
 class PreparedRun:
     """The plan of a run, before any job of it started.
 
-    `folder` is that of the board, `recorded` has its results by key.
+    `records` are the user's own and the published results of the suite.
     `plan` has the cells whose data sets are usable, `requested` the number of all cells, `selections` and `names` are
     by the key of a job, `added_breakers` are those that join the requested ones because every rank needs them.
     """
 
     suite: Suite
-    folder: Path
-    recorded: Mapping[str, Result]
+    records: SuiteRecords
     plan: Plan
     requested: int
     selections: Mapping[str, Selection]
@@ -65,15 +66,17 @@ class PreparedRun:
 class RunReport:
     """The outcome of a run: its results, what failed, and the boards that follow.
 
-    `failures` has the reason by the name of a job. `conflicts` describes results that differ from those on the board.
+    `own_boards` rank the user's own record alone, `boards` both records. `failures` has the reason by the name of a
+    job. `agreements` compares the cells of this run that are published.
     """
 
     prepared: PreparedRun
     results: Sequence[Result]
     failures: Mapping[str, str]
     completed: bool
+    own_boards: Sequence[Board] = ()
     boards: Sequence[Board] = ()
-    conflicts: Sequence[str] = field(default_factory=list)
+    agreements: Sequence[Agreement] = ()
 
     @property
     def status(self) -> int:
@@ -103,7 +106,7 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
         ranked=True,
     )
     settings.check()
-    recorded = read_results(boards / suite.name / "results.jsonl")  # a damaged record is reported before any work
+    records = read_records(suite.name, settings.store, boards)  # a damaged record is reported before any work
     store = settings.open_store()
     preflight = Preflight(store, settings.patience)
     plans = [plan_with_references(selection, preflight.fingerprint) for selection in selections]
@@ -119,8 +122,7 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
     given = request.breakers or suite.required_breakers
     return PreparedRun(
         suite=suite,
-        folder=boards / suite.name,
-        recorded=recorded,
+        records=records,
         plan=plan,
         requested=len(whole.cells),
         selections=by_key,
@@ -131,8 +133,8 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
 
 
 def run_suite(prepared: PreparedRun, settings: ExecutionSettings, open_listener: OpenListener) -> RunReport:
-    """Run the unfinished jobs of a plan, merge the results into the board's record, and rank it."""
-    store, plan, recorded = settings.open_store(), prepared.plan, prepared.recorded
+    """Run the unfinished jobs of a plan, add the results to the user's own record, and rank them."""
+    store, plan, recorded = settings.open_store(), prepared.plan, prepared.records.own
     with open_listener(prepared.names, len(plan.cells)) as listener:
         queue = JobQueue(listener, recorded=recorded)
         completed = settings.execute(plan, queue)
@@ -142,8 +144,11 @@ def run_suite(prepared: PreparedRun, settings: ExecutionSettings, open_listener:
         if (result := queue.results.get(cell.key))
     ]
     failures = {prepared.names[key]: reason for key, reason in queue.failures.items()}
-    ranked, conflicts = _publish(prepared, results, store)
-    return RunReport(prepared, results, failures, completed, ranked, conflicts)
+    records = _record(prepared, results, store)
+    own_boards = rank_results(prepared.suite, records.own.values(), records.rulings)
+    boards = rebuild_own_board(prepared.suite, records) if records.own else []
+    agreements = compare_records(results, records.published)
+    return RunReport(prepared, results, failures, completed, own_boards, boards, agreements)
 
 
 def plan_with_references(selection: Selection, fingerprint: Callable[[Source], str]) -> Plan:
@@ -163,18 +168,17 @@ def _galleries(prepared: PreparedRun, store: Store) -> dict[str, bytes]:
     return pictures
 
 
-def _publish(prepared: PreparedRun, new: Sequence[Result], store: Store) -> tuple[list[Board], list[str]]:
-    """Merge results into the board's record and rebuild its files; returns the boards, and conflicts."""
-    folder, suite = prepared.folder, prepared.suite
-    path = folder / "results.jsonl"
-    with store.lock(f"board-{suite.name}", wait=True):
-        recorded = read_results(path)
-        merged, conflicts = merge_results(recorded, new)
-        if not merged:
-            return [], []
-        for name in (path.name, *GENERATED_FILES):
+def _record(prepared: PreparedRun, new: Sequence[Result], store: Store) -> SuiteRecords:
+    """Add results to the user's own record; returns both records."""
+    folder = prepared.records.own_folder
+    with store.lock(f"board-{prepared.suite.name}", wait=True):
+        before = read_results(folder / RESULTS_FILE)
+        own = {**before, **{result.key: result for result in new}}
+        if not own:
+            return prepared.records
+        for name in (RESULTS_FILE, *GENERATED_FILES):
             remove_scratch_files(folder / name)
-        if merged != recorded:
-            write_results(path, merged)
+        if own != before:
+            write_results(folder / RESULTS_FILE, own)
         write_gallery(folder, _galleries(prepared, store))
-        return rebuild_board(folder, suite, merged), conflicts
+        return replace(prepared.records, own=own)

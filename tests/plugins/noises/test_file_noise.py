@@ -447,5 +447,5 @@ def test_it_runs_in_workers(call: Call) -> None:
     assert "[2 of 2 cells]" in said
     stored = [safetensors.torch.load_file(path) for path in Path(".uebench/done").rglob("released.safetensors")]
     assert any(torch.equal(one["images"], PROTECTED) for one in stored)
-    record = [json.loads(line) for line in Path("leaderboards/tiny/results.jsonl").read_text().splitlines()]
+    record = [json.loads(line) for line in Path(".uebench/boards/tiny/results.jsonl").read_text().splitlines()]
     assert sorted(one["noise"].partition(":")[0] for one in record) == ["mine", "none"]

@@ -1,0 +1,131 @@
+"""The two records of a suite: what was measured on this machine, and what is published."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Literal
+
+from uebench.board.agreement import Agreement, count_test_images, run_deviation
+from uebench.board.groups import group_setting
+from uebench.board.ranking import Board
+from uebench.storage.history import Rulings, current_rulings, read_history
+from uebench.storage.result import Result
+from uebench.storage.results_file import RESULTS_FILE, read_results
+
+RecordChoice = Literal["published", "own", "both"]
+
+
+@dataclass(frozen=True)
+class SuiteRecords:
+    """The results of a suite by key: the user's own, and the published ones with the maintainers' rulings.
+
+    `own_folder` is in the store, `published_folder` in a folder of boards.
+    """
+
+    own_folder: Path
+    published_folder: Path
+    own: Mapping[str, Result]
+    published: Mapping[str, Result]
+    rulings: Rulings
+
+    @property
+    def default(self) -> RecordChoice:
+        """The record that is shown where nobody says which: the published one, or where it is empty the user's own."""
+        return "own" if self.own and not self.published else "published"
+
+    def choose(self, choice: RecordChoice) -> dict[str, Result]:
+        """Return the results of one record, or of both; where both have a cell, the user's own result counts."""
+        published = {} if choice == "own" else self.published
+        return {**published, **({} if choice == "published" else self.own)}
+
+
+def bundled_boards() -> Path | None:
+    """Return the folder of published boards that came with the package: in a source tree, or as files of a wheel."""
+    beside = Path(__file__).parents[2] / "leaderboards"
+    if (beside.parent / "pyproject.toml").exists():
+        return beside if beside.is_dir() else None
+    with suppress(PackageNotFoundError):
+        for file in distribution("uebench").files or ():
+            if file.parts[-3:-2] == ("leaderboards",) and file.name == RESULTS_FILE:
+                return Path(str(file.locate())).parents[1].resolve()
+    return None
+
+
+def find_boards() -> Path:
+    """Return the folder of published boards: `leaderboards` here, or where there is none the one of the package."""
+    here = Path("leaderboards")
+    return here if here.is_dir() else bundled_boards() or here
+
+
+def own_folder(store: Path, suite: str) -> Path:
+    """Return the folder of the user's own board of a suite, in a store."""
+    return store / "boards" / suite
+
+
+def read_records(suite: str, store: Path, boards: Path) -> SuiteRecords:
+    """Return both records of a suite, given by name; one that does not exist is empty."""
+    own, published = own_folder(store, suite), boards / suite
+    return SuiteRecords(
+        own,
+        published,
+        read_results(own / RESULTS_FILE) if store.is_dir() else {},
+        read_results(published / RESULTS_FILE),
+        current_rulings(read_history(published)),
+    )
+
+
+def compare_records(own: Iterable[Result], published: Mapping[str, Result]) -> list[Agreement]:
+    """Compare the accuracies of the user's results with the published ones of the same cells.
+
+    The measure is the spread between two runs, from the seeds of a published cell and the number of test images, which
+    follows from the user's accuracies: a published record may be damaged.
+    """
+    pairs = [(result, published[result.key]) for result in own if result.key in published]
+    seeds: defaultdict[str, list[float]] = defaultdict(list)
+    for result in published.values():
+        seeds[_cell_text(result)].append(result.test_accuracy)
+    accuracies: defaultdict[str, list[float]] = defaultdict(list)
+    for ours, _ in pairs:
+        accuracies[_dataset(ours)].append(ours.test_accuracy)
+    images = {dataset: count_test_images(known) for dataset, known in accuracies.items()}
+    return [
+        Agreement(
+            f"{ours.noise} / {ours.breaker} on {ours.target}, seed {ours.seed}",
+            theirs.test_accuracy,
+            ours.test_accuracy,
+            run_deviation(seeds[_cell_text(theirs)], images[_dataset(ours)]),
+        )
+        for ours, theirs in pairs
+    ]
+
+
+def mark_records(boards: Sequence[Board], results: Iterable[Result], own: Mapping[str, Result]) -> list[Board]:
+    """Return boards whose rows say whose results they hold: the user's own, published ones, or both."""
+    kinds: defaultdict[tuple[str, str, str], set[bool]] = defaultdict(set)
+    for result in results:
+        kinds[group_setting(result), result.recipe, result.parameters["noise"]].add(result.key in own)
+    names = {frozenset({True}): "own", frozenset({False}): "published", frozenset({True, False}): "both"}
+
+    def mark(board: Board) -> Board:
+        rows = [
+            replace(row, record=names[frozenset(kinds[board.setting, board.recipe, row.parameters])])
+            for row in board.noises
+        ]
+        return replace(board, noises=rows)
+
+    return [mark(board) for board in boards]
+
+
+def _dataset(result: Result) -> str:
+    return result.parameters["dataset"]
+
+
+def _cell_text(result: Result) -> str:
+    """Return what all seeds of a cell share."""
+    parts = {**result.parameters, "protected": str(result.protected), "kind": result.kind}
+    return repr(sorted(parts.items()))
