@@ -246,13 +246,14 @@ def test_no_line_of_the_help_is_cut(call: Call) -> None:
 def test_plots_and_pages_are_made_of_either_record_or_of_both(call: Call, tmp_path: Path) -> None:
     call(*SMALL)
     call("publish", str(TINY))
-    call("run", *SMALL[1:2], "--noise", "rem", "--breaker", "adv-linf", "--workers", "1")
-    noises = {"published": {"none", "em"}, "own": {"none", "em", "rem"}, "both": {"none", "em", "rem"}}
+    store = ("--store", "other")
+    call("run", *SMALL[1:2], "--noise", "rem", "--breaker", "adv-linf", "--workers", "1", *store)
+    noises = {"published": {"none", "em"}, "own": {"none", "rem"}, "both": {"none", "em", "rem"}}
     for record, expected in noises.items():
-        call("site", str(TINY), "--record", record, "--into", record)
+        call("site", str(TINY), "--record", record, "--into", record, *store)
         data = json.loads((tmp_path / record / "data.json").read_text())
         rows = data["suites"]["tiny"]["boards"][0]["noises"]
         assert {row["noise"] for row in rows} == expected
-        assert {row["record"] for row in rows} == ({"both", "own"} if record == "both" else {""})
-    call("plot", str(TINY), "--record", "own")
-    assert (tmp_path / ".uebench" / "boards" / "tiny" / "plots").is_dir()
+        assert {row["record"] for row in rows} == ({"published", "own"} if record == "both" else {""})
+    call("plot", str(TINY), "--record", "own", *store)
+    assert (tmp_path / "other" / "boards" / "tiny" / "plots").is_dir()
