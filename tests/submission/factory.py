@@ -108,7 +108,8 @@ def logged(one: Mapping[str, Any]) -> list[dict[str, Any]]:
     made = {"device": one["made_with"]["device"], "threads": 1, "torch": "2.15.0", "uebench": "0.1.0"}
     steps = [{"event": "step", "step": step, "of": 60, "loss": 0.5} for step in (15, 60)]
     events = [{"event": "started", **made}, steps[0], {"event": "started", **made}, {"event": "resumed", "step": 9}]
-    return [{"key": one["key"], "time": "2026-01-01T00:00:00+00:00", **event} for event in (*events, steps[1])]
+    tested = {"event": "tested", **{name: one[name] for name in ("test_accuracy", "train_accuracy")}}
+    return [{"key": one["key"], "time": "2026-01-01T00:00:00+00:00", **event} for event in (*events, steps[1], tested)]
 
 
 def handed_in(path: Path, found: Sequence[Result], *noises: str, breaker: str = "") -> Path:

@@ -21,6 +21,7 @@ from tests.submission.factory import (
     REM,
     SUBMITTER,
     SUITE,
+    VERIFY,
     Forger,
     challenge,
     contents,
@@ -76,6 +77,7 @@ def test_nothing_is_accepted_twice(
     handed_in(tmp_path / "em.zip", em, "em")
     call(*ACCEPT)
     refuse(*ACCEPT, expected="this bundle was accepted before, as valid", told=True)
+    assert "accept    would refuse it: this bundle was accepted before, as valid\n" in call(*VERIFY)
     write_bundle(tmp_path / "other.zip", {**manifest(em, "em"), "submitter": {**SUBMITTER, "name": "Eve"}}, em, {})
     other = ("accept", "other.zip", "--suite", str(TINY))
     refuse(*other, expected="all its results are on record; there is nothing to accept", told=True)
@@ -233,7 +235,7 @@ def test_from_a_run_to_the_board(call: Callable[..., str], tmp_path: Path) -> No
     output = call(*submit, "--into", "em.zip")
     assert "log       of 4 of 4 results\n" in output
     events = [one["event"] for one in read_bundle(tmp_path / "em.zip").log]
-    assert (events.count("started"), set(events)) == (5, {"started", "step"}), "four networks and a noise"
+    assert (events.count("started"), set(events)) == (5, {"started", "step", "tested"}), "four networks and a noise"
     assert output.endswith("badge     claimed; send em.zip to the maintainers of the board\n")
     call(*submit, "--into", "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "em.zip").read_bytes()

@@ -119,6 +119,8 @@ def _verify(
         report = rerun_sample(report, count, seed, settings, open_listener)
         assert report.rerun
         _print_lines(_rerun_lines(report.rerun))
+    if report.obstacle:
+        _print_lines([f"accept    would refuse it: {report.obstacle}"])
     _print_lines([f"badge     {report.badge}"])
     return report
 
@@ -140,7 +142,7 @@ def withdraw_command(suite: str, noise: str, reason: str, store: Path, boards: P
 def _verification_document(report: VerificationReport) -> dict[str, Any]:
     """Return the outcome of a verification for JSON."""
     parts = {"summary": report.summary, "references": report.references, "rerun": report.rerun}
-    return {**parts, "agreed": report.agreed, "badge": report.badge}
+    return {**parts, "agreed": report.agreed, "badge": report.badge, "obstacle": report.obstacle}
 
 
 def _summary_lines(summary: BundleSummary) -> Iterator[str]:

@@ -25,7 +25,9 @@ from uebench.jobs.training_set import apply_filters, training_split
 from uebench.jobs.workspace import Workspace, peak_memory, reset_peak_memory
 from uebench.planning.plan import Cell, Trial
 from uebench.storage.atomic_files import canonical_json
+from uebench.storage.job_log import log_event
 from uebench.storage.result import LABEL_FIELDS, CurvePoint, Result, parse_result
+from uebench.storage.store import Store
 
 
 def _load_training_split(cell: Cell, workspace: Workspace, released: Path) -> tuple[Split, torch.Size, int]:
@@ -109,8 +111,15 @@ def run_cell(cell: Cell, workspace: Workspace, report: ReportStep, find_files: F
         made_with=made_with(workspace.device, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
         finished=current_time(),
     )
-    workspace.store.save(cell.key, {"result.json": result.line().encode()})
+    _store_result(cell, result, workspace.store)
     record_time(cell, workspace.store, workspace.device, result.train_seconds)
+
+
+def _store_result(cell: Cell, result: Result, store: Store) -> None:
+    """Finish a cell: its accuracies go into its log and its record."""
+    accuracies = {"test_accuracy": result.test_accuracy, "train_accuracy": result.train_accuracy}
+    log_event(store, cell.key, "tested", **accuracies)
+    store.save(cell.key, {"result.json": result.line().encode()})
 
 
 def run_trial(trial: Trial, workspace: Workspace, report: ReportStep, find_files: FindFiles) -> None:
@@ -145,4 +154,4 @@ def run_choice(cell: Cell, workspace: Workspace, find_files: FindFiles) -> None:
     members = [breaker for trial in cell.trials for breaker in trial.cell.chain]
     plugins = made_with(workspace.device, *cell.chain, *members)["plugins"]
     result = record_of_choice(own, cell, facts, plugins, current_time())
-    workspace.store.save(cell.key, {"result.json": result.line().encode()})
+    _store_result(cell, result, workspace.store)

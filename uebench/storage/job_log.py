@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from uebench.components.errors import UserError
+from uebench.storage.result import Result
 from uebench.storage.store import LOG_FILE, Store
 from uebench.storage.strict_json import StrictStruct, check_shape, parse_strict_json
 
@@ -37,6 +38,13 @@ class _Step(_Event, tag="step"):
     step: int
     of: int
     loss: float | None  # null where none was reported, or it is not finite
+
+
+class _Tested(_Event, tag="tested"):
+    """The network of a cell was trained and tested; its record has the same accuracies."""
+
+    test_accuracy: float
+    train_accuracy: float
 
 
 class _Failed(_Event, tag="failed"):
@@ -68,17 +76,20 @@ def parse_job_log(content: bytes, source: str) -> list[dict[str, Any]]:
     for number, line in enumerate(content.splitlines(), 1):
         where = f"{source} line {number}"
         event = parse_strict_json(line, where)
-        check_shape(event, Started | _Resumed | _Step | _Failed, where)
+        check_shape(event, Started | _Resumed | _Step | _Tested | _Failed, where)
         events.append(event)
     return events
 
 
-def check_job_log(events: Sequence[Mapping[str, Any]], devices: Mapping[str, str], steps: int, now: datetime) -> None:
-    """Raise `UserError` for a log that jobs cannot have written.
+def check_job_log(
+    events: Sequence[Mapping[str, Any]], records: Mapping[str, Result | None], steps: int, now: datetime
+) -> None:
+    """Raise `UserError` for a log that jobs cannot have written, or that does not bear out the records.
 
-    `devices` has the recorded device by the key of each cell, empty for a noise. A cell takes `steps` steps.
+    `records` has the record of each cell by key, None for a noise. A cell takes `steps` steps.
     """
-    used = dict[str, str]()
+    devices = {key: record.made_with["device"] if record else "" for key, record in records.items()}
+    used, tested = dict[str, str](), dict[str, Mapping[str, Any]]()
     for line in events:
         key, event, source = line["key"], line["event"], f"the log of {line['key'][:40]!r}"
         if key not in devices:
@@ -91,6 +102,13 @@ def check_job_log(events: Sequence[Mapping[str, Any]], devices: Mapping[str, str
         most = line["of"] if event == "step" else 0
         if event == "step" and (not 0 <= line["step"] <= most or (devices[key] and most != steps)):
             raise UserError(f"{source} is at step {line['step']} of {most}; a network is trained for {steps}")
+        if event == "tested":
+            tested[key] = line
+    for key, line in tested.items():
+        for name in ("test_accuracy", "train_accuracy"):
+            recorded = getattr(records[key], name, None)
+            if line[name] != recorded:
+                raise UserError(f"the log of {key} has {name} {line[name]!r}, the result {recorded!r}")
     for key, device in used.items():
         if devices[key] not in ("", device):
             raise UserError(f"the log of {key} is of {device!r}, the result of {devices[key]!r}")

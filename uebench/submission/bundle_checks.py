@@ -54,10 +54,8 @@ def check_bundle(
     _check_manifest(entry, bundle)
     _check_names(entry, bundle, board, suite)
     _check_one_noise(bundle)
-    devices = {result.key: result.made_with["device"] for result in bundle.results}
-    check_job_log(
-        bundle.log, {**dict.fromkeys(bundle.manifest["released"], ""), **devices}, resolve_recipe(entry.part).steps, now
-    )
+    records = {**dict.fromkeys(bundle.manifest["released"]), **{result.key: result for result in bundle.results}}
+    check_job_log(bundle.log, records, resolve_recipe(entry.part).steps, now)
     _check_listed(entry, bundle, board, rulings)
     return _references(entry, bundle, board)
 

@@ -19,6 +19,7 @@ from uebench.storage.results_file import merge_results, write_results
 from uebench.storage.store import Store
 from uebench.storage.strict_json import check_printable
 from uebench.submission.bundle_checks import check_bundle
+from uebench.submission.entry import find_obstacle, new_results
 from uebench.submission.reports import BoardUpdate, RowChange, VerificationReport
 from uebench.submission.verify import VerificationSettings
 
@@ -35,15 +36,10 @@ def accept_entry(report: VerificationReport, settings: VerificationSettings) -> 
     bundle, suite, entry = report.bundle, report.suite, report.entry
     with settings.execution.open_store().lock(f"board-{suite.name}", wait=True):
         board, rulings = read_board(settings.boards, suite)
-        if rulings.bundles.get(bundle.sha256) == report.badge:
-            raise UserError(f"this bundle was accepted before, as {report.badge}")
         check_bundle(bundle, suite, board, rulings, datetime.now(UTC))  # the board may have changed since `verify`
-        new = [result for result in bundle.results if entry.own(result) or result.key not in board]
-        merged, conflicts = merge_results(board, new)
-        if conflicts:
-            raise UserError(f"other numbers are on record, and nothing is averaged: {conflicts[0]}")
-        if not entry.breaker and bundle.sha256 not in rulings.bundles and len(merged) == len(board):
-            raise UserError("all its results are on record; there is nothing to accept")
+        if obstacle := find_obstacle(bundle, entry, board, rulings, report.badge):
+            raise UserError(obstacle)
+        merged, _ = merge_results(board, new_results(bundle, entry, board))
         write_results(settings.boards / suite.name / "results.jsonl", merged)
         content = {
             "bundle": bundle.sha256,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,9 @@ from uebench.components.spec import canonical_text
 from uebench.planning.plan import ENGINE_NUMBERS
 from uebench.planning.selection import resolve_recipe
 from uebench.planning.suite import Suite, component_names
+from uebench.storage.history import Rulings
 from uebench.storage.result import Result
+from uebench.storage.results_file import merge_results
 from uebench.submission.bundle import Bundle
 from uebench.submission.restore_components import parse_canonical
 
@@ -93,6 +95,23 @@ def derive_manifest_fields(results: Sequence[Result]) -> dict[str, Any]:
             name: sorted({str(software.get(name)) for software in made_with}) for name in ("device", "torch", "uebench")
         },
     }
+
+
+def find_obstacle(bundle: Bundle, entry: Entry, board: Mapping[str, Result], rulings: Rulings, badge: str) -> str:
+    """Return why a valid bundle cannot be added to a board with this badge, or nothing."""
+    if rulings.bundles.get(bundle.sha256) == badge:
+        return f"this bundle was accepted before, as {badge}"
+    merged, conflicts = merge_results(board, new_results(bundle, entry, board))
+    if conflicts:
+        return f"other numbers are on record, and nothing is averaged: {conflicts[0]}"
+    if not entry.breaker and bundle.sha256 not in rulings.bundles and len(merged) == len(board):
+        return "all its results are on record; there is nothing to accept"
+    return ""
+
+
+def new_results(bundle: Bundle, entry: Entry, board: Mapping[str, Result]) -> list[Result]:
+    """Return the results of a bundle that a board takes: those of the entry itself, and references that it lacks."""
+    return [result for result in bundle.results if entry.own(result) or result.key not in board]
 
 
 def entry_from_bundle(bundle: Bundle, suite: Suite) -> Entry:

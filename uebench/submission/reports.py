@@ -87,7 +87,8 @@ class RerunReport:
 class VerificationReport:
     """A valid bundle, the entry that it makes in a suite, and what checks and re-runs gave.
 
-    `references` compares cells of the clean set with those on the board.
+    `references` compares cells of the clean set with those on the board. `obstacle` says why the board would not take
+    the bundle as it is.
     """
 
     bundle: Bundle
@@ -96,6 +97,7 @@ class VerificationReport:
     summary: BundleSummary
     references: Sequence[Agreement] = ()
     rerun: RerunReport | None = None
+    obstacle: str = ""
 
     @property
     def agreed(self) -> bool:

@@ -18,7 +18,7 @@ from uebench.planning.job_names import job_name
 from uebench.planning.suite_file import available_suites, read_suite
 from uebench.submission.bundle import content_sha256, read_bundle
 from uebench.submission.bundle_checks import check_bundle
-from uebench.submission.entry import Entry, entry_from_bundle
+from uebench.submission.entry import Entry, entry_from_bundle, find_obstacle, new_results
 from uebench.submission.reports import RerunReport, VerificationReport, summarise_bundle
 from uebench.submission.rerun import check_counts, compare_rerun, draw_sample, prepare_rerun
 
@@ -55,7 +55,8 @@ def verify_bundle(path: Path, settings: VerificationSettings) -> VerificationRep
     board, rulings = read_board(settings.boards, suite)
     references = check_bundle(bundle, suite, board, rulings, datetime.now(UTC))
     entry = entry_from_bundle(bundle, suite)
-    return VerificationReport(bundle, suite, entry, summarise_bundle(bundle, entry), references)
+    report = VerificationReport(bundle, suite, entry, summarise_bundle(bundle, entry), references)
+    return replace(report, obstacle=find_obstacle(bundle, entry, board, rulings, report.badge))
 
 
 def rerun_sample(
@@ -69,9 +70,8 @@ def rerun_sample(
     from uebench.executors.scheduler import JobQueue  # loads torch, which nothing else here needs
 
     settings.execution.check()
-    board, _ = read_board(settings.boards, report.suite)
-    new = [result for result in report.bundle.results if report.entry.own(result) or result.key not in board]
-    drawn = draw_sample(new, report.bundle.sha256, count, seed)
+    board, rulings = read_board(settings.boards, report.suite)
+    drawn = draw_sample(new_results(report.bundle, report.entry, board), report.bundle.sha256, count, seed)
     execution = replace(settings.execution, store=settings.execution.store / "rerun")
     store = execution.open_store()
     try:
@@ -92,7 +92,8 @@ def rerun_sample(
             same_images[names[job.key]] = content_sha256(files["released.safetensors"]) == claimed
     failures = {names[key]: reason for key, reason in queue.failures.items()}
     agreements = compare_rerun(report.bundle, queue.results, prepared.images)
-    return replace(report, rerun=RerunReport(seed, len(drawn), "", failures, same_images, agreements))
+    report = replace(report, rerun=RerunReport(seed, len(drawn), "", failures, same_images, agreements))
+    return replace(report, obstacle=find_obstacle(report.bundle, report.entry, board, rulings, report.badge))
 
 
 def _given_components(entry: Entry, settings: VerificationSettings) -> dict[str, Component]:
