@@ -155,8 +155,17 @@ def test_commands_in_documents_parse(line: str, tmp_path: Path, monkeypatch: pyt
     assert all(text in done.output for text in refused)
 
 
+def test_the_readmes_use_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = (block for block in blocks("python") if "api." in block)
+    names: dict[str, Any] = {}
+    exec(code.replace("breakers=", 'recipe="paper:steps=5", breakers='), names)
+    assert list(names["table"]["breaker"]) == ["adv-linf", "none"]
+    assert names["protected"].shape == (1000, 1, 8, 8)
+
+
 def test_the_readmes_plug_in_keeps_the_contract() -> None:
-    (code,) = blocks("python")
+    (code,) = (block for block in blocks("python") if "class Stamp" in block)
     names: dict[str, type] = {}
     exec(code, names)
     findings = check_component("noise", names["Stamp"]())

@@ -10,6 +10,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+from msgspec import structs
+
 from uebench.board.agreement import Agreement, count_test_images, run_deviation
 from uebench.board.groups import group_setting
 from uebench.board.ranking import Board
@@ -119,6 +122,20 @@ def mark_records(boards: Sequence[Board], results: Iterable[Result], own: Mappin
         return replace(board, noises=rows)
 
     return [mark(board) for board in boards]
+
+
+FRAME_COLUMNS = [
+    *("suite", "dataset", "noise", "breaker", "target", "protected", "kind", "seed", "recipe"),
+    *("test_accuracy", "train_accuracy", "best_test_accuracy", "noise_linf", "noise_l2", "psnr", "ssim"),
+    *("noise_seconds", "train_seconds", "flags", "device", "finished", "key"),
+]
+
+
+def results_frame(results: Iterable[Result]) -> pd.DataFrame:
+    """Return results as a table, a row each, ordered by names and seed."""
+    rows = [{**structs.asdict(result), "device": result.made_with["device"]} for result in results]
+    frame = pd.DataFrame(rows, columns=FRAME_COLUMNS)
+    return frame.sort_values(FRAME_COLUMNS[:9], ignore_index=True)
 
 
 def _dataset(result: Result) -> str:

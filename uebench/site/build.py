@@ -23,7 +23,7 @@ from uebench.site import figures
 from uebench.site.view_model import Section, gather_section, noise_parts
 from uebench.storage.atomic_files import write_atomically
 
-STORE = Path(".uebench")
+_STORE = Path(".uebench")
 """The usual store."""
 LOADER = PackageLoader("uebench.site", "templates")
 STATIC = files("uebench.site") / "static"
@@ -37,7 +37,7 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e
 
 
 def write_site(
-    boards: Path, into: Path, names: Sequence[str] = (), store: Path = STORE, record: RecordChoice | None = None
+    boards: Path, into: Path, names: Sequence[str] = (), store: Path = _STORE, record: RecordChoice | None = None
 ) -> Path:
     """Write the site of some suites, by default of every board, and return its first page.
 
@@ -56,7 +56,7 @@ def write_site(
 
 
 def build_site(
-    boards: Path, names: Sequence[str] = (), store: Path = STORE, record: RecordChoice | None = None
+    boards: Path, names: Sequence[str] = (), store: Path = _STORE, record: RecordChoice | None = None
 ) -> dict[str, bytes]:
     """Return the site's content by path: the same records give the same bytes."""
     own = {path.parent.name for path in own_folder(store, "").glob("*/results.jsonl")}

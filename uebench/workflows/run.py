@@ -138,17 +138,24 @@ def run_suite(prepared: PreparedRun, settings: ExecutionSettings, open_listener:
     with open_listener(prepared.names, len(plan.cells)) as listener:
         queue = JobQueue(listener, recorded=recorded)
         completed = settings.execute(plan, queue)
-    results = [
-        result if result is recorded.get(cell.key) else label_result(prepared.selections[cell.key], cell, result)
-        for cell in plan.cells
-        if (result := queue.results.get(cell.key))
-    ]
+    results = label_results(plan, prepared.selections, queue.results, recorded)
     failures = {prepared.names[key]: reason for key, reason in queue.failures.items()}
     records = _record(prepared, results, store)
     own_boards = rank_results(prepared.suite, records.own.values(), records.rulings)
     boards = rebuild_own_board(prepared.suite, records) if records.own else []
     agreements = compare_records(results, records.published)
     return RunReport(prepared, results, failures, completed, own_boards, boards, agreements)
+
+
+def label_results(
+    plan: Plan, selections: Mapping[str, Selection], results: Mapping[str, Result], recorded: Mapping[str, Result]
+) -> list[Result]:
+    """Return the results of a plan's cells with the names of a suite; one that is on record has them already."""
+    return [
+        result if result is recorded.get(cell.key) else label_result(selections[cell.key], cell, result)
+        for cell in plan.cells
+        if (result := results.get(cell.key))
+    ]
 
 
 def plan_with_references(selection: Selection, fingerprint: Callable[[Source], str]) -> Plan:
