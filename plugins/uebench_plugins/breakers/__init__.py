@@ -1,1 +1,1 @@
-"""Built-in breakers, one method a module."""
+"""Built-in breakers, one method per module."""

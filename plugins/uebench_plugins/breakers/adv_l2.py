@@ -30,19 +30,19 @@ class AdvL2(Breaker):
         self, model: torch.nn.Module, images: torch.Tensor, targets: torch.Tensor, progress: float
     ) -> torch.Tensor:
         """Return the attacked images."""
-        size = {"radius": self.radius, "step": self.step * self.radius}
-        return kit.adversary(self.method, model, images, targets, steps=self.steps, norm="l2", **size)
+        radius, step = self.radius, self.step * self.radius
+        return kit.adversary(self.method, model, images, targets, radius=radius, steps=self.steps, step=step, norm="l2")
 
     def attacked_accuracy(
         self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor | None:
-        """Return the accuracy under PGD of ten steps, which shows a one-step attack that has been learned by heart."""
+        """Return the accuracy under ten-step PGD; it is low if the network overfitted to a one-step attack."""
         if not self.radius or not self.steps:
             return None
         return kit.accuracy_under_pgd(model, images, labels, radius=self.radius, norm="l2")
 
     def passes(self) -> float:
-        """Return the steps of the attack."""
+        """Return the number of network passes of the attack."""
         return kit.attack_passes(self.method, self.steps) if self.radius else 0
 
 

@@ -34,13 +34,13 @@ class AdvLinf(Breaker):
     def attacked_accuracy(
         self, model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor | None:
-        """Return the accuracy under PGD of ten steps, which shows a one-step attack that has been learned by heart."""
+        """Return the accuracy under ten-step PGD; it is low if the network overfitted to a one-step attack."""
         if not self.radius or not self.steps:
             return None
         return kit.accuracy_under_pgd(model, images, labels, radius=self.radius)
 
     def passes(self) -> float:
-        """Return the steps of the attack."""
+        """Return the number of network passes of the attack."""
         return kit.attack_passes(self.method, self.steps) if self.radius else 0
 
 

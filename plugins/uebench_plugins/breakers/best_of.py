@@ -11,9 +11,9 @@ from uebench import Breaker, Choice, UserError, parameter
 class BestOf(Breaker):
     """Train with each breaker on a part of the protected images, and use the one with the best held-out accuracy.
 
-    A person who scraped images and has no clean ones can do this. The held-out images are protected too, so a high
-    accuracy can mean that the network learned the noise. If the noise is a shortcut, plain training scores highest and
-    is used. The held-out images are neither filtered nor augmented, like test images.
+    This needs no clean images. The held-out images are protected too, so a high accuracy can mean that the network
+    learned the noise. If the noise is a shortcut, plain training scores highest and is used. The
+    held-out images are neither filtered nor augmented, like test images.
     """
 
     name = "best-of"
@@ -29,9 +29,9 @@ class BestOf(Breaker):
         super().__post_init__()
         if isinstance(self.of, tuple):
             if len(self.of) < 2:
-                raise UserError(f"{self.name}: `of` needs two breakers or more, with slashes between them")
-            if twice := [breaker.name for breaker, count in Counter(self.of).items() if count > 1]:
-                raise UserError(f"{self.name}: {twice[0]} is in `of` twice")
+                raise UserError(f"{self.name}: `of` needs two breakers or more, separated by slashes")
+            if repeated := [breaker.name for breaker, count in Counter(self.of).items() if count > 1]:
+                raise UserError(f"{self.name}: {repeated[0]} is in `of` twice")
 
     def choice(self) -> Choice:
         """Return one chain per breaker."""

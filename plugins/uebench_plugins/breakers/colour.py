@@ -11,8 +11,8 @@ from uebench import Breaker, kit, parameter
 
 MEAN, DEVIATION = 1 / 2, 1 / 4
 """Mean and standard deviation of every channel after the filter, close to those of photographs."""
-FLAT = 1e-8
-"""A deviation below this is rounding error (float64): the channel has one value only."""
+SMALLEST_DEVIATION = 1e-8
+"""A deviation below this is a rounding error of float64: all values of the channel are equal."""
 
 
 class Colour(Breaker):
@@ -28,7 +28,9 @@ class Colour(Breaker):
     paper = "none; textbook"
     by_image: ClassVar[bool] = True
 
-    method: Literal["normalise", "equalise"] = parameter(default="normalise", doc="what the filter makes equal")
+    method: Literal["normalise", "equalise"] = parameter(
+        default="normalise", doc="what is made equal: mean and deviation, or the histogram"
+    )
 
     def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the images, float32 (n, c, h, w)."""
@@ -38,7 +40,7 @@ class Colour(Breaker):
             return kit.to_float(T.equalize(kit.to_bytes(images)))
         centred = images.double() - images.mean((2, 3), keepdim=True, dtype=torch.float64)
         deviation = centred.square().mean((2, 3), keepdim=True).sqrt()
-        return (MEAN + DEVIATION * centred / deviation.clamp(min=FLAT)).clamp(0, 1).float()
+        return (MEAN + DEVIATION * centred / deviation.clamp(min=SMALLEST_DEVIATION)).clamp(0, 1).float()
 
 
 @uebench.hookimpl

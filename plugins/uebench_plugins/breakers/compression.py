@@ -1,4 +1,4 @@
-"""Compression of the training images: no colour, JPEG, fewer bits."""
+"""Compression of the training images: grey, JPEG, fewer bits."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ISS = "Liu et al., Image Shortcut Squeezing, ICML 2023"
 
 
 class Compression(Breaker):
-    """The base of the compressions, which work on 8-bit images."""
+    """Base class of the compressions, which work on 8-bit images."""
 
     by_image: ClassVar[bool] = True
 
     def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the images compressed and back, float32 (n, c, h, w), each value a whole number of 255ths.
+        """Return the images after compression, float32 (n, c, h, w), in whole steps of 1/255.
 
-        Raises `UserError` where images have channels that the method does not know.
+        Raises `UserError` if the method does not support this number of channels.
         """
         return kit.to_float(self.compress(kit.to_bytes(images)))
 
@@ -31,20 +31,21 @@ class Compression(Breaker):
         """Return uint8 images (n, c, h, w) after compression."""
         raise NotImplementedError
 
-    def _three_or_one(self, images: torch.Tensor) -> None:
+    def _check_channels(self, images: torch.Tensor) -> None:
+        """Raise `UserError` unless the images have 1 or 3 channels."""
         if images.shape[1] not in (1, 3):
             raise UserError(f"{self.name}: images must have 1 or 3 channels, not {images.shape[1]}")
 
 
 class Grayscale(Compression):
-    """Give all three channels the luma of ITU-R 601, as Pillow rounds it; grey images stay."""
+    """Give all three channels the luma of ITU-R 601, rounded as in Pillow; images with one channel do not change."""
 
     name = "grayscale"
     paper = ISS
 
     def compress(self, images: torch.Tensor) -> torch.Tensor:
         """Return the luma in every channel, rounded; torchvision truncates it on tensors."""
-        self._three_or_one(images)
+        self._check_channels(images)
         if images.shape[1] == 1:
             return images
         red, green, blue = images.int().unbind(1)
@@ -53,7 +54,7 @@ class Grayscale(Compression):
 
 
 class Jpeg(Compression):
-    """Save each image as JPEG and read it again, as Pillow does by default: colour at half the resolution (4:2:0)."""
+    """Save each image as JPEG and read it again, with Pillow's default: colour at half the resolution (4:2:0)."""
 
     name = "jpeg"
     paper = ISS
@@ -61,18 +62,18 @@ class Jpeg(Compression):
     quality: int = parameter(default=10, doc="quality of the JPEG files", low=1, high=100)
 
     def compress(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the decoded JPEG images, by Pillow: torchvision deprecates its own JPEG functions (0.29)."""
-        self._three_or_one(images)
-        grey = images.shape[1] == 1
-        arrays = (images[:, 0] if grey else images.movedim(1, -1)).cpu().numpy()
-        result = np.empty_like(arrays)
-        for place, array in enumerate(arrays):
+        """Return the images decoded from JPEG. Pillow does this; torchvision 0.29 deprecates its JPEG functions."""
+        self._check_channels(images)
+        is_grey = images.shape[1] == 1
+        arrays = (images[:, 0] if is_grey else images.movedim(1, -1)).cpu().numpy()
+        decoded = np.empty_like(arrays)
+        for index, array in enumerate(arrays):
             file = io.BytesIO()
             Image.fromarray(array).save(file, "JPEG", quality=self.quality)
-            with Image.open(file) as read:
-                result[place] = read
-        left = torch.from_numpy(result)
-        return (left[:, None] if grey else left.movedim(-1, 1)).to(images.device)
+            with Image.open(file) as jpeg:
+                decoded[index] = jpeg
+        result = torch.from_numpy(decoded)
+        return (result[:, None] if is_grey else result.movedim(-1, 1)).to(images.device)
 
 
 class BitDepth(Compression):
@@ -87,8 +88,8 @@ class BitDepth(Compression):
         """Return the images posterised."""
         from torchvision.transforms.v2 import functional as T
 
-        kept: torch.Tensor = T.posterize(images, self.bits)
-        return kept
+        posterised: torch.Tensor = T.posterize(images, self.bits)
+        return posterised
 
 
 @uebench.hookimpl

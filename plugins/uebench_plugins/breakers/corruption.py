@@ -1,4 +1,4 @@
-"""Corruption of training images: grey copies of some, and random noise on all."""
+"""Corruption of training images: some become grey, and all get random noise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 class Corruption(Breaker):
-    """Make some images grey and add Gaussian noise to all, each step.
+    """Make some images grey and add Gaussian noise to all images, at each step.
 
     This is the second half of ECLIPSE, without the diffusion model of its first half. Values are rounded to 8 bits.
     """
@@ -29,8 +29,8 @@ class Corruption(Breaker):
         """Return the corrupted images (b, c, h, w); only images with three channels become grey."""
         if images.shape[1] == 3:
             luma = torch.einsum("bchw,c->bhw", images, torch.tensor(LUMA).to(images, non_blocking=True))[:, None]
-            chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < self.grey
-            images = torch.where(chosen, luma, images)
+            is_grey = torch.rand(len(images), 1, 1, 1, device=images.device) < self.grey
+            images = torch.where(is_grey, luma, images)
         noisy = (images + self.deviation * torch.randn_like(images)).clamp(0, 1)
         return (noisy * 255).round() / 255, targets
 

@@ -24,15 +24,17 @@ class Cutout(Breaker):
         """Return the images with a black square; raises `UserError` if the square is larger than the image."""
         count, _, height, width = images.shape
         if self.size > min(height, width):
-            most = min(height, width)
-            raise UserError(f"{self.name}: size must be at most {most} on images of {height}x{width}, not {self.size}")
+            largest = min(height, width)
+            raise UserError(
+                f"{self.name}: size must be at most {largest} on images of {height}x{width}, not {self.size}"
+            )
 
-        def within(side: int) -> torch.Tensor:
+        def is_inside(side: int) -> torch.Tensor:
             start = torch.randint(side, (count, 1), device=images.device) - self.size // 2
-            place = torch.arange(side, device=images.device)
-            return (place >= start) & (place < start + self.size)
+            pixel = torch.arange(side, device=images.device)
+            return (pixel >= start) & (pixel < start + self.size)
 
-        square = within(height)[:, None, :, None] & within(width)[:, None, None, :]
+        square = is_inside(height)[:, None, :, None] & is_inside(width)[:, None, None, :]
         return images.masked_fill(square, 0), targets
 
 

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: each training image is mixed with another one, and so are their targets."""
+"""Mixup and CutMix: each training image and its target are mixed with those of another image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from uebench import Breaker, parameter
 
 
 class Mixing(Breaker):
-    """The base of both: each image has a random partner from its batch and a share from a beta distribution.
+    """Base class of both: each image has a random partner from its batch and a share from a beta distribution.
 
     The papers' code and torchvision draw one share for a whole batch.
     """
@@ -34,8 +34,9 @@ class Mixup(Mixing):
 
     def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mixed images and mixed targets."""
-        other, own = torch.randperm(len(images), device=images.device), self.shares(images)
-        return _mean(images, images[other], own[:, None, None, None]), _mean(targets, targets[other], own[:, None])
+        partner, share = torch.randperm(len(images), device=images.device), self.shares(images)
+        mixed = _weighted_mean(images, images[partner], share[:, None, None, None])
+        return mixed, _weighted_mean(targets, targets[partner], share[:, None])
 
 
 class CutMix(Mixing):
@@ -53,22 +54,22 @@ class CutMix(Mixing):
     def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mixed images and targets; the share is the area of the rectangle inside the image."""
         count, _, height, width = images.shape
-        other = torch.randperm(count, device=images.device)
-        mixed = torch.rand(count, device=images.device) < self.probability
-        scale = (1 - self.shares(images)).sqrt() * mixed
+        partner = torch.randperm(count, device=images.device)
+        is_mixed = torch.rand(count, device=images.device) < self.probability
+        scale = (1 - self.shares(images)).sqrt() * is_mixed
 
-        def within(side: int) -> torch.Tensor:
-            reach = (side * scale).int()[:, None]
-            start = torch.randint(side, (count, 1), device=images.device) - reach // 2
-            place = torch.arange(side, device=images.device)
-            return (place >= start) & (place < start + reach)
+        def is_inside(side: int) -> torch.Tensor:
+            length = (side * scale).int()[:, None]
+            start = torch.randint(side, (count, 1), device=images.device) - length // 2
+            pixel = torch.arange(side, device=images.device)
+            return (pixel >= start) & (pixel < start + length)
 
-        patch = within(height)[:, None, :, None] & within(width)[:, None, None, :]
-        own = 1 - patch.float().mean((1, 2, 3))
-        return torch.where(patch, images[other], images), _mean(targets, targets[other], own[:, None])
+        patch = is_inside(height)[:, None, :, None] & is_inside(width)[:, None, None, :]
+        share = 1 - patch.float().mean((1, 2, 3))
+        return torch.where(patch, images[partner], images), _weighted_mean(targets, targets[partner], share[:, None])
 
 
-def _mean(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _weighted_mean(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return weight * first + (1 - weight) * second
 
 

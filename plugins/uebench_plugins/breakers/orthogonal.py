@@ -1,4 +1,4 @@
-"""Orthogonal projection: removes from the images what a linear classifier of them uses."""
+"""Orthogonal projection: removes the directions that a linear classifier of the images uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class OrthogonalProjection(Breaker):
 
     This removes noise that the images of a class share, which is linearly separable. It hardly changes noise that
     differs from image to image. The classifier sees the images in random order; the released code keeps the order of
-    the set. The paper also trains with strong augmentation and CutMix; for that, use `orthogonal-projection+cutmix`.
+    the set. The paper also trains with strong augmentation and CutMix; for this, use `orthogonal-projection+cutmix`.
 
     The released code trains on the projected values, some outside [0, 1]. Here they are clipped and rounded to 8 bits,
     like the result of every filter. On 10 000 images of CIFAR-10 this clips 2.3 % of the values (2.2 to 2.8 % over six
@@ -32,24 +32,24 @@ class OrthogonalProjection(Breaker):
 
     def filter(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the projected images, clipped to [0, 1]."""
-        return remove(images, self.classifier(images, labels)).clamp(0, 1)
+        return remove_directions(images, self.train_classifier(images, labels)).clamp(0, 1)
 
-    def classifier(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def train_classifier(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the weights (classes, c * h * w) of a linear classifier without bias, trained by gradient descent."""
         layer = torch.nn.Linear(images[0].numel(), int(labels.max()) + 1, bias=False).to(images.device)
         optimiser = torch.optim.SGD(layer.parameters(), lr=self.lr)
-        marks = [self.epochs // 2, self.epochs * 3 // 4]
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, marks)
+        milestones = [self.epochs // 2, self.epochs * 3 // 4]
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones)
         for _ in range(self.epochs):
-            for place in torch.split(torch.randperm(len(images), device=images.device), self.batch):
+            for index in torch.split(torch.randperm(len(images), device=images.device), self.batch):
                 optimiser.zero_grad()
-                torch.nn.functional.cross_entropy(layer(images[place].flatten(1)), labels[place]).backward()  # type: ignore[no-untyped-call]
+                torch.nn.functional.cross_entropy(layer(images[index].flatten(1)), labels[index]).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
             schedule.step()
         return layer.weight.detach()
 
 
-def remove(images: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+def remove_directions(images: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
     """Return images (n, c, h, w) without their components along directions (k, c * h * w)."""
     basis: torch.Tensor = torch.linalg.qr(directions.T)[0]
     flat = images.flatten(1)

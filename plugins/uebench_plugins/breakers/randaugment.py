@@ -6,14 +6,14 @@ import torch
 
 import uebench
 from uebench import Breaker, parameter
-from uebench_plugins.breakers.randaugment_ops import OPERATIONS, apply
+from uebench_plugins.breakers.randaugment_ops import OPERATIONS, apply_operations
 
 BINS = 30
-"""The magnitude at which every operation is strongest: torchvision's 31 bins."""
+"""The largest magnitude, at which operations are strongest; torchvision has 31 bins, from 0."""
 
 
 class RandAugment(Breaker):
-    """Apply random operations of equal strength to each image at each step; each image draws operation and direction.
+    """Apply random operations of equal strength to each image at each step, with a random direction for each image.
 
     Operations and strengths are those of torchvision, which follow the paper. Images with similar operations are
     processed together: on one core, a batch of 128 at 32x32 takes a fifth of the time of torchvision's class, which is
@@ -28,11 +28,11 @@ class RandAugment(Breaker):
     magnitude: int = parameter(default=9, doc="strength of all operations", unit="of 30", low=0, high=BINS)
 
     def augment(self, images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the images after their operations."""
+        """Return the images after the operations."""
         for _ in range(self.operations):
-            choice = torch.randint(len(OPERATIONS), (len(images),))
+            chosen = torch.randint(len(OPERATIONS), (len(images),))
             sign = torch.randint(2, (len(images),)) * 2 - 1
-            images = apply(images, choice, sign * self.magnitude / BINS)
+            images = apply_operations(images, chosen, sign * self.magnitude / BINS)
         return images, targets
 
 

@@ -1,1 +1,1 @@
-"""Built-in noises, one method a module."""
+"""Built-in noises, one method per module."""

@@ -54,28 +54,28 @@ class AR(Noise):
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Choose the filters and generate the noise of each image from its own random start."""
         shape, limit = tuple(images.shape[1:]), self.budget(images.shape[1:])
-        filters = self.choose(context, shape)
+        filters = self.choose_filters(context, shape)
         delta = kit.blank(images, limit)
         if kept := context.kept():
             delta.copy_(kept["delta"])
-        sweep = torch.split(torch.arange(len(labels), device=labels.device), BATCH)
-        for step in context.steps(len(sweep)):
-            index = sweep[step]
+        batches = torch.split(torch.arange(len(labels), device=labels.device), BATCH)
+        for step in context.steps(len(batches)):
+            index = batches[step]
             noise = normalise(generate(filters[labels[index]], shape[1:]))
             delta[index.to(delta.device)] = kit.to_steps(limit.radius * noise, limit).to(delta.device)
             context.keep(delta=delta)
         return delta
 
-    def choose(self, context: Context, shape: Sequence[int]) -> torch.Tensor:
+    def choose_filters(self, context: Context, shape: Sequence[int]) -> torch.Tensor:
         """Return the filters of all classes, (classes, c, 3, 3), for images of shape (c, h, w)."""
         channels, *size = shape
         count = max(self.candidates, context.classes)
         filters, noise = draw_stable_filters(count * channels, size, context.device)
         filters, noise = filters.view(count, channels, 3, 3), normalise(noise.view(count, channels, *size))
-        chosen, lowest = [0], torch.full((count,), torch.inf, device=context.device)
+        chosen, lowest_responses = [0], torch.full((count,), torch.inf, device=context.device)
         while len(chosen) < context.classes:
-            lowest = torch.minimum(lowest, measure_response(filters[chosen[-1]], noise))
-            chosen.append(int(lowest.argmax()))
+            lowest_responses = torch.minimum(lowest_responses, measure_response(filters[chosen[-1]], noise))
+            chosen.append(int(lowest_responses.argmax()))
         return filters[chosen]
 
 

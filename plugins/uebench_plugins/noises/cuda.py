@@ -43,7 +43,7 @@ class CUDA(Noise):
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Draw the filters and return the difference between filtered and clean images."""
-        filters = self.filters(context)
+        filters = self.draw_filters(context)
         limit = self.budget(images.shape[1:])
         delta = kit.blank(images, limit)
         for index in torch.split(torch.arange(len(labels), device=labels.device), BATCH):
@@ -52,7 +52,7 @@ class CUDA(Noise):
             delta[index.to(delta.device)] = kit.to_steps(change, limit).to(delta.device)
         return delta
 
-    def filters(self, context: Context) -> torch.Tensor:
+    def draw_filters(self, context: Context) -> torch.Tensor:
         """Draw one filter per class, float32 (classes, size, size)."""
         weights = self.blur * torch.rand(context.classes, self.size**2, device=context.device)
         position = torch.randint(self.size**2, (context.classes, 1), device=context.device)

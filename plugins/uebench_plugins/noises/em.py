@@ -9,7 +9,7 @@ import torch
 
 import uebench
 from uebench import Context, Images, Noise, Recipe, Target, kit, parameter
-from uebench_plugins.noises.rounds import descend, error_rate, positive, take_rounds
+from uebench_plugins.noises.rounds import descend, measure_error_rate, take_positive_part, take_rounds
 from uebench_plugins.noises.surrogate import SurrogateNoise
 
 GRADIENT_NORM = 5
@@ -97,23 +97,23 @@ class EM(SurrogateNoise):
             training.resume(kept)
             noise.copy_(kept["noise"])
         generator = torch.Generator().manual_seed(context.seed)
-        sweep = torch.split(torch.randperm(len(images), generator=generator).to(labels.device), self.batch)
+        batches = torch.split(torch.randperm(len(images), generator=generator).to(labels.device), self.batch)
         # Batch norm cannot train on one image.
-        training_batches = [index for index in sweep if len(index) > 1] or sweep
+        training_batches = [index for index in batches if len(index) > 1] or batches
 
-        def noise_of(index: torch.Tensor) -> torch.Tensor:
+        def load_noise(index: torch.Tensor) -> torch.Tensor:
             return noise[index.to(noise.device)].to(labels.device)
 
-        def protected(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return images[index] + noise_of(index), labels[index]
+        def protect(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return images[index] + load_noise(index), labels[index]
 
         def train(step: int) -> None:
-            x, y = protected(training_batches[step % len(training_batches)])
+            x, y = protect(training_batches[step % len(training_batches)])
             loss, _ = training.step(step, context.augment(x) if self.augment else x, y)
             context.tell(loss)
 
         def update_noise(index: torch.Tensor) -> None:
-            x, start = images[index], noise_of(index)
+            x, start = images[index], load_noise(index)
             if not self.warm_start:
                 start = torch.empty_like(x).uniform_(-self.radius, self.radius)
             step = self.noise_step * self.radius
@@ -124,14 +124,14 @@ class EM(SurrogateNoise):
             context,
             rounds=rounds,
             learn=self.learn,
-            sweep=sweep,
+            batches=batches,
             train=train,
             descend=update_noise,
-            error=lambda: error_rate(network, map(protected, sweep)),
+            error=lambda: measure_error_rate(network, map(protect, batches)),
             stop_error=self.stop_error,
             keep=lambda: context.keep(training.state, noise=noise),
         )
-        return positive(noise) if self.one_sided else noise
+        return take_positive_part(noise) if self.one_sided else noise
 
     def passes(self, count: int) -> Mapping[Target, float]:
         """Return the network passes of `loop=batches`; the number of rounds is not known in advance."""

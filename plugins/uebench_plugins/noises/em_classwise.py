@@ -8,7 +8,7 @@ import torch
 
 import uebench
 from uebench import Context, Images, Noise, Recipe, Target, kit, parameter
-from uebench_plugins.noises.rounds import descend, error_rate, positive, take_rounds
+from uebench_plugins.noises.rounds import descend, measure_error_rate, take_positive_part, take_rounds
 
 
 class EMClasswise(Noise):
@@ -53,22 +53,22 @@ class EMClasswise(Noise):
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Run rounds of training and descent steps until the surrogate's error is low enough."""
         network = context.network(self.surrogate)
-        part = self.choose(labels, context)
-        sweep = torch.split(part, self.batch)
+        chosen = self.choose_images(labels, context)
+        batches = torch.split(chosen, self.batch)
         recipe = Recipe(steps=self.rounds * self.learn, batch=self.batch, lr=self.lr, schedule="constant", clip=5)
-        training = kit.Training(network, recipe, len(part), context.seed)
+        training = kit.Training(network, recipe, len(chosen), context.seed)
         patterns = torch.zeros(context.classes, *images.shape[1:], device=labels.device)
         if kept := context.kept():
             training.resume(kept)
             patterns.copy_(kept["patterns"])
 
-        def protected(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def protect(index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             y = labels[index]
             x = images[index] + patterns[y]
             return x if self.saturation == "official" else x.clamp(0, 1), y
 
         def train(step: int) -> None:
-            x, y = protected(part[training.batch(step)])
+            x, y = protect(chosen[training.batch(step)])
             loss, _ = training.step(step, context.augment(x) if self.augment else x, y)
             context.tell(loss)
 
@@ -76,21 +76,21 @@ class EMClasswise(Noise):
             context,
             rounds=self.rounds,
             learn=self.learn,
-            sweep=sweep,
+            batches=batches,
             train=train,
             descend=lambda index: self.descend(network, images[index], labels[index], patterns),
-            error=lambda: error_rate(network, map(protected, sweep)),
+            error=lambda: measure_error_rate(network, map(protect, batches)),
             stop_error=self.stop_error,
             keep=lambda: context.keep(training.state, patterns=patterns),
         )
         if self.one_sided:
-            patterns = positive(patterns)
+            patterns = take_positive_part(patterns)
         delta, steps = kit.blank(images, self.radius), kit.to_steps(patterns, self.radius)
         for index in torch.split(torch.arange(len(labels), device=labels.device), self.batch):
             delta[index.to(delta.device)] = steps[labels[index]].to(delta.device)
         return delta
 
-    def choose(self, labels: torch.Tensor, context: Context) -> torch.Tensor:
+    def choose_images(self, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Return the indices of the used images: the same share of every class, at least one, in random order."""
         generator = torch.Generator().manual_seed(context.seed)
         order = torch.randperm(len(labels), generator=generator).to(labels.device)

@@ -41,12 +41,12 @@ class FileNoise(Noise):
     """
 
     name = "file"
-    paper = "none; whatever made the file"
+    paper = "none; the program that made the file"
     streams: ClassVar[bool] = True
 
     path: str = parameter(doc="file or folder", identity=False)
     title: str = parameter(default="", doc="name in results; by default the file name", identity=False)
-    content: str = parameter(default="", doc="start of the SHA-256 of the content; filled in")
+    content: str = parameter(default="", doc="start of the SHA-256 of the content; computed from the file")
     radius: float = parameter(default=8 / 255, doc="budget of the noise", unit="pixel range, or pixels for l0", above=0)
     norm: Literal["linf", "l2", "l0", "none"] = parameter(default="linf", doc="norm of the budget")
     kind: Literal["auto", "noise", "images"] = parameter(default="auto", doc="what the values are")
@@ -57,26 +57,26 @@ class FileNoise(Noise):
         super().__post_init__()
         if self.norm == "linf" and self.radius > 1:
             raise UserError(f"noise file: radius must be at most 1 in linf, not {self.radius:g}")
-        if self.place.suffix.lower() in PICKLES:
-            new = self.place.with_suffix(".safetensors")
-            line = CONVERSION.format(old=shlex.quote(str(self.place)), new=shlex.quote(str(new)))
+        if self.full_path.suffix.lower() in PICKLES:
+            new = self.full_path.with_suffix(".safetensors")
+            command = CONVERSION.format(old=shlex.quote(str(self.full_path)), new=shlex.quote(str(new)))
             raise UserError(
                 f"noise file: {self.path} is a pickle, which can run any code when it is read; if you trust it, "
-                f"convert it yourself: {line}"
+                f"convert it yourself: {command}"
             )
-        digest = _hash_content(self.place)
+        digest = _hash_content(self.full_path)
         if not digest.startswith(self.content):
             raise UserError(f"noise file: {self.path} has content {digest[:16]}, not {self.content}")
         object.__setattr__(self, "content", digest[:16])
 
     @property
-    def place(self) -> Path:
+    def full_path(self) -> Path:
         """Return the path of the file or folder, with `~` expanded."""
         return Path(os.path.expanduser(self.path))
 
     def alias(self) -> str:
         """Return the title, or the file's name."""
-        return self.title or self.place.resolve().stem
+        return self.title or self.full_path.resolve().stem
 
     def budget(self, shape: Sequence[int]) -> Budget:
         """Return the budget that the parameters declare."""
@@ -84,15 +84,15 @@ class FileNoise(Noise):
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Read the array or the PNG files, and return their difference from the clean images."""
-        if not _hash_content(self.place).startswith(self.content):
+        if not _hash_content(self.full_path).startswith(self.content):
             raise UserError(f"noise file: {self.path} has changed since this run began")
         shape = tuple(images.shape)
         rows: _Array | _PngFolder = (
-            _PngFolder(self.place, context.names, shape)
-            if self.place.is_dir()
-            else _Array(self.place, self.tensor, shape, labels)
+            _PngFolder(self.full_path, context.names, shape)
+            if self.full_path.is_dir()
+            else _Array(self.full_path, self.tensor, shape, labels)
         )
-        kind = self.kind if self.kind != "auto" else self.guess(rows, shape)
+        kind = self.kind if self.kind != "auto" else self.guess_kind(rows, shape)
         delta = kit.blank(images, Budget("none"))
         for part in _split_rows(shape):
             values = (rows[part].to(context.device) * (255 if "float" in rows.type else 1)).round()
@@ -102,11 +102,11 @@ class FileNoise(Noise):
                 raise UserError(f"noise file: {self.path} holds values beyond the pixel range; divide them by 255")
             if kind == "images":
                 values -= (images[part] * 255).round()
-                self.compare(values, part, images, context.names)
+                self.check_radius(values, part, images, context.names)
             delta[part] = values.to(delta)
         return delta
 
-    def guess(self, rows: _Array | _PngFolder, shape: tuple[int, ...]) -> str:
+    def guess_kind(self, rows: _Array | _PngFolder, shape: tuple[int, ...]) -> str:
         """Return "noise" or "images", decided from the type of the values and, for floats, from their range."""
         if "float" not in rows.type:
             return "images" if rows.type == "uint8" else "noise"
@@ -114,13 +114,13 @@ class FileNoise(Noise):
         lowest, highest = min(float(limits.min) for limits in ranges), max(float(limits.max) for limits in ranges)
         return "noise" if lowest < 0 or highest <= self.radius + 1e-6 else "images"
 
-    def compare(self, change: torch.Tensor, part: slice, images: Images, names: Sequence[str]) -> None:
+    def check_radius(self, change: torch.Tensor, part: slice, images: Images, names: Sequence[str]) -> None:
         """Raise `UserError` if an image exceeds the L-inf radius; name a clean image that it matches, if any."""
         limit = self.radius * 255 + 1e-3
-        far = change.abs().amax((1, 2, 3)) > limit
-        if self.norm != "linf" or not bool(far.any()):
+        exceeds = change.abs().amax((1, 2, 3)) > limit
+        if self.norm != "linf" or not bool(exceeds.any()):
             return
-        first = int(far.int().argmax())
+        first = int(exceeds.int().argmax())
         image = images[part][first] * 255 + change[first]
         hint = "it matches no other image: is the radius too small, or is this another data set?"
         for part in _split_rows(tuple(images.shape)):
@@ -143,9 +143,9 @@ class _PngFolder:
         self.shape = shape
         numbered = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
         if numbered and set(numbered) != set(range(len(names))):
-            content = f"{len(numbered)} pictures from {min(numbered)}.png to {max(numbered)}.png"
-            raise UserError(f"noise file: {folder} holds {content}, not {len(names)} from 0.png")
-        self.paths = [numbered.get(place, folder / f"{name}.png") for place, name in enumerate(names)]
+            numbers = f"{len(numbered)} pictures from {min(numbered)}.png to {max(numbered)}.png"
+            raise UserError(f"noise file: {folder} holds {numbers}, not {len(names)} from 0.png")
+        self.paths = [numbered.get(index, folder / f"{name}.png") for index, name in enumerate(names)]
         missing = next((path for path in self.paths if not path.is_file()), None)
         if missing:
             raise UserError(f"noise file: {missing} is missing; the data set has {len(names)} training images")
@@ -154,6 +154,7 @@ class _PngFolder:
         return torch.from_numpy(np.stack([self.read(path) for path in self.paths[part]])).double()
 
     def read(self, path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return a picture (c, h, w); raises `UserError` if it is damaged or has another size."""
         channels, height, width = self.shape[1:]
         try:
             with Image.open(path) as opened:
@@ -205,26 +206,27 @@ def _open_tensor(path: Path, name: str, labels: torch.Tensor) -> Any:
 
 
 def _split_rows(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Return slices of the images with about `CHUNK` values each."""
     size = max(1, CHUNK // math.prod(shape[1:]))
     return (slice(first, min(first + size, shape[0])) for first in range(0, shape[0], size))
 
 
-def _hash_content(place: Path) -> str:
+def _hash_content(path: Path) -> str:
     """Return the SHA-256 of a file, or of the names and contents of the pictures in a folder."""
-    combined = hashlib.sha256()
+    digest = hashlib.sha256()
     try:
-        if not place.is_dir():
-            with open(place, "rb") as file:
+        if not path.is_dir():
+            with open(path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
-        pictures = sorted(place.rglob("*.png"))
-        for path in pictures:
-            combined.update(os.fsencode(path.relative_to(place).as_posix()) + b"/")
-            combined.update(hashlib.sha256(path.read_bytes()).digest())
+        pictures = sorted(path.rglob("*.png"))
+        for picture in pictures:
+            digest.update(os.fsencode(picture.relative_to(path).as_posix()) + b"/")
+            digest.update(hashlib.sha256(picture.read_bytes()).digest())
     except OSError as error:
-        raise UserError(f"noise file: cannot read {place}: {error.strerror}") from None
+        raise UserError(f"noise file: cannot read {path}: {error.strerror}") from None
     if not pictures:
-        raise UserError(f"noise file: {place} holds no picture called *.png")
-    return combined.hexdigest()
+        raise UserError(f"noise file: {path} holds no picture called *.png")
+    return digest.hexdigest()
 
 
 @uebench.hookimpl

@@ -43,7 +43,9 @@ class Flow:
         outputs: torch.Tensor = self.kernel(self.kernel.inputs(images), self.inputs) @ self.weights
         return outputs
 
-    def slope(self, validation: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def image_gradient(
+        self, validation: Iterable[tuple[torch.Tensor, torch.Tensor]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the gradient (m, c, h, w) of the summed cross-entropy of the outputs, and the sum.
 
         `validation` gives images float64 (b, c, h, w) and labels (b,), at most `rows` of them at a time.
@@ -59,10 +61,14 @@ class Flow:
             gradient += torch.autograd.grad(theta, inputs, error @ self.weights.T)[0]
         matrix_gradient = self._differentiate_matrix(weight_gradient)
         parts = (torch.split(self.inputs, self.rows, 2), torch.split(gradient, self.rows, 2))
-        for part, target, matrix_rows in zip(*parts, torch.split(matrix_gradient, self.rows), strict=True):
-            leaf = part.detach().requires_grad_(True)
-            own = torch.autograd.grad(self.kernel(leaf, self.inputs), leaf, matrix_rows)[0]
-            target.add_(own, alpha=2)  # kernel and matrix_gradient are symmetric: each argument contributes half
+        for inputs_part, gradient_part, matrix_part in zip(
+            *parts, torch.split(matrix_gradient, self.rows), strict=True
+        ):
+            leaf = inputs_part.detach().requires_grad_(True)
+            half = torch.autograd.grad(self.kernel(leaf, self.inputs), leaf, matrix_part)[0]
+            gradient_part.add_(
+                half, alpha=2
+            )  # kernel and matrix_gradient are symmetric: each argument contributes half
         leaf = self.images.detach().requires_grad_(True)
         return torch.autograd.grad(self.kernel.inputs(leaf), leaf, gradient)[0], loss
 
@@ -72,8 +78,13 @@ class Flow:
         Uses divided differences of the eigenvalues. Differentiating the eigenvectors would divide by the gaps between
         eigenvalues, and these gaps are 0 for equal images.
         """
-        inner = (self.vectors.T @ weight_gradient) @ self.projected_targets.T * _divided(self.values) * self.rate**2
-        matrix: torch.Tensor = self.vectors @ inner @ self.vectors.T
+        projected = (
+            (self.vectors.T @ weight_gradient)
+            @ self.projected_targets.T
+            * _divided_differences(self.values)
+            * self.rate**2
+        )
+        matrix: torch.Tensor = self.vectors @ projected @ self.vectors.T
         matrix = (matrix + matrix.T) / 2
         matrix.diagonal().add_(self.regulariser * matrix.diagonal().mean())
         return matrix
@@ -84,7 +95,7 @@ def _decay(u: torch.Tensor) -> torch.Tensor:
     return torch.where(u == 0, 1, -torch.expm1(-u) / u)
 
 
-def _divided(values: torch.Tensor) -> torch.Tensor:
+def _divided_differences(values: torch.Tensor) -> torch.Tensor:
     """Return (g(u) - g(v)) / (u - v) for all pairs, and g'(u) where they are equal, computed without cancellation."""
     u, v = torch.maximum(values[:, None], values), torch.minimum(values[:, None], values)
     series = (u + v) / 6 - 0.5  # its truncation error is below 1e-11, as is the rounding error of the other formula

@@ -64,9 +64,9 @@ class HYPO(Noise):
         delta = kit.blank(images, limit)
         if kept := context.kept():
             delta.copy_(kept["delta"])
-        sweep = torch.split(torch.arange(len(labels), device=labels.device), self.batch)
-        for step in context.steps(len(sweep)):
-            index = sweep[step]
+        batches = torch.split(torch.arange(len(labels), device=labels.device), self.batch)
+        for step in context.steps(len(batches)):
+            index = batches[step]
             x = images[index]
             protected = kit.pgd(
                 network,

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 WEIGHT, BIAS = 1.76, 0.18
 WINDOW = 5  # side of a convolution's kernel, in pixels
-FLAT = 1e-13  # squared sines up to this value count as 0: rounding errors alone cause them between two equal patches
+MAX_ROUNDING = 1e-13  # squared sines up to this value count as 0: they are rounding errors between two equal patches
 
 
 class Kernel(Protocol):
@@ -41,8 +41,8 @@ class FNN:
         for _ in range(5):
             k, kx, kz = (WEIGHT * covariance + BIAS for covariance in (k, kx, kz))
             theta = k + WEIGHT * theta
-            k, kx, kz, gate = _apply_erf(k, kx, kz)
-            theta = theta * gate
+            k, kx, kz, derivative = _apply_erf(k, kx, kz)
+            theta = theta * derivative
         return theta
 
 
@@ -69,12 +69,12 @@ class CNN:
         windows = [_build_window_matrix(side, self.stride).to(x) for side in x.shape[:2]]
         k, kx, kz = (WEIGHT * covariance + BIAS for covariance in _compute_covariances(x, z))
         theta = k
-        k, kx, kz, gate = _apply_relu(k, kx, kz)
-        theta = theta * gate
+        k, kx, kz, derivative = _apply_relu(k, kx, kz)
+        theta = theta * derivative
         k, kx, kz = (WEIGHT * _average_windows(covariance, *windows) + BIAS for covariance in (k, kx, kz))
         theta = k + WEIGHT * _average_windows(theta, *windows)
-        k, _, _, gate = _apply_relu(k, kx, kz)
-        k, theta = k.mean((0, 1)), (theta * gate).mean((0, 1))
+        k, _, _, derivative = _apply_relu(k, kx, kz)
+        k, theta = k.mean((0, 1)), (theta * derivative).mean((0, 1))
         for _ in range(3):
             k = WEIGHT * k + BIAS
             theta = k + WEIGHT * theta
@@ -114,19 +114,19 @@ def _compute_covariances(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _apply_relu(k: Tensor, kx: Tensor, kz: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the covariances after a ReLU, and the expected product of its derivatives."""
-    moment, gate = _ArcCosine.apply(k, kx, kz)
-    return moment, kx / 2, kz / 2, gate
+    moment, derivative = _ArcCosine.apply(k, kx, kz)
+    return moment, kx / 2, kz / 2, derivative
 
 
 def _apply_erf(k: Tensor, kx: Tensor, kz: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the covariances after an erf, and the expected product of its derivatives."""
-    moment, gate = _ArcSine.apply(k, kx, kz)
+    moment, derivative = _ArcSine.apply(k, kx, kz)
     moment_x, moment_z = ((2 * variance / (1 + 2 * variance)).asin() * (2 / math.pi) for variance in (kx, kz))
-    return moment, moment_x, moment_z, gate
+    return moment, moment_x, moment_z, derivative
 
 
 # Both gradients are written by hand, for speed and memory, and because the arc cosine has no derivative where it is
-# zero. In both classes, the derivative of the moment with respect to k is the gate (Price's theorem).
+# zero. In both classes, the second output is the derivative of the first with respect to k (Price's theorem).
 
 
 class _ArcSine(torch.autograd.Function):
@@ -135,19 +135,19 @@ class _ArcSine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, k: Tensor, kx: Tensor, kz: Tensor) -> tuple[Tensor, Tensor]:
         area = torch.outer(1 + 2 * kx, 1 + 2 * kz)
-        gate = (4 / math.pi) * (area - 4 * k.square()).rsqrt()
-        ctx.save_for_backward(k, kx, kz, gate)
-        return (2 * k * area.rsqrt()).asin() * (2 / math.pi), gate
+        derivative = (4 / math.pi) * (area - 4 * k.square()).rsqrt()
+        ctx.save_for_backward(k, kx, kz, derivative)
+        return (2 * k * area.rsqrt()).asin() * (2 / math.pi), derivative
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        k, kx, kz, gate = ctx.saved_tensors
-        for_moment, for_gate = gradients[0] * gate, gradients[1] * gate**3 * (math.pi / 4) ** 2
-        for_variance, (x, z) = for_moment * k, (1 + 2 * kx, 1 + 2 * kz)
+        k, kx, kz, derivative = ctx.saved_tensors
+        from_moment, from_derivative = gradients[0] * derivative, gradients[1] * derivative**3 * (math.pi / 4) ** 2
+        variance_gradient, (x, z) = from_moment * k, (1 + 2 * kx, 1 + 2 * kz)
         return (
-            for_moment + 4 * k * for_gate,
-            -for_variance.sum(1) / x - for_gate @ z,
-            -for_variance.sum(0) / z - x @ for_gate,
+            from_moment + 4 * k * from_derivative,
+            -variance_gradient.sum(1) / x - from_derivative @ z,
+            -variance_gradient.sum(0) / z - x @ from_derivative,
         )
 
 
@@ -163,14 +163,14 @@ class _ArcCosine(torch.autograd.Function):
     def forward(ctx: Any, k: Tensor, kx: Tensor, kz: Tensor) -> tuple[Tensor, Tensor]:
         area = kx[..., :, None] * kz[..., None, :]
         square = area - k.square()
-        sine = torch.where(square > FLAT * area, square, 0).sqrt()  # sine of the angle, times both norms
-        gate = 0.5 - torch.atan2(sine, k) / (2 * math.pi)
-        ctx.save_for_backward(k, kx, kz, sine, gate)
-        return sine / (2 * math.pi) + k * gate, gate
+        sine = torch.where(square > MAX_ROUNDING * area, square, 0).sqrt()  # sine of the angle, times both norms
+        derivative = 0.5 - torch.atan2(sine, k) / (2 * math.pi)
+        ctx.save_for_backward(k, kx, kz, sine, derivative)
+        return sine / (2 * math.pi) + k * derivative, derivative
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        k, kx, kz, sine, gate = ctx.saved_tensors
-        for_moment, for_angle = gradients[0], torch.where(sine > 0, gradients[1] / sine, 0) / (2 * math.pi)
-        for_variance = (for_moment * sine / (2 * math.pi) - for_angle * k) / 2
-        return for_moment * gate + for_angle, for_variance.sum(-1) / kx, for_variance.sum(-2) / kz
+        k, kx, kz, sine, derivative = ctx.saved_tensors
+        from_moment, from_angle = gradients[0], torch.where(sine > 0, gradients[1] / sine, 0) / (2 * math.pi)
+        variance_gradient = (from_moment * sine / (2 * math.pi) - from_angle * k) / 2
+        return from_moment * derivative + from_angle, variance_gradient.sum(-1) / kx, variance_gradient.sum(-2) / kz

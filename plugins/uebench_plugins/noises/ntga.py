@@ -48,29 +48,31 @@ class NTGA(Noise):
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Increase, block after block, the loss of the block's validation images."""
-        blocks, (steps, size) = self.blocks(labels, context.seed), self.pace()
+        blocks, (steps, step_size) = self.split_into_blocks(labels, context.seed), self.step_schedule()
         kept = context.kept()
-        delta, moved = kit.blank(images, self.radius), kept.get("moved")
+        delta, protected = kit.blank(images, self.radius), kept.get("moved")
         if kept:
             delta.copy_(kept["delta"])
         for step in context.steps(len(blocks) * steps):
             index, validation = blocks[step // steps]
             clean = images[index].double()
-            if moved is None or step % steps == 0:
-                moved = clean
-            gradient, loss = self.slope(moved.to(clean), index, validation, images, labels, context.classes)
-            moved = moved.to(clean) + size * self.radius * gradient.sign()
-            moved = (clean + (moved - clean).clamp(-self.radius, self.radius)).clamp(0, 1)
-            delta[index.to(delta.device)] = kit.to_steps(moved - clean, self.radius).to(delta.device)
+            if protected is None or step % steps == 0:
+                protected = clean
+            gradient, loss = self.validation_gradient(
+                protected.to(clean), index, validation, images, labels, context.classes
+            )
+            protected = protected.to(clean) + step_size * self.radius * gradient.sign()
+            protected = (clean + (protected - clean).clamp(-self.radius, self.radius)).clamp(0, 1)
+            delta[index.to(delta.device)] = kit.to_steps(protected - clean, self.radius).to(delta.device)
             context.tell(loss)
-            context.keep(delta=delta, moved=moved)
+            context.keep(delta=delta, moved=protected)
         return delta
 
-    def pace(self) -> tuple[int, float]:
+    def step_schedule(self) -> tuple[int, float]:
         """Return the number of steps on a block, and the size of a step in units of the radius."""
         return 1, 1.0
 
-    def blocks(self, labels: torch.Tensor, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def split_into_blocks(self, labels: torch.Tensor, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the indices of each block, and of its validation images from the next fold."""
         if len(labels) < self.folds:
             raise UserError(f"noise {self.name}: {len(labels)} training images cannot be split into {self.folds} folds")
@@ -82,7 +84,7 @@ class NTGA(Noise):
             for block in fold.tensor_split(-(-len(fold) // self.block))
         ]
 
-    def slope(
+    def validation_gradient(
         self,
         block: torch.Tensor,
         index: torch.Tensor,
@@ -97,7 +99,7 @@ class NTGA(Noise):
         targets = torch.nn.functional.one_hot(labels[index], classes).to(block)
         kernel = FNN() if self.kernel == "fnn" else CNN(self.stride)
         flow = Flow(kernel, block, targets, self.time, self.regulariser)
-        gradient, loss = flow.slope(
+        gradient, loss = flow.image_gradient(
             (images[part].double(), labels[part]) for part in torch.split(validation, flow.rows)
         )
         return gradient, loss / len(validation)
@@ -114,7 +116,7 @@ class NTGAPGD(NTGA):
     noise_steps: int = parameter(default=10, doc="number of steps on a block", low=1)
     noise_step: float = parameter(default=0.11, doc="size of a step", unit="radius", above=0)
 
-    def pace(self) -> tuple[int, float]:
+    def step_schedule(self) -> tuple[int, float]:
         """Return the number of steps on a block, and the size of a step in units of the radius."""
         return self.noise_steps, self.noise_step
 

@@ -37,9 +37,9 @@ class OPS(Noise):
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
         """Find the pixel and the colour of every class, and set them in its images."""
         delta = kit.blank(images, self.budget(images.shape[1:]))
-        sweep = torch.split(torch.arange(len(labels), device=labels.device), BATCH)
-        rows, columns, colours = search(*moments(images, labels, context.classes, sweep))
-        for index in sweep:
+        batches = torch.split(torch.arange(len(labels), device=labels.device), BATCH)
+        rows, columns, colours = search_pixels(*compute_moments(images, labels, context.classes, batches))
+        for index in batches:
             classes = labels[index]
             pixels = images[index][torch.arange(len(index)), :, rows[classes], columns[classes]]
             change = colours[classes].to(delta) - kit.to_bytes(pixels).to(delta)
@@ -48,28 +48,28 @@ class OPS(Noise):
         return delta
 
 
-def moments(
-    images: Images, labels: torch.Tensor, classes: int, sweep: Sequence[torch.Tensor]
+def compute_moments(
+    images: Images, labels: torch.Tensor, classes: int, batches: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the number of images of each class, the sums of their 8-bit values, and the sums of the squares, in int64.
 
     Shapes (classes,), (classes, c, h, w), (classes, c, h, w).
     """
     sums = torch.zeros(2, classes, *images.shape[1:], dtype=torch.int64, device=labels.device)
-    for index in sweep:
+    for index in batches:
         values = kit.to_bytes(images[index]).long()
         sums[0].index_add_(0, labels[index], values)
         sums[1].index_add_(0, labels[index], values.square())
     return torch.bincount(labels, minlength=classes), sums[0], sums[1]
 
 
-def search(
+def search_pixels(
     counts: torch.Tensor, totals: torch.Tensor, squares: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the row and column (classes,) and the colour (classes, c), 0 or 255, of the pixel of every class.
 
-    The arguments are the results of `moments`. For up to four million images per class, 64-bit integers distinguish a
-    deviation of 0 from all others.
+    The arguments are the results of `compute_moments`. For up to four million images per class, 64-bit integers
+    distinguish a deviation of 0 from all others.
     """
     channels, height, width = totals.shape[1:]
     corners = torch.arange(2**channels, device=totals.device)[:, None] >> torch.arange(channels, device=totals.device)

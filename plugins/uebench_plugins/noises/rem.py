@@ -56,12 +56,12 @@ class REM(SurrogateNoise):
             labels,
             context,
             network,
-            make=lambda x, y, previous: self.noise(network, x, y, context),
+            make=lambda x, y, previous: self.optimise_noise(network, x, y, context),
             view=view,
             rounded=self.rounded,
         )
 
-    def noise(
+    def optimise_noise(
         self, network: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, context: Context
     ) -> torch.Tensor:
         """Return the noise (b, c, h, w) of a batch, optimised from a random start against a frozen network."""
@@ -69,12 +69,12 @@ class REM(SurrogateNoise):
         for _ in range(self.noise_steps):
             gradient = torch.zeros_like(delta)
             for draws in kit.parts(self.draws if self.eot else 1, images):
-                gradient += self.slope(network, images, delta, labels, context, draws)
+                gradient += self.noise_gradient(network, images, delta, labels, context, draws)
             step = self.noise_step * self.radius
             delta = (delta - step * gradient.sign()).clamp(-self.radius, self.radius)
         return delta
 
-    def slope(
+    def noise_gradient(
         self,
         network: torch.nn.Module,
         images: torch.Tensor,
@@ -83,7 +83,7 @@ class REM(SurrogateNoise):
         context: Context,
         draws: int = 1,
     ) -> torch.Tensor:
-        """Return the gradient of the loss with respect to the noise, summed over `draws` draws made in one pass."""
+        """Return the gradient of the loss with respect to the noise, summed over `draws` draws in one pass."""
         delta, labels = delta.detach().requires_grad_(True), labels.repeat(draws)
         views = (images + delta).clamp(0, 1).repeat(draws, 1, 1, 1)
         views = context.augment(views) if self.eot else views
@@ -100,8 +100,8 @@ class REM(SurrogateNoise):
             return 1 + (kit.attack_passes(attack, self.adv_steps) if is_attacked else 0)
 
         draws = self.noise_steps * (self.draws if self.eot else 1)
-        noise = draws * count_passes(self.noise_perturbation, self.noise_attack)
-        return noise, count_passes(self.surrogate_perturbation, self.surrogate_attack)
+        noise_passes = draws * count_passes(self.noise_perturbation, self.noise_attack)
+        return noise_passes, count_passes(self.surrogate_perturbation, self.surrogate_attack)
 
     def perturb(
         self,

@@ -8,7 +8,7 @@ import torch
 
 from uebench import Context, kit
 
-SLACK = 1e-3
+ROUNDING_ERROR = 1e-3
 """The largest rounding error of float32 in a value that is a whole number of steps of 1/255, in steps."""
 
 
@@ -17,7 +17,7 @@ def take_rounds(
     *,
     rounds: int,
     learn: int,
-    sweep: Sequence[torch.Tensor],
+    batches: Sequence[torch.Tensor],
     train: Callable[[int], None],
     descend: Callable[[torch.Tensor], None],
     error: Callable[[], float],
@@ -28,16 +28,16 @@ def take_rounds(
 
     `train(step)` runs one training step; steps are numbered over all rounds. `descend(index)` updates the noise of a
     batch. `error()` returns the error rate of the surrogate; it is called at the end of each round, and the rounds end
-    when the rate is at most `stop_error`. `keep()` offers the state for a checkpoint at the end of every step before
-    that.
+    when the rate is at most `stop_error`. `keep()` offers the state for a checkpoint after every
+    other step.
     """
-    length = learn + len(sweep)
+    length = learn + len(batches)
     for step in context.steps(rounds * length):
-        number, position = divmod(step, length)
+        round_index, position = divmod(step, length)
         if position < learn:
-            train(number * learn + position)
+            train(round_index * learn + position)
         else:
-            descend(sweep[position - learn])
+            descend(batches[position - learn])
         if position == length - 1 and error() <= stop_error:
             break
         keep()
@@ -66,7 +66,7 @@ def descend(
     return noise
 
 
-def error_rate(network: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+def measure_error_rate(network: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
     """Return the fraction of images that a network in eval mode classifies wrongly."""
     wrong, count = torch.zeros((), dtype=torch.int64), 0
     with kit.frozen(network), torch.no_grad():
@@ -76,10 +76,10 @@ def error_rate(network: torch.nn.Module, batches: Iterable[tuple[torch.Tensor, t
     return int(wrong) / count
 
 
-def positive(noise: torch.Tensor) -> torch.Tensor:
+def take_positive_part(noise: torch.Tensor) -> torch.Tensor:
     """Return the positive part of a noise in pixel range, truncated to whole steps of 1/255.
 
     The official code adds the noise in this form. Some values differ from a whole number of steps only by a rounding
     error of float32; the official truncation lowers these by a whole step, and this function keeps them.
     """
-    return (noise * 255 + SLACK).floor().clamp(min=0) / 255
+    return (noise * 255 + ROUNDING_ERROR).floor().clamp(min=0) / 255

@@ -37,13 +37,13 @@ class SC(Noise):
         """Draw a code for every image, and expand it to the size of the image."""
         shape, limit = tuple(images.shape[1:]), self.budget(images.shape[1:])
         delta = kit.blank(images, limit)
-        codes = self.codes(labels, context, shape)
+        codes = self.draw_codes(labels, context, shape)
         for index in torch.split(torch.arange(len(labels)), 1000):
-            noise = self.spread(codes[index].to(context.device), shape)
+            noise = self.expand_codes(codes[index].to(context.device), shape)
             delta[index.to(delta.device)] = kit.to_steps(noise, limit).to(delta.device)
         return delta
 
-    def codes(self, labels: torch.Tensor, context: Context, shape: tuple[int, ...]) -> torch.Tensor:
+    def draw_codes(self, labels: torch.Tensor, context: Context, shape: tuple[int, ...]) -> torch.Tensor:
         """Return a code for every image, float32 (n, c, rows, columns)."""
         rows, columns = (math.ceil(side / self.patch) for side in shape[1:])
         count = shape[0] * rows * columns
@@ -74,7 +74,7 @@ class SC(Noise):
             codes[labels == label] = class_codes[: int(counts[label])]
         return codes.view(len(labels), rows, columns, shape[0]).permute(0, 3, 1, 2)
 
-    def spread(self, codes: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    def expand_codes(self, codes: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         """Return codes (b, c, rows, columns) as noise (b, c, h, w) with a root mean square of the radius."""
         noise = torch.nn.functional.interpolate(codes, scale_factor=self.patch, mode="nearest")
         noise = noise[..., : shape[1], : shape[2]]
@@ -94,9 +94,9 @@ class SCLinf(SC):
         """Return the L-inf ball."""
         return Budget("linf", self.radius)
 
-    def spread(self, codes: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    def expand_codes(self, codes: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         """Return the noise of SC, clipped to the ball."""
-        return super().spread(codes, shape).clamp(-self.radius, self.radius)
+        return super().expand_codes(codes, shape).clamp(-self.radius, self.radius)
 
 
 @uebench.hookimpl

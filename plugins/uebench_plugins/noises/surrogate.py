@@ -34,9 +34,9 @@ class SurrogateNoise(Noise):
 
     def passes(self, count: int) -> Mapping[Target, float]:
         """Return the number of passes in all iterations and in the last noise step over the whole set."""
-        noise, surrogate = self.step_passes()
+        noise_passes, surrogate_passes = self.step_passes()
         image_steps = self.steps * min(self.batch, count)
-        return {self.surrogate: image_steps * (noise + surrogate) + count * noise}
+        return {self.surrogate: image_steps * (noise_passes + surrogate_passes) + count * noise_passes}
 
     def step_passes(self) -> tuple[int, int]:
         """Return the number of passes per image in one noise step and in one surrogate step."""

@@ -62,22 +62,22 @@ class TAP(Noise):
         """Minimise the loss batch by batch, over the whole set once per restart."""
         network = context.network(self.victim, trained=True)
         targets = (labels + 1) % context.classes
-        sweep = torch.split(torch.arange(len(labels), device=labels.device), self.batch)
+        batches = torch.split(torch.arange(len(labels), device=labels.device), self.batch)
         best, trial = (kit.blank(images, self.radius) for _ in range(2))
         lowest, total = torch.tensor([torch.inf, 0.0], dtype=torch.float64)
         if kept := context.kept():
             best.copy_(kept["best"])
             trial.copy_(kept["trial"])
             lowest, total = kept["losses"]
-        for step in context.steps(self.restarts * len(sweep)):
-            position = step % len(sweep)
-            x, y = images[sweep[position]], targets[sweep[position]]
+        for step in context.steps(self.restarts * len(batches)):
+            position = step % len(batches)
+            x, y = images[batches[position]], targets[batches[position]]
             with kit.frozen(network):
                 noise = kit.to_steps(self.descend(network, x, y, context), self.radius)
                 if self.restarts > 1:
                     total = total + self.loss(network, x + noise.to(x) / 255, y).double().cpu()
-            trial[sweep[position].to(trial.device)] = noise.to(trial.device)
-            if position == len(sweep) - 1:
+            trial[batches[position].to(trial.device)] = noise.to(trial.device)
+            if position == len(batches) - 1:
                 if self.restarts == 1 or total < lowest:
                     lowest = total
                     best.copy_(trial)
@@ -86,7 +86,7 @@ class TAP(Noise):
         return best
 
     def descend(
-        self, network: torch.nn.Module, images: torch.Tensor, towards: torch.Tensor, context: Context
+        self, network: torch.nn.Module, images: torch.Tensor, target_labels: torch.Tensor, context: Context
     ) -> torch.Tensor:
         """Return the noise (b, c, h, w) of a batch against a frozen network: the last iterate."""
         radius, delta = self.radius, torch.empty_like(images)
@@ -96,7 +96,7 @@ class TAP(Noise):
             delta.requires_grad_(True)
             point = (images + delta).clamp(0, 1)
             views = shift_and_flip(point, self.shift) if self.shift else context.augment(point)
-            losses, view_gradient = kit.slope(network, views, towards)
+            losses, view_gradient = kit.slope(network, views, target_labels)
             # noise that was clipped is always in range, so rounding errors must not stop the gradient at the clamp
             (gradient,) = torch.autograd.grad(views, point if self.in_range else delta, view_gradient)
             delta = (delta.detach() - self.noise_step * radius * gradient.sign()).clamp(-radius, radius)
@@ -105,13 +105,13 @@ class TAP(Noise):
         context.tell(losses.mean())
         return delta
 
-    def loss(self, network: torch.nn.Module, images: torch.Tensor, towards: torch.Tensor) -> torch.Tensor:
+    def loss(self, network: torch.nn.Module, images: torch.Tensor, target_labels: torch.Tensor) -> torch.Tensor:
         """Return the summed cross-entropy for the target classes."""
-        return torch.nn.functional.cross_entropy(network(images.clamp(0, 1)), towards, reduction="sum")
+        return torch.nn.functional.cross_entropy(network(images.clamp(0, 1)), target_labels, reduction="sum")
 
 
-def shift_and_flip(images: torch.Tensor, most: float) -> torch.Tensor:
-    """Shift images (b, c, h, w) by up to `most` pixels in each direction, fill with black, and mirror half of them.
+def shift_and_flip(images: torch.Tensor, max_shift: float) -> torch.Tensor:
+    """Shift images (b, c, h, w) by up to `max_shift` pixels per direction, fill with black, and mirror half of them.
 
     Shift and mirroring are drawn for each image, and the result is differentiable. Shifts by a fraction of a pixel are
     bilinear. They are computed as products of matrices, because the gradient of torch's `grid_sample`, which the
@@ -119,12 +119,13 @@ def shift_and_flip(images: torch.Tensor, most: float) -> torch.Tensor:
     """
     count, device = len(images), images.device
     row, column = (torch.arange(size, device=device).to(images.dtype) for size in images.shape[-2:])
-    down, right = (torch.rand(2, count, 1, device=device, dtype=images.dtype) * 2 - 1) * most
+    down, right = (torch.rand(2, count, 1, device=device, dtype=images.dtype) * 2 - 1) * max_shift
     mirrored = torch.rand(count, 1, device=device) < 0.5
     rows, columns = row + down, torch.where(mirrored, column.flip(0), column) + right
-    along = (1 - (rows[:, None, :, None] - row).abs()).clamp(min=0)  # (b, 1, h of views, h of images)
-    across = (1 - (columns[:, None, None, :] - column[:, None]).abs()).clamp(min=0)  # (b, 1, w of images, w of views)
-    shifted: torch.Tensor = along @ images @ across
+    # shapes (b, 1, h of views, h of images) and (b, 1, w of images, w of views)
+    row_weights = (1 - (rows[:, None, :, None] - row).abs()).clamp(min=0)
+    column_weights = (1 - (columns[:, None, None, :] - column[:, None]).abs()).clamp(min=0)
+    shifted: torch.Tensor = row_weights @ images @ column_weights
     return shifted
 
 

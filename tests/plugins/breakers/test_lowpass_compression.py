@@ -1,4 +1,4 @@
-"""Low-pass filters and compressions against OpenCV and Pillow, value by value, and the rules every filter keeps."""
+"""Low-pass filters and compressions, compared with OpenCV and Pillow, and the rules for all filters."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ from uebench_plugins.breakers.lowpass import Bilateral, Gaussian, Mean, Median
 
 LOWPASS: list[Callable[..., Breaker]] = [Mean, Gaussian, Median, Bilateral]
 EVERY: list[Breaker] = [
-    *(one() for one in LOWPASS),
-    *(one(size=5) for one in LOWPASS),
+    *(make() for make in LOWPASS),
+    *(make(size=5) for make in LOWPASS),
     Grayscale(),
     Jpeg(),
     Jpeg(quality=75),
     BitDepth(),
 ]
-LABELS = torch.empty(0)  # these filters never look at them
-NAMES = [f"{one.name}-{place}" for place, one in enumerate(EVERY)]
+LABELS = torch.empty(0)  # these filters do not use the labels
+NAMES = [f"{breaker.name}-{index}" for index, breaker in enumerate(EVERY)]
 
 
 def sample(*shape: int) -> Tensor:
-    """Return random uint8 images, the same for the same shape; one half is smooth, the other is not."""
-    draw = torch.Generator().manual_seed(sum(shape))
-    images = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
+    """Return random uint8 images, which depend only on the shape; one half is dark and smooth."""
+    generator = torch.Generator().manual_seed(sum(shape))
+    images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     images[..., : shape[-1] // 2] //= 16
     return images
 
 
-def through(breaker: Breaker, images: Tensor) -> Tensor:
-    """Return uint8 images as the engine filters them."""
-    return chained((breaker,), images)
+def filter_images(breaker: Breaker, images: Tensor) -> Tensor:
+    """Return uint8 images after the filter, as the engine applies it."""
+    return filter_with_chain((breaker,), images)
 
 
-def chained(chain: tuple[Breaker, ...], images: Tensor) -> Tensor:
+def filter_with_chain(chain: tuple[Breaker, ...], images: Tensor) -> Tensor:
     return apply_filters(chain, images, torch.zeros(len(images), dtype=torch.int64), 0)
 
 
-# A 6x5 image of three channels, and what OpenCV 4.5.5 and 5.0 (the same) make of it, in order (c, h, w):
+# A 6x5 image of three channels, and the results of OpenCV 4.5.5 and 5.0, which are equal, in order (c, h, w):
 # cv2.blur(b, (s, s)), cv2.GaussianBlur(b, (s, s), 0), cv2.medianBlur(b, s), cv2.bilateralFilter(b, d, colour, space).
 IMAGE = [
     [
@@ -134,15 +134,15 @@ OPENCV: dict[str, tuple[Breaker, str]] = {
 
 
 @pytest.mark.parametrize("function", OPENCV)
-def test_filters_are_those_of_opencv(function: str) -> None:
+def test_filters_equal_opencv(function: str) -> None:
     breaker, expected = OPENCV[function]
-    found = through(breaker, torch.tensor([IMAGE], dtype=torch.uint8))
-    assert torch.equal(found.flatten(), torch.tensor(list(bytes.fromhex(expected)), dtype=torch.uint8))
+    filtered = filter_images(breaker, torch.tensor([IMAGE], dtype=torch.uint8))
+    assert torch.equal(filtered.flatten(), torch.tensor(list(bytes.fromhex(expected)), dtype=torch.uint8))
 
 
 @pytest.mark.parametrize(
     ("size", "row"),
-    [  # through the middle of cv2.GaussianBlur(z, (size, size), 0), z zero but for one 255; symmetric
+    [  # first half of the middle row of cv2.GaussianBlur(z, (size, size), 0); z is 0 except for one pixel of 255
         (3, [0, 0, 0, 0, 0, 0, 0, 32, 64]),
         (5, [0, 0, 0, 0, 0, 0, 6, 24, 36]),
         (7, [0, 0, 0, 0, 0, 2, 8, 16, 20]),
@@ -151,103 +151,107 @@ def test_filters_are_those_of_opencv(function: str) -> None:
         (15, [0, 0, 0, 1, 2, 3, 5, 6, 6]),
     ],
 )
-def test_gaussian_kernels_are_those_of_opencv_for_sigma_zero(size: int, row: list[int]) -> None:
+def test_gaussian_kernels_equal_opencv_for_sigma_zero(size: int, row: list[int]) -> None:
     point = torch.zeros(1, 1, 17, 17, dtype=torch.uint8)
     point[..., 8, 8] = 255
-    assert through(Gaussian(size=size), point)[0, 0, 8].tolist() == [*row, *row[-2::-1]]
+    assert filter_images(Gaussian(size=size), point)[0, 0, 8].tolist() == [*row, *row[-2::-1]]
 
 
-def test_a_gaussian_mean_half_way_goes_up() -> None:
+def test_a_gaussian_mean_of_one_half_is_rounded_up() -> None:
     point = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-    point[..., 4, 4] = 4  # beside it 4/8 = 0.5, which to the nearest even would be 0
+    point[..., 4, 4] = 4  # the mean beside it is 4/8 = 0.5; rounding half to even would give 0
     expected = torch.zeros_like(point)
     expected[..., 4, 3:6] = expected[..., 3:6, 4] = 1
-    assert torch.equal(through(Gaussian(), point), expected)
+    assert torch.equal(filter_images(Gaussian(), point), expected)
 
 
-def test_borders_mirror_without_the_edge_but_for_the_median_which_repeats_it() -> None:
+def test_borders_mirror_without_the_edge_except_for_the_median_which_repeats_it() -> None:
     rows = torch.tensor([90, 0, 0, 0, 0, 0, 0, 90], dtype=torch.uint8).view(1, 1, 8, 1).expand(1, 3, 8, 8)
-    assert through(Mean(), rows)[0, 0, :, 3].tolist() == [30, 30, 0, 0, 0, 0, 30, 30]
-    assert through(Gaussian(), rows)[0, 0, :, 3].tolist() == [45, 23, 0, 0, 0, 0, 23, 45]
-    assert through(Median(), rows)[0, 0, :, 3].tolist() == [90, 0, 0, 0, 0, 0, 0, 90]
+    assert filter_images(Mean(), rows)[0, 0, :, 3].tolist() == [30, 30, 0, 0, 0, 0, 30, 30]
+    assert filter_images(Gaussian(), rows)[0, 0, :, 3].tolist() == [45, 23, 0, 0, 0, 0, 23, 45]
+    assert filter_images(Median(), rows)[0, 0, :, 3].tolist() == [90, 0, 0, 0, 0, 0, 0, 90]
 
 
 @pytest.mark.parametrize("size", [3, 5, 7, 17])
-def test_median_is_that_of_every_channel_by_itself(size: int) -> None:
+def test_median_is_computed_for_each_channel(size: int) -> None:
     images = sample(3, 3, 20, 18)
-    reach = size // 2
-    wide = np.pad(images.numpy(), ((0, 0), (0, 0), (reach, reach), (reach, reach)), "edge")
-    windows = np.lib.stride_tricks.sliding_window_view(wide, (size, size), (2, 3))
-    assert np.array_equal(through(Median(size=size), images).numpy(), np.median(windows, (-2, -1)))
+    radius = size // 2
+    padded = np.pad(images.numpy(), ((0, 0), (0, 0), (radius, radius), (radius, radius)), "edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (2, 3))
+    assert np.array_equal(filter_images(Median(size=size), images).numpy(), np.median(windows, (-2, -1)))
 
 
 @pytest.mark.parametrize("size", [3, 9, 15])
 def test_mean_is_exact(size: int) -> None:
     images = sample(2, 1, 15, 21)
-    reach = size // 2
-    wide = np.pad(images.numpy().astype(int), ((0, 0), (0, 0), (reach, reach), (reach, reach)), "reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(wide, (size, size), (2, 3))
-    assert np.array_equal(through(Mean(size=size), images).numpy(), np.rint(windows.mean((-2, -1))))
+    radius = size // 2
+    padded = np.pad(images.numpy().astype(int), ((0, 0), (0, 0), (radius, radius), (radius, radius)), "reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (2, 3))
+    assert np.array_equal(filter_images(Mean(size=size), images).numpy(), np.rint(windows.mean((-2, -1))))
 
 
 def test_bilateral_keeps_an_edge_that_the_gaussian_blurs() -> None:
     images = torch.full((1, 3, 16, 16), 10, dtype=torch.uint8)
     images[..., 8:] = 240
-    assert torch.equal(through(Bilateral(), images), images)
-    assert not torch.equal(through(Gaussian(size=9), images), images)
+    assert torch.equal(filter_images(Bilateral(), images), images)
+    assert not torch.equal(filter_images(Gaussian(size=9), images), images)
 
 
-@pytest.mark.parametrize("breaker", [*(one(size=1) for one in LOWPASS), BitDepth(bits=8)], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "breaker", [*(make(size=1) for make in LOWPASS), BitDepth(bits=8)], ids=lambda breaker: breaker.name
+)
 def test_size_one_and_eight_bits_change_nothing(breaker: Breaker) -> None:
     images = sample(4, 3, 9, 12)
-    assert torch.equal(through(breaker, images), images)
+    assert torch.equal(filter_images(breaker, images), images)
     assert torch.equal(breaker.filter(kit.to_float(images), LABELS), kit.to_float(images))
 
 
-@pytest.mark.parametrize("breaker", [one(size=size) for one in LOWPASS for size in (3, 7)], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "breaker", [make(size=size) for make in LOWPASS for size in (3, 7)], ids=lambda breaker: breaker.name
+)
 def test_a_constant_image_stays(breaker: Breaker) -> None:
     images = torch.arange(256, dtype=torch.uint8).view(-1, 1, 1, 1).expand(256, 3, 8, 8)
-    assert torch.equal(through(breaker, images), images)
+    assert torch.equal(filter_images(breaker, images), images)
 
 
-def test_grayscale_is_pillows() -> None:
+def test_grayscale_equals_pillows() -> None:
     steps = torch.tensor([*range(0, 256, 5), 1, 127, 128, 254], dtype=torch.uint8)
     colours = torch.cartesian_prod(steps, steps, steps).T.reshape(1, 3, -1, len(steps))
     picture = Image.fromarray(colours[0].movedim(0, -1).contiguous().numpy())
-    found = through(Grayscale(), colours)
-    assert np.array_equal(found[0, 0].numpy(), np.asarray(picture.convert("L")))
-    assert torch.equal(found, found[:, :1].expand_as(found)), "three equal channels"
+    grey = filter_images(Grayscale(), colours)
+    assert np.array_equal(grey[0, 0].numpy(), np.asarray(picture.convert("L")))
+    assert torch.equal(grey, grey[:, :1].expand_as(grey)), "three equal channels"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("quality", [1, 10, 75, 100])
-def test_jpeg_is_pillows(quality: int, channels: int) -> None:
+def test_jpeg_equals_pillows(quality: int, channels: int) -> None:
     images = sample(3, channels, 13, 18)
-    found = through(Jpeg(quality=quality), images)
-    for image, after in zip(images, found, strict=True):
+    decoded = filter_images(Jpeg(quality=quality), images)
+    for image, result in zip(images, decoded, strict=True):
         file = io.BytesIO()
         Image.fromarray(image.movedim(0, -1).squeeze(-1).numpy()).save(file, "JPEG", quality=quality)
-        assert np.array_equal(np.asarray(Image.open(file)), after.movedim(0, -1).squeeze(-1).numpy())
-    assert not torch.equal(found, images)
+        assert np.array_equal(np.asarray(Image.open(file)), result.movedim(0, -1).squeeze(-1).numpy())
+    assert not torch.equal(decoded, images)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-def test_bit_depth_is_pillows_posterize(bits: int) -> None:
+def test_bit_depth_equals_pillows_posterize(bits: int) -> None:
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     expected = np.asarray(ImageOps.posterize(Image.fromarray(images[0, 0].numpy()), bits))
-    found = through(BitDepth(bits=bits), images)
-    assert np.array_equal(found[0, 0].numpy(), expected)
-    assert len(found.unique()) == 2**bits
+    posterised = filter_images(BitDepth(bits=bits), images)
+    assert np.array_equal(posterised[0, 0].numpy(), expected)
+    assert len(posterised.unique()) == 2**bits
 
 
 @pytest.mark.parametrize("breaker", EVERY, ids=NAMES)
-def test_any_parts_give_the_same(breaker: Breaker) -> None:
+def test_filtering_in_parts_gives_the_same_images(breaker: Breaker) -> None:
     assert breaker.by_image
     images = kit.to_float(sample(11, 3, 10, 8))
     whole = breaker.filter(images, LABELS)
     assert whole.dtype == torch.float32
-    assert bool(((whole >= 0) & (whole <= 1)).all()), "and so none is NaN"
-    assert torch.equal(whole, kit.to_float(kit.to_bytes(whole))), "already 8 bits"
+    assert bool(((whole >= 0) & (whole <= 1)).all()), "in range, so none is NaN"
+    assert torch.equal(whole, kit.to_float(kit.to_bytes(whole))), "whole steps of 1/255"
     for size in (1, 4, 11):
         assert torch.equal(torch.cat([breaker.filter(part, LABELS) for part in images.split(size)]), whole)
     assert breaker.filter(images[:0], LABELS).shape == images[:0].shape
@@ -263,17 +267,17 @@ def test_filters_keep_the_contract(breaker: Breaker) -> None:
 @pytest.mark.parametrize("breaker", EVERY, ids=NAMES)
 def test_grey_data_sets_are_filtered(breaker: Breaker) -> None:
     images = sample(2, 1, 8, 8)
-    colours = through(breaker, images.expand(-1, 3, -1, -1))
+    colours = filter_images(breaker, images.expand(-1, 3, -1, -1))
     if isinstance(breaker, Bilateral):  # three channels count three times
-        assert through(breaker, images).shape == images.shape
-    elif isinstance(breaker, Jpeg):  # its way through YCbCr may round otherwise
-        assert (through(breaker, images).int() - colours[:, :1].int()).abs().max() <= 1
+        assert filter_images(breaker, images).shape == images.shape
+    elif isinstance(breaker, Jpeg):  # the conversion to YCbCr may round differently
+        assert (filter_images(breaker, images).int() - colours[:, :1].int()).abs().max() <= 1
     else:
-        assert torch.equal(through(breaker, images), colours[:, :1])
+        assert torch.equal(filter_images(breaker, images), colours[:, :1])
 
 
 class Dim(Breaker):
-    """Takes a tenth off, which leaves values between the steps of 8 bits."""
+    """Reduces the brightness by a tenth, which gives values between the steps of 1/255."""
 
     name = "dim"
 
@@ -281,18 +285,20 @@ class Dim(Breaker):
         return images * 0.9
 
 
-def test_a_chain_filters_in_order_and_rounds_between() -> None:
+def test_a_chain_filters_in_order_and_rounds_after_each_filter() -> None:
     images = sample(4, 3, 12, 12)
     median, mean, attack = Median(), Mean(), AdvLinf()
-    assert torch.equal(chained((median, attack, mean), images), through(mean, through(median, images)))
-    assert torch.equal(chained((median, attack), images), through(median, images))
-    assert not torch.equal(chained((median, mean), images), chained((mean, median), images))
+    assert torch.equal(
+        filter_with_chain((median, attack, mean), images), filter_images(mean, filter_images(median, images))
+    )
+    assert torch.equal(filter_with_chain((median, attack), images), filter_images(median, images))
+    assert not torch.equal(filter_with_chain((median, mean), images), filter_with_chain((mean, median), images))
     rounded = kit.to_bytes(kit.to_float(images) * 0.9)
-    assert torch.equal(chained((Dim(), mean), images), through(mean, rounded))
+    assert torch.equal(filter_with_chain((Dim(), mean), images), filter_images(mean, rounded))
 
 
 class ByLabel(Breaker):
-    """Gives each image the brightness of its label, and then spoils the labels it was given."""
+    """Gives each image the brightness of its label, and then overwrites its copy of the labels."""
 
     name = "by-label"
 
@@ -303,18 +309,18 @@ class ByLabel(Breaker):
 
 
 class ByLabelInParts(ByLabel):
-    """The same, image by image."""
+    """The same filter, applied image by image."""
 
     name = "by-label-in-parts"
     by_image = True
 
 
-@pytest.mark.parametrize("breaker", [ByLabel(), ByLabelInParts()], ids=lambda one: one.name)
+@pytest.mark.parametrize("breaker", [ByLabel(), ByLabelInParts()], ids=lambda breaker: breaker.name)
 def test_a_filter_gets_a_copy_of_the_labels_of_its_images(breaker: Breaker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_set, "split_into_chunks", lambda count, size: [slice(0, 3), slice(3, count)])
     images, labels = sample(5, 3, 4, 4), torch.tensor([4, 0, 2, 7, 1])
-    found = apply_filters((breaker, breaker), images, labels, 0)
-    assert found[:, 0, 0, 0].tolist() == labels.tolist() == [4, 0, 2, 7, 1]
+    filtered = apply_filters((breaker, breaker), images, labels, 0)
+    assert filtered[:, 0, 0, 0].tolist() == labels.tolist() == [4, 0, 2, 7, 1]
 
 
 @pytest.mark.parametrize(
@@ -334,9 +340,9 @@ def test_a_filter_gets_a_copy_of_the_labels_of_its_images(breaker: Breaker, monk
     ],
 )
 def test_values_out_of_range_are_refused(make: Callable[[], Any], expected: str) -> None:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         make()
-    assert str(refusal.value) == expected
+    assert str(error.value) == expected
 
 
 @pytest.mark.parametrize(
@@ -349,10 +355,10 @@ def test_values_out_of_range_are_refused(make: Callable[[], Any], expected: str)
         (Jpeg(), (1, 2, 8, 8), "jpeg: images must have 1 or 3 channels, not 2"),
     ],
 )
-def test_images_that_do_not_suit_are_refused(breaker: Breaker, shape: tuple[int, ...], expected: str) -> None:
-    with pytest.raises(UserError) as refusal:
-        through(breaker, sample(*shape))
-    assert str(refusal.value) == expected
+def test_unsuitable_images_are_refused(breaker: Breaker, shape: tuple[int, ...], expected: str) -> None:
+    with pytest.raises(UserError) as error:
+        filter_images(breaker, sample(*shape))
+    assert str(error.value) == expected
 
 
 @pytest.mark.parametrize(
@@ -366,12 +372,12 @@ def test_images_that_do_not_suit_are_refused(breaker: Breaker, shape: tuple[int,
         ("bitdepth:bits=nan", "bits must be a whole number, not 'nan'"),
     ],
 )
-def test_both_modules_register_and_their_texts_are_read(text: str, expected: str) -> None:
+def test_both_modules_register_and_errors_name_the_parameter(text: str, expected: str) -> None:
     registry = Registry()
     for module in (lowpass, compression):
         registry.load(EntryPoint(module.__name__.rpartition(".")[2], module.__name__, "uebench"))
     assert not registry.problems
     assert len(registry.entries["breaker"]) == 7
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         registry.build("breaker", text)
-    assert expected in str(refusal.value)
+    assert expected in str(error.value)

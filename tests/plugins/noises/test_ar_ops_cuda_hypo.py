@@ -69,7 +69,7 @@ def test_ar_fills_an_image_value_by_value_from_a_gaussian_start_and_drops_four_r
 
 
 def test_ar_noise_of_a_class_obeys_its_filter_and_no_other() -> None:
-    filters = AR(candidates=40).choose(Sink(), (3, 32, 32))
+    filters = AR(candidates=40).choose_filters(Sink(), (3, 32, 32))
     assert filters.shape == (4, 3, 3, 3)
     assert torch.equal(filters[..., 2, 2], torch.zeros(4, 3))
     assert torch.allclose(filters.sum((2, 3)), torch.ones(4, 3), atol=1e-4)
@@ -88,7 +88,7 @@ def test_the_filters_tell_the_classes_of_released_ar_noise_apart() -> None:
     torch.manual_seed(0)
     delta = changes(images, protected(noise, images, labels, Sink()))
     torch.manual_seed(0)
-    filters = noise.choose(Sink(), (3, 32, 32))
+    filters = noise.choose_filters(Sink(), (3, 32, 32))
     rest = torch.stack([departure(delta.float(), one).square().sum((1, 2, 3)) for one in filters])
     assert torch.equal(rest.argmin(0), labels)
     assert len(delta.unique(dim=0)) == 40, "every image has a start of its own"
@@ -138,7 +138,7 @@ def test_kept_ar_filters_are_not_loud_and_most_draws_would_be() -> None:
 
 def test_each_class_takes_the_ar_filter_on_whose_noise_the_earlier_ones_respond_most() -> None:
     torch.manual_seed(6)
-    chosen = AR(candidates=12).choose(Sink(), (3, 10, 14))
+    chosen = AR(candidates=12).choose_filters(Sink(), (3, 10, 14))
     torch.manual_seed(6)
     filters, noise = (
         one.unflatten(0, (12, 3)).double().numpy() for one in ar.draw_stable_filters(36, (10, 14), torch.device("cpu"))
@@ -160,7 +160,7 @@ def test_each_class_takes_the_ar_filter_on_whose_noise_the_earlier_ones_respond_
 
 
 def test_ar_has_a_filter_for_every_class_however_few_candidates() -> None:
-    filters = AR(candidates=1).choose(Sink(), (1, 6, 6))
+    filters = AR(candidates=1).choose_filters(Sink(), (1, 6, 6))
     assert len(filters.unique(dim=0)) == Sink.classes
 
 
@@ -234,7 +234,7 @@ def test_cuda_is_a_correlation_with_the_filter_of_the_class_over_the_largest_val
     torch.manual_seed(8)
     released = protected(noise, images, labels, Sink())
     torch.manual_seed(8)
-    filters = noise.filters(Sink()).double().numpy()
+    filters = noise.draw_filters(Sink()).double().numpy()
     for image, label, found in zip(images.numpy(), labels.tolist(), released, strict=True):
         seen = np.stack([ndimage.correlate(one / 255, filters[label], mode="constant") for one in image])
         exact = torch.from_numpy(255 * seen / seen.max())
@@ -247,7 +247,7 @@ def test_cuda_filters_have_one_weight_of_1_anywhere_and_the_others_below_the_bou
         classes = 400
 
     torch.manual_seed(0)
-    filters = CUDA(blur=0.2).filters(Many()).flatten(1)
+    filters = CUDA(blur=0.2).draw_filters(Many()).flatten(1)
     ones = filters == 1
     assert torch.equal(ones.sum(1), torch.ones(400, dtype=torch.int64))
     assert bool(ones.any(0).all()), "in every place"

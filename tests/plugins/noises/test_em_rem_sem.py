@@ -70,7 +70,7 @@ def test_the_noise_step_is_the_papers(cls: type[REM], adversarial: bool) -> None
     noise, net, (images, labels) = cls(**SETTINGS), surrogate(), data()
     torch.manual_seed(11)
     with kit.frozen(net):
-        found = noise.noise(net, images, labels, Sink())
+        found = noise.optimise_noise(net, images, labels, Sink())
     torch.manual_seed(11)
     expected = reference(net, images, labels, noise, adversarial)
     assert torch.allclose(found, expected, atol=1e-12)
@@ -81,7 +81,7 @@ def noise_of(noise: REM, seed: int = 11) -> Tensor:
     net, (images, labels) = surrogate(), data()
     torch.manual_seed(seed)
     with kit.frozen(net):
-        return noise.noise(net, images, labels, Sink())
+        return noise.optimise_noise(net, images, labels, Sink())
 
 
 def test_sem_is_rem_with_its_adversary_replaced_and_nothing_else() -> None:
@@ -174,14 +174,14 @@ def test_each_draw_augments_every_image_in_its_own_way_and_perturbs_anew(monkeyp
     images, labels = data(1)
     net = surrogate()
     with kit.frozen(net):
-        SEM(**{**SETTINGS, "noise_steps": 1}).slope(
+        SEM(**{**SETTINGS, "noise_steps": 1}).noise_gradient(
             net, images.repeat(32, 1, 1, 1), torch.zeros(32, 3, 6, 6, dtype=torch.float64), labels.repeat(32), Sink()
         )
         seen, perturbed = points
         assert len(seen.unique(dim=0)) > 8, "one view for the whole batch"
         assert len(perturbed.unique(dim=0)) == 32
         points.clear()
-        SEM(**{**SETTINGS, "noise_steps": 1}).noise(net, images, labels, Sink())
+        SEM(**{**SETTINGS, "noise_steps": 1}).optimise_noise(net, images, labels, Sink())
     assert len(torch.stack(points[1::2]).unique(dim=0)) == SETTINGS["draws"]
 
 
@@ -195,12 +195,12 @@ def test_draws_made_in_one_pass_are_as_many_draws_made_one_by_one() -> None:
     images, labels = data()
     net, noise, delta = surrogate(), REM(**{**SETTINGS, "noise_perturbation": "none"}), torch.zeros_like(images)
     with kit.frozen(net):
-        one, three = (noise.slope(net, images, delta, labels, Still(), draws) for draws in (1, 3))
+        one, three = (noise.noise_gradient(net, images, delta, labels, Still(), draws) for draws in (1, 3))
         assert torch.allclose(3 * one, three, rtol=1e-10)
     points: list[Tensor] = []
     net.register_forward_pre_hook(lambda _, inputs: points.append(inputs[0].detach()))
     with kit.frozen(net):
-        SEM(**SETTINGS).slope(net, images[:1], delta[:1], labels[:1], Sink(), 32)
+        SEM(**SETTINGS).noise_gradient(net, images[:1], delta[:1], labels[:1], Sink(), 32)
     assert [len(one.unique(dim=0)) for one in points] == [32]
 
 
@@ -230,7 +230,7 @@ def test_without_an_attack_radius_rem_and_sem_are_the_same() -> None:
     for cls in (REM, SEM):
         torch.manual_seed(11)
         with kit.frozen(net):
-            found.append(cls(**settings).noise(net, images, labels, Sink()))
+            found.append(cls(**settings).optimise_noise(net, images, labels, Sink()))
     assert torch.equal(*found)
 
 
@@ -239,7 +239,7 @@ def test_the_gradient_is_taken_at_the_attacked_point_of_each_draw_and_not_throug
     images = images.clamp(0.2, 0.8)
     delta = torch.full_like(images, 0.01)
     torch.manual_seed(4)
-    found = noise.slope(net, images, delta, labels, Sink())
+    found = noise.noise_gradient(net, images, delta, labels, Sink())
     torch.manual_seed(4)
     seen, matrix = views(images + delta)
     point = noise.perturb(net, seen, labels, "adversarial", "pgd").requires_grad_(True)
@@ -484,7 +484,7 @@ def test_class_wise_noise_moves_by_the_mean_step_of_the_images_of_a_class() -> N
 def test_class_wise_noise_is_one_per_class_and_uses_the_same_share_of_each() -> None:
     images, labels = data(40)
     noise = EMClasswise(radius=RADIUS, surrogate=SmallCNN(width=4), rounds=2, learn=2, batch=8, part=0.3)
-    chosen = noise.choose(labels, Sink())
+    chosen = noise.choose_images(labels, Sink())
     assert torch.bincount(labels[chosen]).tolist() == [3] * 4
     assert len(set(chosen.tolist())) == 12
     delta = noise.make(images.float(), labels, Sink())

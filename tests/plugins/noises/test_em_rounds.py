@@ -23,7 +23,7 @@ from uebench.storage.store import Store
 from uebench_plugins.noises.em import EM
 from uebench_plugins.noises.em_classwise import EMClasswise
 from uebench_plugins.noises.em_rem import EMREM
-from uebench_plugins.noises.rounds import error_rate, positive
+from uebench_plugins.noises.rounds import measure_error_rate, take_positive_part
 from uebench_plugins.targets.smallcnn import SmallCNN
 
 SMALL = SmallCNN(width=4)
@@ -180,7 +180,7 @@ def test_interrupted_rounds_go_on_to_the_same_bits(noise: Noise, tmp_path: Path)
 def test_one_sided_noise_is_cut_to_whole_steps_downwards() -> None:
     steps = torch.tensor([-8.0, -0.5, 0.0, 0.7, 3.2, 4 - 1e-5, 4 + 1e-5, 7.99, 8.0])
     assert torch.equal(
-        kit.to_steps(positive(steps / 255), 8 / 255), torch.tensor([0, 0, 0, 0, 3, 4, 4, 7, 8]).to(torch.int8)
+        kit.to_steps(take_positive_part(steps / 255), 8 / 255), torch.tensor([0, 0, 0, 0, 3, 4, 4, 7, 8]).to(torch.int8)
     )
 
 
@@ -244,7 +244,7 @@ def test_the_error_rate_is_a_share_of_all_images_in_eval_mode() -> None:
 
     labels = torch.tensor([1, 1, 0, 1, 2, 1, 0])
     batches = [(torch.zeros(len(part), 1), part) for part in labels.split(3)]
-    assert error_rate(Constant(), batches) == 3 / 7
+    assert measure_error_rate(Constant(), batches) == 3 / 7
 
 
 @pytest.mark.parametrize("rounded", [True, False])

@@ -249,7 +249,7 @@ def test_the_prediction_is_that_of_small_steps_of_gradient_descent() -> None:
 @pytest.mark.parametrize("twins", [False, True])
 def test_the_slope_is_that_of_autograd_through_the_matrix_exponential(kernel: Kernel, time: float, twins: bool) -> None:
     flow, others, labels = problem(kernel, time, twins)
-    found, loss = flow.slope([(others, labels)])
+    found, loss = flow.image_gradient([(others, labels)])
     leaf = flow.images.clone().requires_grad_(True)
     expected_loss = F.cross_entropy(another_way(kernel, leaf, time, others), labels, reduction="sum")
     (expected,) = torch.autograd.grad(expected_loss, leaf)
@@ -261,7 +261,7 @@ def test_the_slope_is_that_of_autograd_through_the_matrix_exponential(kernel: Ke
 @pytest.mark.parametrize("twins", [False, True])
 def test_the_slope_is_that_of_numerical_differences_of_the_loss(kernel: Kernel, twins: bool) -> None:
     flow, others, labels = problem(kernel, twins=twins)
-    found, _ = flow.slope([(others, labels)])
+    found, _ = flow.image_gradient([(others, labels)])
     torch.manual_seed(0)
     for direction in torch.randn(3, *found.shape).double():
 
@@ -276,18 +276,18 @@ def test_the_slope_is_that_of_numerical_differences_of_the_loss(kernel: Kernel, 
 @KERNELS
 def test_the_size_of_the_chunks_changes_nothing(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, others, labels = problem(kernel)
-    slope, loss = whole.slope([(others, labels)])
+    slope, loss = whole.image_gradient([(others, labels)])
     monkeypatch.setattr(gradient_flow, "ENTRIES", 2 * 7 * len(kernel.inputs(others)[:, :, 0, 0].flatten()))
     parts, others, labels = problem(kernel)
     assert parts.rows == 2 < 7 < whole.rows
     split = zip(others.split(2), labels.split(2), strict=True)
-    for found, expected in zip(parts.slope(split), (slope, loss), strict=True):
+    for found, expected in zip(parts.image_gradient(split), (slope, loss), strict=True):
         assert torch.allclose(found, expected, atol=1e-12)
 
 
 def test_divided_differences_are_exact_to_ten_digits_far_and_near_and_equal() -> None:
     values = [1e-12, 3e-9, 3e-9 * (1 + 1e-7), 9.9e-6, 1.01e-5, 1e-3, 1e-3 + 1e-15, 0.7, 3.0, 3.0 + 1e-13, 40.0, 900.0]
-    found = gradient_flow._divided(torch.tensor(values, dtype=torch.float64))
+    found = gradient_flow._divided_differences(torch.tensor(values, dtype=torch.float64))
 
     def decay(u: Decimal) -> Decimal:
         return (1 - (-u).exp()) / u
@@ -345,7 +345,7 @@ def test_every_image_is_protected_once_and_validates_no_block_of_its_own_fold(
     count: int, folds: int, block: int
 ) -> None:
     noise = NTGA(folds=folds, block=block, validation=6)
-    blocks = noise.blocks(labels_of(count), seed=3)
+    blocks = noise.split_into_blocks(labels_of(count), seed=3)
     assert sorted(torch.cat([index for index, _ in blocks]).tolist()) == list(range(count))
     assert max(len(index) for index, _ in blocks) <= block
     by_validation: dict[tuple[int, ...], set[int]] = {}
@@ -356,13 +356,13 @@ def test_every_image_is_protected_once_and_validates_no_block_of_its_own_fold(
     sizes = sorted(len(fold) for fold in by_validation.values())
     assert sizes[-1] - sizes[0] <= 1
     assert all(not fold & set(validation) for validation, fold in by_validation.items())
-    assert not torch.equal(blocks[0][0], noise.blocks(labels_of(count), seed=4)[0][0])
+    assert not torch.equal(blocks[0][0], noise.split_into_blocks(labels_of(count), seed=4)[0][0])
 
 
 def by_hand(noise: NTGA, images: kit.Pixels, labels: Tensor, steps: int, size: float) -> tuple[Tensor, list[float]]:
     """Return the noise in units of 1/255 and the losses, of ascent on `another_way` with the FNN kernel."""
     delta, losses = torch.zeros(images.shape), list[float]()
-    for index, validation in noise.blocks(labels, Lent.seed):
+    for index, validation in noise.split_into_blocks(labels, Lent.seed):
         clean, others = images[index].double(), images[validation].double()
         targets = F.one_hot(labels[index], CLASSES).double()
         moved = clean
@@ -416,7 +416,7 @@ def test_the_noise_raises_the_validation_loss_of_each_block(noise: NTGA) -> None
     images, labels = some()
     delta = noise.make(images, labels, Lent())
     kernel = FNN() if noise.kernel == "fnn" else CNN(2)
-    for index, validation in noise.blocks(labels, Lent.seed):
+    for index, validation in noise.split_into_blocks(labels, Lent.seed):
         clean, targets = images[index].double(), F.one_hot(labels[index], CLASSES).double()
         before, after = (
             F.cross_entropy(

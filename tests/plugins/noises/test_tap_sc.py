@@ -254,7 +254,7 @@ def test_sc_is_a_code_repeated_over_patches_with_the_published_norm() -> None:
 
 def test_codes_of_a_class_lie_about_its_corner_and_a_linear_rule_separates_them() -> None:
     _, labels = pictures([40] * 4)
-    codes = SC().codes(labels, Sink(), (3, 32, 32)).flatten(1)
+    codes = SC().draw_codes(labels, Sink(), (3, 32, 32)).flatten(1)
     assert codes.shape == (160, 48)
     centres = torch.stack([codes[labels == label].mean(0) for label in range(4)])
     assert float(centres.abs().mean()) == pytest.approx(10, rel=0.1)
@@ -268,15 +268,17 @@ def test_codes_of_a_class_lie_about_its_corner_and_a_linear_rule_separates_them(
 
 def test_classes_of_different_size_get_a_code_for_every_image() -> None:
     _, labels = pictures([3, 50, 11, 1])
-    codes = SC().codes(labels, Sink(), (3, 32, 32)).flatten(1)
+    codes = SC().draw_codes(labels, Sink(), (3, 32, 32)).flatten(1)
     assert len(codes.unique(dim=0)) == len(labels)
 
 
 def test_sc_linf_is_sc_cut_to_the_ball() -> None:
     images, labels = pictures([10] * 4)
     whole, cut = SC(radius=8 / 255), SCLinf(radius=8 / 255)
-    codes = whole.codes(labels, Sink(), (3, 32, 32))
-    assert torch.equal(cut.spread(codes, (3, 32, 32)), whole.spread(codes, (3, 32, 32)).clamp(-8 / 255, 8 / 255))
+    codes = whole.draw_codes(labels, Sink(), (3, 32, 32))
+    assert torch.equal(
+        cut.expand_codes(codes, (3, 32, 32)), whole.expand_codes(codes, (3, 32, 32)).clamp(-8 / 255, 8 / 255)
+    )
     delta = cut.make(images, labels, Sink())
     assert int(delta.abs().max()) == 8
     assert delta.dtype == torch.int8
