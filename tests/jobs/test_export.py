@@ -186,7 +186,7 @@ KINDS: dict[str, Callable[[Path], Any]] = {
     "thin__png": scene(5, 40, 5).save,
     "large__jpg": lambda path: scene(333, 207, 6).save(path, quality=95),
     "half__jpg": truncated,
-    "text__jpg": lambda path: path.write_text("no picture"),
+    "text__jpg": lambda path: path.write_text("not a picture"),
 }
 READ = ["a.jpg", "a.png", "clear", "cmyk", "deep", "grey", "large", "palette", "thin", "tiny", "turned"]
 READ.append("été à la mer (1)")
@@ -202,7 +202,7 @@ def test_photos_of_every_kind_keep_name_size_and_alpha_and_stay_within_the_budge
     left_out = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
     assert [line.partition(": ")[2][:30] for line in left_out] == [
         "set/mine/half.jpg: image file ",
-        "set/mine/text.jpg: no picture",
+        "set/mine/text.jpg: not a picture",
     ]
     assert tree("set") == before, "the originals are as they were"
     source = Folder(path="set", size=16)

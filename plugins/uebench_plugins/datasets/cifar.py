@@ -9,7 +9,7 @@ import torch
 
 import uebench
 from uebench import Dataset, Source, Split, kit, parameter
-from uebench_plugins.datasets.downloads import fetching
+from uebench_plugins.datasets.downloads import explain_download_errors
 
 
 class Cifar10(Source):
@@ -30,9 +30,9 @@ class Cifar10(Source):
         from torchvision import datasets
 
         path, reader = folder / self.name, getattr(datasets, self.reader)
-        with fetching(self.name, path, reader.url, reader.filename, reader.tgz_md5):
-            train, test = (reader(path, train=part, download=True) for part in (True, False))
-        return Dataset(_split(train), _split(test), list(train.classes))
+        with explain_download_errors(self.name, path, reader.url, reader.filename, reader.tgz_md5):
+            train, test = (reader(path, train=is_train, download=True) for is_train in (True, False))
+        return Dataset(_build_split(train), _build_split(test), list(train.classes))
 
     def count(self) -> int:
         """Return the number of training images."""
@@ -54,9 +54,10 @@ class Cifar100(Cifar10):
     reader = "CIFAR100"
 
 
-def _split(part: Any) -> Split:
-    images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
-    return Split(images, torch.tensor(part.targets, dtype=torch.int64))
+def _build_split(data: Any) -> Split:
+    """Return the split that a data set of torchvision holds."""
+    images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
+    return Split(images, torch.tensor(data.targets, dtype=torch.int64))
 
 
 @uebench.hookimpl

@@ -14,7 +14,7 @@ from uebench import UserError
 
 
 @contextmanager
-def fetching(owner: str, path: Path, url: str, file: str, md5: str) -> Iterator[None]:
+def explain_download_errors(owner: str, path: Path, url: str, file: str, md5: str) -> Iterator[None]:
     """Run the block that may download `file` into the folder `path`; raises `UserError` when it fails.
 
     Standard error is suppressed in the block, because torchvision's progress bars go there.
@@ -27,14 +27,15 @@ def fetching(owner: str, path: Path, url: str, file: str, md5: str) -> Iterator[
             yield
     except (OSError, RuntimeError, HTTPException, EOFError, tarfile.TarError, zlib.error) as error:
         damaged = (path / file).exists() and not check_integrity(path / file, md5)
-        reason = f"the {file} there is damaged or incomplete: its md5 differs" if damaged else _reason(error)
+        reason = f"the {file} there is damaged or incomplete: its md5 differs" if damaged else _describe_error(error)
         raise UserError(
             f"dataset {owner}: cannot download {url} ({reason}); put {file} (md5 {md5}) into {path.resolve()}"
         ) from error
 
 
-def _reason(error: Exception) -> str:
-    inner = getattr(error, "reason", None)  # URLError wraps the original error
-    inner = inner if isinstance(inner, OSError) else error
-    reason = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+def _describe_error(error: Exception) -> str:
+    """Return the reason of a failed download in one line."""
+    original = getattr(error, "reason", None)  # URLError wraps the original error
+    original = original if isinstance(original, OSError) else error
+    reason = getattr(original, "strerror", None) or str(original) or type(original).__name__
     return " ".join(reason.split())

@@ -45,35 +45,37 @@ class Folder(Source):
     def load(self, folder: Path) -> Dataset:
         """Return the decoded images; the engine caches them under their fingerprint."""
         train, test, classes = self._files()
-        learned, names, skipped = image_folder.decode(self.name, train, self.size, folder)
-        held_out, _, unread = image_folder.decode(self.name, test, self.size, folder)
-        return Dataset(learned, held_out, classes, names, [*skipped, *unread, *self._strays(classes)])
+        train_split, names, skipped = image_folder.decode_pictures(self.name, train, self.size, folder)
+        test_split, _, skipped_test = image_folder.decode_pictures(self.name, test, self.size, folder)
+        return Dataset(
+            train_split, test_split, classes, names, [*skipped, *skipped_test, *self._describe_ignored_files(classes)]
+        )
 
     def photo(self, name: str) -> torch.Tensor:
         """Return a training image at its own size, upright, uint8 (3, h, w), or (4, h, w) where it has transparency.
 
         Raises `UserError` if the file is missing or cannot be read.
         """
-        path = image_folder.find(self._root(), name)
+        path = image_folder.find_picture(self._root(), name)
         if path is None:
             raise UserError(f"dataset folder: {self._root()} holds no image called {name}")
         try:
-            return torch.from_numpy(np.array(image_folder.read(path))).permute(2, 0, 1).contiguous()
+            return torch.from_numpy(np.array(image_folder.read_picture(path))).permute(2, 0, 1).contiguous()
         except image_folder.Unreadable as error:
             raise UserError(f"dataset folder: cannot read {path}: {error}") from None
 
     def fingerprint(self, folder: Path) -> str:
         """Return a hash of every file that is used, with its name and class; it does not depend on the path."""
-        whole = hashlib.sha256()
+        digest = hashlib.sha256()
         train, test, classes = self._files()
         for part, files in (("train", train), ("test", test)):
             for path, label, _ in files:
-                whole.update(os.fsencode(f"{part}/{classes[label]}/{path.name}/"))
+                digest.update(os.fsencode(f"{part}/{classes[label]}/{path.name}/"))
                 try:
-                    whole.update(hashlib.sha256(path.read_bytes()).digest())
+                    digest.update(hashlib.sha256(path.read_bytes()).digest())
                 except OSError:
-                    whole.update(b"unreadable")
-        return whole.hexdigest()
+                    digest.update(b"unreadable")
+        return digest.hexdigest()
 
     def count(self) -> int:
         """Return the number of training files."""
@@ -87,49 +89,51 @@ class Folder(Source):
         """Return whether images are to be mirrored."""
         return self.flip
 
-    def _photos(self) -> bool:
-        """Return whether the folders in `path` are classes, not train/ and test/."""
+    def _has_only_classes(self) -> bool:
+        """Return whether `path` has class folders instead of train/ and test/."""
         root = Path(self.path).expanduser()
-        return not any((root / part).is_dir() for part in ("train", "test")) and bool(image_folder.classes(root))
+        return not any((root / part).is_dir() for part in ("train", "test")) and bool(image_folder.list_classes(root))
 
     def _root(self) -> Path:
         """Return the folder of the training classes."""
         root = Path(self.path).expanduser()
-        return root if self._photos() else root / "train"
+        return root if self._has_only_classes() else root / "train"
 
     def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
         """Return the image files of both parts with their labels, and the class names."""
         train, classes = self._part(self._root(), self.train_limit)
-        if self._photos():
+        if self._has_only_classes():
             return train, [], classes
-        test, others = self._part(Path(self.path).expanduser() / "test", self.test_limit)
-        if classes != others:
-            odd = sorted(set(classes) ^ set(others))
-            raise UserError(f"dataset folder: train/ and test/ of {self.path} differ in classes: {', '.join(odd)}")
+        test, test_classes = self._part(Path(self.path).expanduser() / "test", self.test_limit)
+        if classes != test_classes:
+            differing = sorted(set(classes) ^ set(test_classes))
+            raise UserError(
+                f"dataset folder: train/ and test/ of {self.path} differ in classes: {', '.join(differing)}"
+            )
         return train, test, classes
 
     def _part(self, root: Path, limit: int) -> tuple[list[image_folder.Picture], list[str]]:
         """Return the image files in one root with their labels, and the class names."""
-        classes = image_folder.classes(root)
+        classes = image_folder.list_classes(root)
         if classes:
-            return image_folder.listing(self.name, root, classes, limit), classes
+            return image_folder.list_pictures(self.name, root, classes, limit), classes
         for parent in (root, root.parent):
-            if any(image_folder.is_picture(path) for path in image_folder.visible(parent)):
-                raise UserError(f"dataset folder: the pictures in {parent} must lie in one folder per class")
+            if any(image_folder.is_picture(path) for path in image_folder.list_visible(parent)):
+                raise UserError(f"dataset folder: the pictures in {parent} must be in one folder per class")
         raise UserError(f"dataset folder: {root} is missing or has no folder per class")
 
-    def _strays(self, classes: list[str]) -> list[str]:
+    def _describe_ignored_files(self, classes: list[str]) -> list[str]:
         """Return a line for each path that looks like a photo but is not read."""
-        if not self._photos():
+        if not self._has_only_classes():
             return []
         root = self._root()
-        loose = [
+        unexpected = [
             path
-            for path in image_folder.visible(root)
+            for path in image_folder.list_visible(root)
             if path.suffix.lower() in FOREIGN or image_folder.is_picture(path)
         ]
-        lines = [f"{path}: lies in no class folder" for path in loose if path.name not in classes]
-        for path in (path for name in classes for path in image_folder.visible(root / name)):
+        lines = [f"{path}: is not in a class folder" for path in unexpected if path.name not in classes]
+        for path in (path for name in classes for path in image_folder.list_visible(root / name)):
             if path.is_dir():
                 lines.append(f"{path}: folders within a class are not read")
             elif path.suffix.lower() in FOREIGN:

@@ -41,7 +41,7 @@ class Picture(NamedTuple):
     name: str
 
 
-def visible(folder: Path) -> list[Path]:
+def list_visible(folder: Path) -> list[Path]:
     """Return the paths in a folder sorted by name, without hidden ones; an empty list if there is no folder."""
     try:
         return sorted((path for path in folder.iterdir() if path.name[0] != "."), key=lambda path: path.name)
@@ -51,9 +51,9 @@ def visible(folder: Path) -> list[Path]:
         raise UserError(f"cannot read {folder}: {error.strerror}") from None
 
 
-def classes(root: Path) -> list[str]:
+def list_classes(root: Path) -> list[str]:
     """Return the names of the class folders, sorted."""
-    return [path.name for path in visible(root) if path.is_dir()]
+    return [path.name for path in list_visible(root) if path.is_dir()]
 
 
 def is_picture(path: Path) -> bool:
@@ -61,57 +61,58 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS
 
 
-def named(folder: Path) -> dict[str, Path]:
+def name_pictures(folder: Path) -> dict[str, Path]:
     """Return the pictures of a class in the order of file names, by stem, or by file name where two stems are equal."""
-    paths = [path for path in visible(folder) if is_picture(path) and not path.is_dir()]
+    paths = [path for path in list_visible(folder) if is_picture(path) and not path.is_dir()]
     counts = Counter(path.stem for path in paths) + Counter(path.name for path in paths)
     return {path.name if counts[path.stem] > 1 else path.stem: path for path in paths}
 
 
 @lru_cache(maxsize=256)
-def _named(folder: Path, changed: int) -> dict[str, Path]:
-    return named(folder)
+def _name_pictures_cached(folder: Path, changed: int) -> dict[str, Path]:
+    """Return the pictures of a class; `changed`, the folder's modification time, makes the cache notice changes."""
+    return name_pictures(folder)
 
 
-def find(root: Path, name: str) -> Path | None:
+def find_picture(root: Path, name: str) -> Path | None:
     """Return the path of the picture `class/name`, or None; the listing of each class folder is cached."""
     label, _, key = name.partition("/")
     try:
-        return _named(root / label, (root / label).stat().st_mtime_ns).get(key)
+        return _name_pictures_cached(root / label, (root / label).stat().st_mtime_ns).get(key)
     except OSError:
         return None
 
 
-def listing(owner: str, root: Path, classes: list[str], limit: int = 0) -> list[Picture]:
+def list_pictures(owner: str, root: Path, classes: list[str], limit: int = 0) -> list[Picture]:
     """Return the pictures of some classes, alternating between them; raises `UserError` for an empty class."""
     columns = []
     for label, name in enumerate(classes):
-        column = [Picture(path, label, f"{name}/{file}") for file, path in named(root / name).items()]
+        column = [Picture(path, label, f"{name}/{file}") for file, path in name_pictures(root / name).items()]
         if not column:
-            known = ", ".join(EXTENSIONS)
-            raise UserError(f"dataset {owner}: class {root / name} holds no image; known are {known}")
+            extensions = ", ".join(EXTENSIONS)
+            raise UserError(f"dataset {owner}: class {root / name} holds no image; known extensions are {extensions}")
         columns.append(column)
     rows = itertools.zip_longest(*columns)
     return [picture for row in rows for picture in row if picture][: limit or None]
 
 
-def read(path: Path) -> Image.Image:
+def read_picture(path: Path) -> Image.Image:
     """Return a picture upright at its own size, RGB or, where it has transparency, RGBA; raises `Unreadable`."""
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode[0] in "IF":
-                image = _eight_bits(image)
-            clear = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
-            return image.convert("RGBA" if clear else "RGB")
+                image = _convert_to_8_bits(image)
+            is_transparent = image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+            return image.convert("RGBA" if is_transparent else "RGB")
     except (MemoryError, UnidentifiedImageError) as error:
-        raise Unreadable("too large" if isinstance(error, MemoryError) else "no picture") from None
+        raise Unreadable("too large" if isinstance(error, MemoryError) else "not a picture") from None
     except Exception as error:  # on damaged files Pillow raises SyntaxError, struct.error and other types
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise Unreadable(" ".join(reason.split())) from None
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _convert_to_8_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit grey to 8 bits; Pillow would clip it."""
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
@@ -119,8 +120,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values.astype(np.int64) + 128) // 257).astype(np.uint8))
 
 
-def decode(
-    owner: str, listed: list[Picture], size: int, folder: Path, resized: int = 0
+def decode_pictures(
+    owner: str, pictures: list[Picture], size: int, folder: Path, resized: int = 0
 ) -> tuple[Split, list[str], list[str]]:
     """Decode pictures to squares; returns them with their labels, names, and a line for each unreadable file.
 
@@ -128,27 +129,27 @@ def decode(
     centre is cut. The images are in an unnamed temporary file in `folder`, mapped into memory, since a data set may be
     larger than memory. Raises `UserError` if no picture of a class can be read, or if the disk is full.
     """
-    images = _scratch(owner, (len(listed), 3, size, size), folder)
+    images = _allocate_images(owner, (len(pictures), 3, size, size), folder)
     side = resized or size
-    edge = round((side - size) / 2)
+    margin = round((side - size) / 2)
 
     def fill(index: int) -> str:
         try:
-            image = read(listed[index].path).convert("RGB")
+            image = read_picture(pictures[index].path).convert("RGB")
         except Unreadable as error:
             return str(error)
         if image.size != (side, side):
             image = image.resize((side, side), Image.Resampling.BILINEAR)
-        images[index] = np.asarray(image)[edge : edge + size, edge : edge + size].transpose(2, 0, 1)
+        images[index] = np.asarray(image)[margin : margin + size, margin : margin + size].transpose(2, 0, 1)
         return ""
 
     with ThreadPoolExecutor(THREADS) as pool:
-        reasons = list(pool.map(fill, range(len(listed))))
-    skipped = [f"{picture.path}: {reason}" for picture, reason in zip(listed, reasons, strict=True) if reason]
+        reasons = list(pool.map(fill, range(len(pictures))))
+    skipped = [f"{picture.path}: {reason}" for picture, reason in zip(pictures, reasons, strict=True) if reason]
     indices = [index for index, reason in enumerate(reasons) if not reason]
-    kept = [listed[index] for index in indices]
+    kept = [pictures[index] for index in indices]
     readable = {picture.label for picture in kept}
-    for picture, reason in zip(listed, reasons, strict=True):
+    for picture, reason in zip(pictures, reasons, strict=True):
         if picture.label not in readable:
             raise UserError(
                 f"dataset {owner}: nothing in {picture.path.parent} can be read; {picture.path.name}: {reason}"
@@ -160,7 +161,7 @@ def decode(
     return Split(torch.from_numpy(images)[: len(kept)], labels), [picture.name for picture in kept], skipped
 
 
-def _scratch(owner: str, shape: tuple[int, ...], folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _allocate_images(owner: str, shape: tuple[int, ...], folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Return an array in a temporary file, deleted with it; raises `UserError` if the disk lacks space."""
     count = math.prod(shape)
     if not count:

@@ -17,7 +17,7 @@ WORDNET = re.compile(r"n\d{8}")
 PARTS = {"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar"}
 """The folders, and the archive to unpack into each."""
 LANDMARKS = {0: "n01440764", 99: "n01855672"}
-"""Classes that distinguish these 100 classes from other subsets: the tench and the goose."""
+"""Classes that distinguish this subset from other subsets: tench and goose."""
 
 
 class Imagenet100(Source):
@@ -42,19 +42,21 @@ class Imagenet100(Source):
     def load(self, folder: Path) -> Dataset:
         """Return the images; test images are resized to 8/7 of the crop (256 for 224), and their centre is cut."""
         train, test, classes = self._files()
-        learned, names, skipped = image_folder.decode(self.name, train, self.size, folder)
-        held_out, _, unread = image_folder.decode(self.name, test, self.crop, folder, resized=round(self.crop * 8 / 7))
-        return Dataset(learned, held_out, classes, names, [*skipped, *unread])
+        train_split, names, skipped = image_folder.decode_pictures(self.name, train, self.size, folder)
+        test_split, _, skipped_test = image_folder.decode_pictures(
+            self.name, test, self.crop, folder, resized=round(self.crop * 8 / 7)
+        )
+        return Dataset(train_split, test_split, classes, names, [*skipped, *skipped_test])
 
     def fingerprint(self, folder: Path) -> str:
         """Return a hash of the names and sizes of the files; their content is known, and reading 16 GB takes long."""
-        whole = hashlib.sha256()
+        digest = hashlib.sha256()
         train, test, _ = self._files()
         for part, files in (("train", train), ("val", test)):
             for path, _, name in files:
                 size = path.stat().st_size if path.exists() else -1
-                whole.update(f"{part}/{name}/{size}/".encode(errors="surrogateescape"))
-        return whole.hexdigest()
+                digest.update(f"{part}/{name}/{size}/".encode(errors="surrogateescape"))
+        return digest.hexdigest()
 
     def count(self) -> int:
         """Return the number of training files."""
@@ -76,33 +78,33 @@ class Imagenet100(Source):
     def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
         """Return the files of both parts and the class names; raises `UserError` if the classes are wrong."""
         root = Path(self.path).expanduser()
-        train, val = (self._classes(root / part, archive) for part, archive in PARTS.items())
+        train, val = (self._list_classes(root / part, archive) for part, archive in PARTS.items())
         wanted = train[: self.classes]
-        for place, expected in LANDMARKS.items():
-            if place < len(wanted) and wanted[place] != expected:
+        for index, expected in LANDMARKS.items():
+            if index < len(wanted) and wanted[index] != expected:
                 raise UserError(
-                    f"dataset imagenet100: class {place} in {root / 'train'} is {wanted[place]}, not {expected}: these "
+                    f"dataset imagenet100: class {index} in {root / 'train'} is {wanted[index]}, not {expected}: these "
                     f"are not the first {self.classes} classes of ILSVRC2012"
                 )
         missing = sorted(set(wanted) - set(val))
         if missing:
             raise UserError(f"dataset imagenet100: {root / 'val'} has no folder {missing[0]}, which train/ has")
-        learned = image_folder.listing(self.name, root / "train", wanted, self.train_limit)
-        return learned, image_folder.listing(self.name, root / "val", wanted, self.test_limit), wanted
+        train_files = image_folder.list_pictures(self.name, root / "train", wanted, self.train_limit)
+        return train_files, image_folder.list_pictures(self.name, root / "val", wanted, self.test_limit), wanted
 
-    def _classes(self, place: Path, archive: str) -> list[str]:
+    def _list_classes(self, folder: Path, archive: str) -> list[str]:
         """Return the class folders of a part; raises `UserError` if there are too few."""
-        found = [name for name in image_folder.classes(place) if WORDNET.fullmatch(name)]
-        if len(found) >= self.classes:
-            return found
-        if not place.is_dir():
-            what = "is missing"
-        elif not found and any(image_folder.is_picture(path) for path in image_folder.visible(place)):
-            what = "holds its images loose, not in a folder per class"
+        classes = [name for name in image_folder.list_classes(folder) if WORDNET.fullmatch(name)]
+        if len(classes) >= self.classes:
+            return classes
+        if not folder.is_dir():
+            problem = "is missing"
+        elif not classes and any(image_folder.is_picture(path) for path in image_folder.list_visible(folder)):
+            problem = "holds images directly, not in one folder per class"
         else:
-            what = f"has {len(found)} class folders, not {self.classes}"
+            problem = f"has {len(classes)} class folders, not {self.classes}"
         raise UserError(
-            f"dataset imagenet100: {place} {what}; unpack {archive} there, into a folder per class named by its "
+            f"dataset imagenet100: {folder} {problem}; unpack {archive} there, into one folder per class, named by its "
             f"WordNet id such as {LANDMARKS[0]}"
         )
 

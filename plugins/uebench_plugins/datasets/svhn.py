@@ -8,7 +8,7 @@ import torch
 
 import uebench
 from uebench import Dataset, Source, Split, kit, parameter
-from uebench_plugins.datasets.downloads import fetching
+from uebench_plugins.datasets.downloads import explain_download_errors
 
 
 class Svhn(Source):
@@ -25,7 +25,7 @@ class Svhn(Source):
     def load(self, folder: Path) -> Dataset:
         """Return the images; the first call downloads them into the subfolder `svhn` of `folder`."""
         path = folder / self.name
-        return Dataset(_split(path, "train"), _split(path, "test"), [str(digit) for digit in range(10)])
+        return Dataset(_load_split(path, "train"), _load_split(path, "test"), [str(digit) for digit in range(10)])
 
     def count(self) -> int:
         """Return the number of training images."""
@@ -36,10 +36,11 @@ class Svhn(Source):
         return kit.crop_and_flip(images, self.pad, flip=False)
 
 
-def _split(path: Path, part: str) -> Split:
+def _load_split(path: Path, part: str) -> Split:
+    """Return the images of a part, `train` or `test`."""
     from torchvision import datasets
 
-    with fetching(Svhn.name, path, *datasets.SVHN.split_list[part]):
+    with explain_download_errors(Svhn.name, path, *datasets.SVHN.split_list[part]):
         data = datasets.SVHN(path, split=part, download=True)
     return Split(torch.from_numpy(data.data).contiguous(), torch.from_numpy(data.labels))
 

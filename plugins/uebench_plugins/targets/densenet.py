@@ -8,7 +8,7 @@ import uebench
 from uebench import Target, UserError, kit
 
 
-def _refuse_small_images(minimum: int, name: str, shape: tuple[int, int, int]) -> None:
+def _check_size(minimum: int, name: str, shape: tuple[int, int, int]) -> None:
     """Raise `UserError` for images whose feature map would be empty after the stem and the transitions."""
     _, height, width = shape
     if min(height, width) < minimum:
@@ -29,7 +29,7 @@ class DenseNet121(Target):
         """Return the network; raises `UserError` for images below 29x29, whose last feature map would be empty."""
         from torchvision import models
 
-        _refuse_small_images(29, self.name, shape)
+        _check_size(29, self.name, shape)
         network = models.densenet121(weights=None, num_classes=classes)
         if shape[0] != 3:
             network.features.conv0 = torch.nn.Conv2d(shape[0], 64, 7, 2, 3, bias=False)
@@ -51,7 +51,7 @@ class DenseNet121CIFAR(Target):
         """Return the network; raises `UserError` for images below 8x8; three transitions halve the side."""
         from torchvision import models
 
-        _refuse_small_images(8, self.name, shape)
+        _check_size(8, self.name, shape)
         network = models.densenet121(weights=None, num_classes=classes)
         stem = network.features
         stem.conv0 = torch.nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)

@@ -43,15 +43,21 @@ class FastNet(Target):
         layers: list[torch.nn.Module] = [
             kit.normalise(mean, deviation), torch.nn.Conv2d(channels, stem, 2), torch.nn.GELU()
         ]  # fmt: skip
-        side, inner = min(sides) - 1, stem
-        for outer in (self.width_1, self.width_2, self.width_3):
-            layers.append(_convolution(inner, outer))
+        side, inputs = min(sides) - 1, stem
+        for width in (self.width_1, self.width_2, self.width_3):
+            layers.append(_build_convolution(inputs, width))
             if side > 1:
                 layers.append(torch.nn.MaxPool2d(2))
                 side //= 2
-            layers += [_norm(outer), torch.nn.GELU(), _convolution(outer, outer), _norm(outer), torch.nn.GELU()]
-            inner = outer
-        pool, linear = torch.nn.AdaptiveMaxPool2d(1), torch.nn.Linear(inner, classes, bias=False)
+            layers += [
+                _build_norm(width),
+                torch.nn.GELU(),
+                _build_convolution(width, width),
+                _build_norm(width),
+                torch.nn.GELU(),
+            ]
+            inputs = width
+        pool, linear = torch.nn.AdaptiveMaxPool2d(1), torch.nn.Linear(inputs, classes, bias=False)
         return torch.nn.Sequential(*layers, pool, torch.nn.Flatten(), linear, kit.scale(1 / 9))
 
     def rates(self, network: torch.nn.Module) -> Mapping[str, Rate]:
@@ -63,14 +69,14 @@ class FastNet(Target):
         }
 
 
-def _convolution(channels: int, width: int) -> torch.nn.Conv2d:
+def _build_convolution(channels: int, width: int) -> torch.nn.Conv2d:
     """Return a 3x3 convolution that is the identity on its first channels and random on the others."""
     layer = torch.nn.Conv2d(channels, width, 3, padding=1, bias=False)
     torch.nn.init.dirac_(layer.weight.data[:channels])
     return layer
 
 
-def _norm(width: int) -> torch.nn.BatchNorm2d:
+def _build_norm(width: int) -> torch.nn.BatchNorm2d:
     """Return a batch norm with a fixed scale of 1 and running statistics that depend mostly on the last batches."""
     layer = torch.nn.BatchNorm2d(width, eps=1e-12, momentum=0.4)
     layer.weight.requires_grad_(False)

@@ -25,7 +25,7 @@ DIGITS = 16
 
 
 class Pretrained(Target):
-    """The common part of both targets: a torchvision network and a file of its weights; the head is dropped.
+    """Base class of both targets: a torchvision network without its head, and a file of its weights.
 
     The file uses torchvision's names for the weights; timm's ResNets have the same names. Someone who trains on scraped
     photos usually starts from weights of another data set, such as ImageNet. No file is unpickled.
@@ -50,8 +50,8 @@ class Pretrained(Target):
                 raise UserError(f"target {self.name} needs weights=... (file of the weights, .safetensors)")
             return
         if self._path.suffix != ".safetensors":
-            new = self._path.with_suffix(".safetensors")
-            command = CONVERSION.format(old=shlex.quote(str(self._path)), new=shlex.quote(str(new)))
+            converted = self._path.with_suffix(".safetensors")
+            command = CONVERSION.format(old=shlex.quote(str(self._path)), new=shlex.quote(str(converted)))
             raise UserError(
                 f"{self.name}: {self.weights} is not a .safetensors file; convert a file of torch by: {command}"
             )
@@ -73,7 +73,7 @@ class Pretrained(Target):
         except OSError as error:
             raise UserError(f"{self.name}: cannot read {self.weights}: {error.strerror}") from None
 
-    def backbone(self) -> tuple[torch.nn.Module, int]:
+    def load_backbone(self) -> tuple[torch.nn.Module, int]:
         """Return the network with its weights but without its head, and the number of features that it returns."""
         from torchvision import models
 
@@ -86,14 +86,16 @@ class Pretrained(Target):
             loaded = safetensors.torch.load_file(self._path)
         except (OSError, safetensors.SafetensorError) as error:
             raise UserError(f"{self.name}: cannot read {self.weights}: {' '.join(str(error).split())}") from None
-        head, last = list(network.named_children())[-1]
-        loaded = {name: value for name, value in loaded.items() if not name.startswith(f"{head}.")}
-        (features,) = (layer.in_features for layer in last.modules() if isinstance(layer, torch.nn.Linear))
-        setattr(network, head, torch.nn.Identity())
+        head_name, head = list(network.named_children())[-1]
+        loaded = {name: value for name, value in loaded.items() if not name.startswith(f"{head_name}.")}
+        (features,) = (layer.in_features for layer in head.modules() if isinstance(layer, torch.nn.Linear))
+        setattr(network, head_name, torch.nn.Identity())
         initial = network.state_dict()
         for name in sorted({*initial, *loaded}):
-            counter = name.endswith("num_batches_tracked")  # some files lack these counters
-            if not counter and (name not in initial or name not in loaded or initial[name].shape != loaded[name].shape):
+            is_counter = name.endswith("num_batches_tracked")  # some files lack these counters
+            if not is_counter and (
+                name not in initial or name not in loaded or initial[name].shape != loaded[name].shape
+            ):
                 expected, actual = (
                     tuple(weights[name].shape) if name in weights else "none" for weights in (initial, loaded)
                 )
@@ -113,10 +115,10 @@ class Finetune(Pretrained):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network with a new head; raises `UserError` where the weights do not fit."""
-        from uebench_plugins.targets.pretrained_layers import View
+        from uebench_plugins.targets.pretrained_layers import Preprocessing
 
-        network, features = self.backbone()
-        return torch.nn.Sequential(View(shape, self.size), network, torch.nn.Linear(features, classes))
+        network, features = self.load_backbone()
+        return torch.nn.Sequential(Preprocessing(shape, self.size), network, torch.nn.Linear(features, classes))
 
 
 class LinearProbe(Pretrained):
@@ -127,10 +129,10 @@ class LinearProbe(Pretrained):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network with a new head; raises `UserError` where the weights do not fit."""
-        from uebench_plugins.targets.pretrained_layers import Fixed, View
+        from uebench_plugins.targets.pretrained_layers import Frozen, Preprocessing
 
-        network, features = self.backbone()
-        return torch.nn.Sequential(View(shape, self.size), Fixed(network), torch.nn.Linear(features, classes))
+        network, features = self.load_backbone()
+        return torch.nn.Sequential(Preprocessing(shape, self.size), Frozen(network), torch.nn.Linear(features, classes))
 
 
 @uebench.hookimpl

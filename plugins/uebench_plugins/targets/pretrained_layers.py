@@ -12,7 +12,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's channels, which the published weights expect as normalisation."""
 
 
-class View(nn.Module):
+class Preprocessing(nn.Module):
     """Convert images in [0, 1] to the network's size, three channels, and ImageNet's normalisation."""
 
     mean: Tensor
@@ -33,7 +33,7 @@ class View(nn.Module):
         return (images - self.mean) / self.deviation
 
 
-class Fixed(nn.Module):
+class Frozen(nn.Module):
     """A network in eval mode whose weights are not trained; gradients still pass through it to the images."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -41,8 +41,8 @@ class Fixed(nn.Module):
         self.network = network.requires_grad_(False)
         self.eval()
 
-    def train(self, mode: bool = True) -> Fixed:
-        """Stay in eval mode, also when the rest of the network is in training mode."""
+    def train(self, mode: bool = True) -> Frozen:
+        """Stay in eval mode when the rest of the network is in training mode."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the block's output (b, width, h / stride, w / stride)."""
-        inner = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        return F.relu(self.bn2(self.conv2(inner)) + self.shortcut(features), inplace=True)
+        hidden = F.relu(self.bn1(self.conv1(features)), inplace=True)
+        return F.relu(self.bn2(self.conv2(hidden)) + self.shortcut(features), inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -36,19 +36,19 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
-        outer = width * self.expansion
+        outputs = width * self.expansion
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outer, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outer)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
-        if stride != 1 or channels != outer:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+        if stride != 1 or channels != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the block's output (b, 4 * width, h / stride, w / stride)."""
-        inner = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        inner = F.relu(self.bn2(self.conv2(inner)), inplace=True)
-        return F.relu(self.bn3(self.conv3(inner)) + self.shortcut(features), inplace=True)
+        hidden = F.relu(self.bn1(self.conv1(features)), inplace=True)
+        hidden = F.relu(self.bn2(self.conv2(hidden)), inplace=True)
+        return F.relu(self.bn3(self.conv3(hidden)) + self.shortcut(features), inplace=True)

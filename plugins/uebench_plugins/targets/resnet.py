@@ -10,7 +10,7 @@ import uebench
 from uebench import Target, kit, parameter
 
 
-def resnet(
+def build_resnet(
     channels: int,
     classes: int,
     *,
@@ -27,20 +27,20 @@ def resnet(
     from uebench_plugins.targets.residual_blocks import BasicBlock, Bottleneck
 
     block = Bottleneck if bottleneck else BasicBlock
-    inner = stem_width or width
+    inputs = stem_width or width
     layers: list[torch.nn.Module] = [
         kit.centre(),
-        torch.nn.Conv2d(channels, inner, 3, stem_stride, 1, bias=False),
-        torch.nn.BatchNorm2d(inner),
+        torch.nn.Conv2d(channels, inputs, 3, stem_stride, 1, bias=False),
+        torch.nn.BatchNorm2d(inputs),
         torch.nn.ReLU(inplace=True),
     ]
     for stage, depth in enumerate(blocks):
-        outer = width * 2**stage
+        stage_width = width * 2**stage
         for index in range(depth):
-            layers.append(block(inner, outer, 2 if stage and not index else 1))
-            inner = outer * block.expansion
+            layers.append(block(inputs, stage_width, 2 if stage and not index else 1))
+            inputs = stage_width * block.expansion
     return torch.nn.Sequential(
-        *layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(inner, classes)
+        *layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(inputs, classes)
     )
 
 
@@ -52,7 +52,7 @@ class ResNet18(Target):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
-        return resnet(shape[0], classes, blocks=(2, 2, 2, 2), width=64)
+        return build_resnet(shape[0], classes, blocks=(2, 2, 2, 2), width=64)
 
 
 class ResNet50(Target):
@@ -63,7 +63,7 @@ class ResNet50(Target):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
-        return resnet(shape[0], classes, blocks=(3, 4, 6, 3), width=64, bottleneck=True)
+        return build_resnet(shape[0], classes, blocks=(3, 4, 6, 3), width=64, bottleneck=True)
 
 
 class ResNet8(Target):
@@ -77,7 +77,7 @@ class ResNet8(Target):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
-        return resnet(shape[0], classes, blocks=(1, 1, 1), width=self.width, stem_stride=self.stem_stride)
+        return build_resnet(shape[0], classes, blocks=(1, 1, 1), width=self.width, stem_stride=self.stem_stride)
 
 
 @uebench.hookimpl

@@ -31,14 +31,14 @@ class VGG16(Target):
         if min(height, width) < minimum:
             raise UserError(f"{self.name}: images must be at least {minimum}x{minimum} pixels, not {height}x{width}")
         layers: list[torch.nn.Module] = [kit.centre()]
-        for outer, depth in STAGES:
+        for stage_width, depth in STAGES:
             for _ in range(depth):
                 layers += [
-                    torch.nn.Conv2d(channels, outer, 3, padding=1),
-                    torch.nn.BatchNorm2d(outer),
+                    torch.nn.Conv2d(channels, stage_width, 3, padding=1),
+                    torch.nn.BatchNorm2d(stage_width),
                     torch.nn.ReLU(inplace=True),
                 ]
-                channels = outer
+                channels = stage_width
             layers.append(torch.nn.MaxPool2d(2))
         layers += [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
         for _ in range(2):  # two hidden layers, as in the REM code

@@ -6,7 +6,7 @@ import torch
 
 import uebench
 from uebench import Target
-from uebench_plugins.targets.resnet import resnet
+from uebench_plugins.targets.resnet import build_resnet
 
 
 class WRN34x10(Target):
@@ -22,7 +22,7 @@ class WRN34x10(Target):
 
     def build(self, shape: tuple[int, int, int], classes: int) -> torch.nn.Module:
         """Return the network."""
-        return resnet(shape[0], classes, blocks=(5, 5, 5), width=160, stem_width=16)
+        return build_resnet(shape[0], classes, blocks=(5, 5, 5), width=160, stem_width=16)
 
 
 @uebench.hookimpl

@@ -28,7 +28,7 @@ from uebench.components.spec import canonical_text
 from uebench.jobs.datasets import validate_dataset
 from uebench_plugins.datasets import image_folder
 from uebench_plugins.datasets.cifar import Cifar10, Cifar100
-from uebench_plugins.datasets.crops import Boxes, random_boxes, random_resized_crop, resized_crop
+from uebench_plugins.datasets.crops import Boxes, draw_boxes, random_resized_crop, resized_crop
 from uebench_plugins.datasets.folder import Folder
 from uebench_plugins.datasets.imagenet100 import Imagenet100
 from uebench_plugins.datasets.svhn import Svhn
@@ -223,7 +223,7 @@ def test_a_crop_is_that_of_torchvision_and_takes_nothing_from_outside_its_box(si
 def test_boxes_are_drawn_by_the_rule_of_torchvision(height: int, width: int) -> None:
     torch.manual_seed(0)
     scale, ratio, count = (0.08, 1.0), (3 / 4, 4 / 3), 3000
-    mine = torch.stack(random_boxes(torch.empty(count, 1, height, width), scale, ratio))
+    mine = torch.stack(draw_boxes(torch.empty(count, 1, height, width), scale, ratio))
     canvas = torch.empty(1, height, width)
     draws = [RandomResizedCrop.get_params(canvas, list(scale), list(ratio)) for _ in range(count)]
     theirs = torch.tensor(draws).T.float()
@@ -237,7 +237,7 @@ def test_boxes_are_drawn_by_the_rule_of_torchvision(height: int, width: int) -> 
 
 def test_boxes_that_never_fit_become_the_largest_in_the_middle() -> None:
     for height, width in ((10, 100), (100, 10), (30, 31)):
-        (top, left, high, wide) = random_boxes(torch.empty(4, 1, height, width), (4.0, 5.0), (3 / 4, 4 / 3))
+        (top, left, high, wide) = draw_boxes(torch.empty(4, 1, height, width), (4.0, 5.0), (3 / 4, 4 / 3))
         expected = RandomResizedCrop.get_params(torch.empty(1, height, width), [4.0, 5.0], [3 / 4, 4 / 3])
         assert (top[0], left[0], high[0], wide[0]) == expected
 
@@ -249,7 +249,7 @@ def test_a_crop_of_constant_images_stays_in_range_and_gradients_are_right() -> N
         assert torch.allclose(seen, torch.tensor(value), atol=1e-6)
         assert ((seen >= 0) & (seen <= 1)).all()
     images = torch.rand(2, 2, 6, 7, dtype=torch.float64, requires_grad=True)
-    boxes = random_boxes(images, (0.3, 1), (3 / 4, 4 / 3))
+    boxes = draw_boxes(images, (0.3, 1), (3 / 4, 4 / 3))
     assert torch.autograd.gradcheck(lambda x: resized_crop(x, boxes, 5), images)
 
 
@@ -293,7 +293,7 @@ def test_imagenet100_says_what_it_expects(tmp_path: Path) -> None:
         return refusal(Imagenet100(path=str(root), size=8, crop=8, **rest), tmp_path)
 
     nowhere = tmp_path / "nowhere"
-    assert f"{nowhere / 'train'} is missing; unpack ILSVRC2012_img_train.tar there, into a folder per" in refused(
+    assert f"{nowhere / 'train'} is missing; unpack ILSVRC2012_img_train.tar there, into one folder per" in refused(
         nowhere
     )
     few = tiny_imagenet(tmp_path / "few", WORDNET[:37])
@@ -302,7 +302,7 @@ def test_imagenet100_says_what_it_expects(tmp_path: Path) -> None:
     (flat / "val").mkdir()
     assert f"{flat / 'val'} has 0 class folders, not 100; unpack ILSVRC2012_img_val.tar there" in refused(flat)
     Image.new("RGB", (8, 8)).save(flat / "val" / "ILSVRC2012_val_00000001.JPEG")
-    assert f"{flat / 'val'} holds its images loose, not in a folder per class" in refused(flat)
+    assert f"{flat / 'val'} holds images directly, not in one folder per class" in refused(flat)
     other = tiny_imagenet(tmp_path / "other", [*WORDNET[:99], "n02099601"])
     assert "class 99 in" in refused(other)
     assert "is n02099601, not n01855672: these are not the first 100 classes of ILSVRC2012" in refused(other)
@@ -424,11 +424,11 @@ def test_what_cannot_be_read_is_skipped_with_a_reason(tmp_path: Path, monkeypatc
     assert np.array_equal(got.train.images[2].permute(1, 2, 0).numpy(), np.asarray(own)), "the gaps are closed"
     mine = root / "mine"
     assert [line for line in got.skipped if "b.jpg" not in line] == [
-        f"{mine / 'c.jpg'}: no picture",
-        f"{mine / 'd.png'}: no picture",
+        f"{mine / 'c.jpg'}: not a picture",
+        f"{mine / 'd.png'}: not a picture",
         f"{mine / 'e.png'}: No such file or directory",
         f"{mine / 'f.tif'}: 32-bit pixels have no agreed range; save it with 8 or 16 bits",
-        f"{root / 'loose.jpg'}: lies in no class folder",
+        f"{root / 'loose.jpg'}: is not in a class folder",
         f"{mine / 'h.HEIC'}: .heic is not read; convert it to .jpg or .png",
         f"{mine / 'more.png'}: folders within a class are not read",
     ]
@@ -491,7 +491,7 @@ def test_folders_laid_out_wrongly_are_explained(tmp_path: Path) -> None:
     loose = tmp_path / "loose"
     loose.mkdir()
     gradient().save(loose / "a.png")
-    assert refused(loose) == f"dataset folder: the pictures in {loose} must lie in one folder per class"
+    assert refused(loose) == f"dataset folder: the pictures in {loose} must be in one folder per class"
     half = tmp_path / "half"
     photos(half / "train", a__png=gradient().save)
     assert refused(half) == f"dataset folder: {half / 'test'} is missing or has no folder per class"
@@ -499,7 +499,9 @@ def test_folders_laid_out_wrongly_are_explained(tmp_path: Path) -> None:
     assert Folder(path=str(half)).load(tmp_path).classes == ["else", "mine"]
     (half / "train").rename(half / "training")
     assert refused(half) == f"dataset folder: {half / 'train'} is missing or has no folder per class"
-    assert f"class {photos(tmp_path / 'empty') / 'mine'} holds no image; known are .jpg" in refused(tmp_path / "empty")
+    assert f"class {photos(tmp_path / 'empty') / 'mine'} holds no image; known extensions are .jpg" in refused(
+        tmp_path / "empty"
+    )
 
 
 def test_one_class_is_left_to_the_engine(tmp_path: Path) -> None:
