@@ -200,8 +200,8 @@ def test_photos_of_every_kind_keep_name_size_and_alpha_and_stay_within_the_budge
     before = tree(photos(Path("set"), **KINDS))
     done = call("out", *noise, *SET, status=1)
     left_out = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
-    assert [line.partition(": ")[2][:30] for line in left_out] == [
-        "set/mine/half.jpg: image file ",
+    assert [line.partition(": ")[2][:32] for line in left_out] == [
+        "set/mine/half.jpg: image file is",
         "set/mine/text.jpg: not a picture",
     ]
     assert tree("set") == before, "the originals are as they were"

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from tests.conftest import TINY
-from tests.plugins.noises.reference_noises import Watched
+from tests.plugins.noises.reference_noises import RecordingNetwork
 from uebench import Breaker, Noise, Target, kit
 from uebench.cli.main import main
 from uebench.jobs import forecast
@@ -60,7 +60,7 @@ BREAKERS = [
 
 @pytest.mark.parametrize("breaker", BREAKERS, ids=repr)
 def test_a_breaker_takes_the_passes_that_it_says(breaker: Breaker) -> None:
-    net = Watched(SmallCNN(width=1).build((3, 6, 6), 4))
+    net = RecordingNetwork(SmallCNN(width=1).build((3, 6, 6), 4))
     looks = 1 if getattr(breaker, "method", "") == "apgd" else 0  # APGD's last, without a gradient
     breaker.attack(net, torch.rand(2, 3, 6, 6), torch.tensor([0, 1]), 0.0)
     assert len(net.attacked) - looks == breaker.passes()

@@ -1,4 +1,4 @@
-"""What the tests of noises share: a context on the host, a small network, a few images, and a witness of every pass."""
+"""Shared by the tests of noises: a context on the host, a small network, a few images, and a reference for EM."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from uebench.compute.train import build_network
 RADIUS, ADV_RADIUS = 0.1, 0.05
 
 
-class Sink:
-    """A context on the host, with the augmentation of a 6x6 set, that also records what the surrogate was shown."""
+class HostContext:
+    """A context on the host with the augmentation of a 6x6 set; it records the requested network and the last loss."""
 
     device, classes, seed = torch.device("cpu"), 4, 7
     names = tuple(map(str, range(100)))
 
     def __init__(self, network: nn.Module | None = None) -> None:
-        self.lent = network
+        self.given_network = network
 
     def augment(self, images: Tensor) -> Tensor:
         return kit.crop_and_flip(images, 1)
 
     def network(self, target: Target | str, trained: bool = False) -> nn.Module:
         assert isinstance(target, Target)
-        self.asked = target, trained
-        return self.lent or build_network(
+        self.requested = target, trained
+        return self.given_network or build_network(
             target, (3, 6, 6), self.classes, "fp32", self.device, derive_seed(self.seed, "surrogate")
         )
 
@@ -40,7 +40,7 @@ class Sink:
             yield step
 
     def tell(self, loss: Tensor) -> None:
-        self.told = float(loss)
+        self.last_loss = float(loss)
 
     def keep(self, *more: Callable[[], Mapping[str, Tensor]], **state: Tensor) -> None:
         pass
@@ -50,6 +50,7 @@ class Sink:
 
 
 def surrogate() -> nn.Module:
+    """Return a small network in double precision whose batch statistics are not the initial ones."""
     torch.manual_seed(1)
     net = nn.Sequential(
         nn.Conv2d(3, 5, 3, padding=1), nn.BatchNorm2d(5), nn.Tanh(), nn.Flatten(), nn.Linear(180, 4)
@@ -59,6 +60,7 @@ def surrogate() -> nn.Module:
 
 
 def data(count: int = 12) -> tuple[Tensor, Tensor]:
+    """Return images (n, 3, 6, 6) with a black and a white row, and labels of four classes."""
     torch.manual_seed(2)
     images = torch.rand(count, 3, 6, 6, dtype=torch.float64)
     images[:, :, 0], images[:, :, 5] = 0.0, 1.0  # saturated pixels, where the clamp stops the gradient
@@ -66,7 +68,7 @@ def data(count: int = 12) -> tuple[Tensor, Tensor]:
 
 
 def views(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the crop-and-flip draws as an explicit (b, 36, 36 * 4) linear map: written without the code under test."""
+    """Crop and flip images at random; return the views and the linear maps (b, 36, 36), without the code under test."""
     count = len(images)
     top, left = torch.randint(0, 3, (2, count, 1))
     mirrored = torch.rand(count, 1) < 0.5
@@ -94,7 +96,7 @@ def noise_by_rounds(
     stop_error: float,
     rounds: int,
 ) -> tuple[Tensor, int, list[float]]:
-    """Make EM's noise as the official code does, image by image: slow, and written without the code under test.
+    """Make EM's noise as the official code does, image by image, without the code under test.
 
     `step` is in pixel range. Returns the noise in pixel range, the number of rounds, and the norms of the gradients.
     """
@@ -103,24 +105,28 @@ def noise_by_rounds(
     norms: list[float] = []
     noise = [torch.zeros(images.shape[1:]) for _ in images]  # stored in single precision
     batches = [order[first : first + batch] for first in range(0, len(order), batch)]
-    learned = 0
+    training_steps = 0
 
-    def protected(chosen: list[int]) -> Tensor:
+    def protect(chosen: list[int]) -> Tensor:
         return torch.stack([images[image] + noise[image] for image in chosen])  # not clipped
 
-    taken = 0
-    while taken < rounds:
-        taken += 1
+    rounds_run = 0
+    while rounds_run < rounds:
+        rounds_run += 1
         net.train()
         for _ in range(learn):
-            chosen = batches[learned % len(batches)]
-            learned += 1
-            loss = F.cross_entropy(net(protected(chosen)), labels[chosen])
-            slopes = torch.autograd.grad(loss, weights)
-            norms.append(float(sum(slope.square().sum() for slope in slopes)) ** 0.5)
-            slopes = [slope * min(1, 5 / norms[-1]) for slope in slopes]
-            slopes = [slope + 5e-4 * weight.detach() for slope, weight in zip(slopes, weights, strict=True)]
-            momentum = [0.9 * old + slope for old, slope in zip(momentum, slopes, strict=True)] if momentum else slopes
+            chosen = batches[training_steps % len(batches)]
+            training_steps += 1
+            loss = F.cross_entropy(net(protect(chosen)), labels[chosen])
+            gradients = torch.autograd.grad(loss, weights)
+            norms.append(float(sum(gradient.square().sum() for gradient in gradients)) ** 0.5)
+            gradients = [gradient * min(1, 5 / norms[-1]) for gradient in gradients]
+            gradients = [gradient + 5e-4 * weight.detach() for gradient, weight in zip(gradients, weights, strict=True)]
+            momentum = (
+                [0.9 * old + gradient for old, gradient in zip(momentum, gradients, strict=True)]
+                if momentum
+                else gradients
+            )
             with torch.no_grad():
                 for weight, change in zip(weights, momentum, strict=True):
                     weight -= rate * change
@@ -128,17 +134,17 @@ def noise_by_rounds(
         for image, clean in enumerate(images):
             for _ in range(noise_steps):
                 point = (clean + noise[image]).clamp(0, 1)[None].requires_grad_(True)
-                (slope,) = torch.autograd.grad(F.cross_entropy(net(point), labels[image : image + 1]), point)
-                moved = (point.detach() - step * slope.sign())[0]
-                noise[image] = (moved - clean).clamp(-RADIUS, RADIUS)
+                (gradient,) = torch.autograd.grad(F.cross_entropy(net(point), labels[image : image + 1]), point)
+                stepped = (point.detach() - step * gradient.sign())[0]
+                noise[image] = (stepped - clean).clamp(-RADIUS, RADIUS)
             noise[image] = noise[image].float()
-        wrong = sum(int(net(protected([image])).argmax()) != int(labels[image]) for image in range(len(images)))
+        wrong = sum(int(net(protect([image])).argmax()) != int(labels[image]) for image in range(len(images)))
         if wrong / len(images) <= stop_error:
             break
-    return torch.stack(noise), taken, norms
+    return torch.stack(noise), rounds_run, norms
 
 
-class Watched(nn.Module):
+class RecordingNetwork(nn.Module):
     """Wraps a network and records the images of every training step and the mode of every other pass."""
 
     def __init__(self, net: nn.Module) -> None:

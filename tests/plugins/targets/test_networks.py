@@ -1,4 +1,4 @@
-"""The published networks are what the papers trained: layer by layer, and to the unit of their parameter counts."""
+"""The published networks have the layers and the parameter counts of the papers."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def build(target: Target, size: int = 32, channels: int = 3, classes: int = 10, 
 
 
 @cache
-def sketch(target: Target, channels: int = 3, classes: int = 10) -> nn.Module:
-    """Return the network in eval mode without memory for its weights: shapes and counts only."""
+def build_on_meta(target: Target, channels: int = 3, classes: int = 10) -> nn.Module:
+    """Return the network in eval mode on the meta device: shapes and counts without memory for weights."""
     with torch.device("meta"):
         return build(target, channels=channels, classes=classes).eval()
 
 
-def empty(size: int, width: int | None = None, channels: int = 3) -> Tensor:
-    """Return an image for a sketched network."""
+def meta_image(size: int, width: int | None = None, channels: int = 3) -> Tensor:
+    """Return an image on the meta device."""
     return torch.empty(1, channels, size, width or size, device="meta")
 
 
@@ -57,25 +57,27 @@ def layers(network: nn.Module, kind: type[Layer]) -> list[Layer]:
     return [layer for layer in network.modules() if isinstance(layer, kind)]
 
 
-def weighted(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+def weight_layers(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
 
-def multiplications(network: nn.Module, size: int) -> int:
+def count_multiply_adds(network: nn.Module, size: int) -> int:
     """Return the multiply-adds of all convolutions and linear layers for one image."""
     counts: list[int] = []
     hooks = [
-        layer.register_forward_hook(lambda layer, given, made: counts.append(made.numel() * layer.weight[0].numel()))
-        for layer in weighted(network)
+        layer.register_forward_hook(
+            lambda layer, inputs, output: counts.append(output.numel() * layer.weight[0].numel())
+        )
+        for layer in weight_layers(network)
     ]
-    assert network(empty(size)).shape == (1, 10)
+    assert network(meta_image(size)).shape == (1, 10)
     for hook in hooks:
         hook.remove()
     return sum(counts)
 
 
-def operations(network: nn.Module) -> list[str]:
-    """Return the operations in the order they run, convolutions with kernel and stride."""
+def list_operations(network: nn.Module) -> list[str]:
+    """Return the operations in order; convolutions with kernel size, stride and output channels."""
     traced = fx.symbolic_trace(network)
     names: list[str] = []
     for node in traced.graph.nodes:
@@ -90,32 +92,32 @@ def operations(network: nn.Module) -> list[str]:
     return names
 
 
-def transplant(network: nn.Module, other: nn.Module) -> None:
+def copy_weights(network: nn.Module, other: nn.Module) -> None:
     """Copy all weights and buffers, in their order, into a network whose layers have other names."""
-    ours, theirs = network.state_dict().values(), other.state_dict()
-    other.load_state_dict(dict(zip(theirs, ours, strict=True)))
+    values, names = network.state_dict().values(), other.state_dict()
+    other.load_state_dict(dict(zip(names, values, strict=True)))
 
 
-def agree(network: nn.Module, other: nn.Module, size: int = 32) -> None:
-    """Assert that two networks give the same logits, the other one taking images around 0."""
+def assert_equal_logits(network: nn.Module, other: nn.Module, size: int = 32) -> None:
+    """Assert that two networks give the same logits; the second takes images centred at 0."""
     for layer in layers(network, nn.BatchNorm2d):
         assert layer.running_mean is not None
         assert layer.running_var is not None
         layer.running_mean.normal_()
         layer.running_var.uniform_(0.5, 2)
-    transplant(network, other)
+    copy_weights(network, other)
     images = torch.rand(1, 3, size, size)
     with torch.no_grad():
         torch.testing.assert_close(network.eval()(images), other.eval()(images - 0.5), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("target", "ten", "hundred", "small", "large"), COUNTS, ids=[row[0].name for row in COUNTS])
-def test_counts_are_the_published_ones(target: Target, ten: int, hundred: int, small: str, large: str) -> None:
+def test_counts_equal_the_published_counts(target: Target, ten: int, hundred: int, small: str, large: str) -> None:
     for classes, parameters in ((10, ten), (100, hundred)):
-        assert sum(weight.numel() for weight in sketch(target, classes=classes).parameters()) == parameters
+        assert sum(weight.numel() for weight in build_on_meta(target, classes=classes).parameters()) == parameters
     for size, billions in ((32, small), (224, large)):
-        places = len(billions.partition(".")[2])
-        assert f"{multiplications(sketch(target), size) / 1e9:.{places}f}" == billions
+        decimals = len(billions.partition(".")[2])
+        assert f"{count_multiply_adds(build_on_meta(target), size) / 1e9:.{decimals}f}" == billions
 
 
 @pytest.mark.parametrize("target", [VGG16(), DenseNet121()], ids=lambda target: target.name)
@@ -126,95 +128,97 @@ def test_the_contract_is_kept_at_32x32(target: Target) -> None:
 @every
 def test_weights_come_from_the_seed_and_gradients_reach_the_centred_image(target: Target) -> None:
     network = build(target, seed=1)
-    first, second = (dict(one.named_parameters()) for one in (network, build(target, seed=2)))
+    first, second = (dict(model.named_parameters()) for model in (network, build(target, seed=2)))
     for name, weight in first.items():
         assert weight.ndim == 1 or not torch.equal(weight, second[name]), name
-    seen: list[Tensor] = []
-    layers(network, nn.Conv2d)[0].register_forward_hook(lambda layer, given, made: seen.append(given[0]))
+    inputs: list[Tensor] = []
+    layers(network, nn.Conv2d)[0].register_forward_hook(lambda layer, arguments, output: inputs.append(arguments[0]))
     size = 32 if isinstance(target, VGG16 | DenseNet121) else 8
     images = torch.rand(1, 3, size, size, requires_grad=True)
-    (slope,) = torch.autograd.grad(network.eval()(images).square().sum(), images)
-    assert slope.abs().sum() > 0
-    assert torch.equal(seen[0], images - 0.5)
+    (gradient,) = torch.autograd.grad(network.eval()(images).square().sum(), images)
+    assert gradient.abs().sum() > 0
+    assert torch.equal(inputs[0], images - 0.5)
 
 
 @every
 def test_batch_norm_has_the_default_settings(target: Target) -> None:
-    norms = layers(sketch(target), nn.BatchNorm2d)
+    norms = layers(build_on_meta(target), nn.BatchNorm2d)
     assert norms
-    for one in norms:
-        assert (one.eps, one.momentum, one.affine, one.track_running_stats) == (1e-5, 0.1, True, True)
+    for norm in norms:
+        assert (norm.eps, norm.momentum, norm.affine, norm.track_running_stats) == (1e-5, 0.1, True, True)
 
 
 @every
-def test_grey_images_are_taken(target: Target) -> None:
-    assert sketch(target, channels=1)(empty(32, channels=1)).shape == (1, 10)
+def test_grey_images_are_accepted(target: Target) -> None:
+    assert build_on_meta(target, channels=1)(meta_image(32, channels=1)).shape == (1, 10)
 
 
-@pytest.mark.parametrize(("target", "least"), [(VGG16(), 32), (DenseNet121(), 29), (DenseNet121CIFAR(), 8)])
-def test_an_image_too_small_is_refused_by_its_size_and_no_other(target: Target, least: int) -> None:
-    network = sketch(target)
-    assert network(empty(least)).shape == (1, 10)
+@pytest.mark.parametrize(("target", "minimum"), [(VGG16(), 32), (DenseNet121(), 29), (DenseNet121CIFAR(), 8)])
+def test_only_images_below_the_minimum_size_are_refused(target: Target, minimum: int) -> None:
+    network = build_on_meta(target)
+    assert network(meta_image(minimum)).shape == (1, 10)
     with pytest.raises(RuntimeError, match=r"too small|non-negative|Output size"):
-        network(empty(least - 1, least))
-    message = f"{target.name}: images must be at least {least}x{least} pixels, not {least - 1}x{least}"
+        network(meta_image(minimum - 1, minimum))
+    message = f"{target.name}: images must be at minimum {minimum}x{minimum} pixels, not {minimum - 1}x{minimum}"
     with pytest.raises(UserError, match=f"^{message}$"):
-        target.build((3, least - 1, least), 10)
+        target.build((3, minimum - 1, minimum), 10)
 
 
-@pytest.mark.parametrize("target", [ResNet18(), ResNet50(), WRN34x10(), ResNet18ImageNet()], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "target", [ResNet18(), ResNet50(), WRN34x10(), ResNet18ImageNet()], ids=lambda target: target.name
+)
 def test_residual_networks_take_any_size(target: Target) -> None:
-    assert sketch(target)(empty(1, 3)).shape == (1, 10)
+    assert build_on_meta(target)(meta_image(1, 3)).shape == (1, 10)
 
 
 @pytest.mark.parametrize(("target", "width", "depths"), [(ResNet18(), 64, (2, 2, 2, 2)), (ResNet8(), 16, (1, 1, 1))])
-def test_networks_on_record_draw_their_weights_in_the_order_they_always_did(
+def test_recorded_networks_draw_their_weights_in_the_same_order(
     target: Target, width: int, depths: tuple[int, ...]
 ) -> None:
     network = build(target, seed=5)
     torch.manual_seed(5)
     drawn: list[nn.Conv2d | nn.Linear] = [nn.Conv2d(3, width, 3, bias=False)]
-    inner = width
+    inputs = width
     for stage, depth in enumerate(depths):
-        outer = width * 2**stage
+        outputs = width * 2**stage
         for _ in range(depth):
-            drawn += [nn.Conv2d(inner, outer, 3, bias=False), nn.Conv2d(outer, outer, 3, bias=False)]
-            if inner != outer:
-                drawn.append(nn.Conv2d(inner, outer, 1, bias=False))
-            inner = outer
-    drawn.append(nn.Linear(inner, 10))
-    for layer, expected in zip(weighted(network), drawn, strict=True):
+            drawn += [nn.Conv2d(inputs, outputs, 3, bias=False), nn.Conv2d(outputs, outputs, 3, bias=False)]
+            if inputs != outputs:
+                drawn.append(nn.Conv2d(inputs, outputs, 1, bias=False))
+            inputs = outputs
+    drawn.append(nn.Linear(inputs, 10))
+    for layer, expected in zip(weight_layers(network), drawn, strict=True):
         assert torch.equal(layer.weight, expected.weight)
     names = [name for name, _ in network.named_parameters()]
     assert names[:6] == ["1.weight", "2.weight", "2.bias", "4.conv1.weight", "4.bn1.weight", "4.bn1.bias"]
     assert f"{4 + depths[0]}.shortcut.0.weight" in names
 
 
-def test_resnet18_is_that_of_torchvision_but_for_the_stem() -> None:
+def test_resnet18_equals_torchvisions_except_for_the_stem() -> None:
     other = models.resnet18(weights=None, num_classes=10)
     other.conv1, other.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
-    agree(build(ResNet18()), other)
+    assert_equal_logits(build(ResNet18()), other)
 
 
-def test_resnet50_is_that_of_torchvision_but_for_the_stem() -> None:
+def test_resnet50_equals_torchvisions_except_for_the_stem() -> None:
     other = models.resnet50(weights=None, num_classes=10)
     other.conv1, other.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
     network = build(ResNet50())
-    agree(network, other, size=16)
+    assert_equal_logits(network, other, size=16)
     blocks = layers(network, Bottleneck)
     assert [block.conv2.stride[0] for block in blocks] == [1] * 3 + [2] + [1] * 3 + [2] + [1] * 5 + [2] + [1] * 2
     assert {block.conv1.stride[0] * block.conv3.stride[0] for block in blocks} == {1}
 
 
-def test_vgg16_is_that_of_torchvision_but_for_the_head() -> None:
+def test_vgg16_equals_torchvisions_except_for_the_head() -> None:
     features = models.vgg.make_layers(models.vgg.cfgs["D"], batch_norm=True)
     head: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     for _ in range(2):
         head += [nn.Dropout(0.5), nn.Linear(512, 512), nn.ReLU()]
-    agree(build(VGG16()), nn.Sequential(features, *head, nn.Linear(512, 10)), size=64)
+    assert_equal_logits(build(VGG16()), nn.Sequential(features, *head, nn.Linear(512, 10)), size=64)
 
 
-def test_vgg16_starts_as_the_paper_has_it() -> None:
+def test_vgg16_has_the_initialisation_of_the_paper() -> None:
     network = build(VGG16())
     for layer in layers(network, nn.Conv2d):
         weight, expected = layer.weight, math.sqrt(2 / (9 * layer.out_channels))
@@ -229,28 +233,28 @@ def test_vgg16_starts_as_the_paper_has_it() -> None:
             assert 0.7 < largest <= 1 + 1e-6, "PyTorch's default: uniform within 1 / sqrt(inputs)"
 
 
-def test_vgg16_drops_out_in_training_only() -> None:
+def test_vgg16_uses_dropout_in_training_only() -> None:
     network = build(VGG16())
-    assert [one.p for one in layers(network, nn.Dropout)] == [0.5, 0.5]
+    assert [layer.p for layer in layers(network, nn.Dropout)] == [0.5, 0.5]
     features = torch.rand(4, 512)
     head = nn.Sequential(*list(network.children())[-7:])
-    assert operations(head) == ["dropout", "linear", "relu", "dropout", "linear", "relu", "linear"]
+    assert list_operations(head) == ["dropout", "linear", "relu", "dropout", "linear", "relu", "linear"]
     assert not torch.equal(head(features), head(features))
     network.eval()
     assert torch.equal(head(features), head(features))
 
 
 @pytest.mark.parametrize("target", [ResNet50(), WRN34x10(), DenseNet121CIFAR()], ids=lambda target: target.name)
-def test_convolutions_start_by_the_default_of_pytorch(target: Target) -> None:
+def test_convolutions_have_pytorchs_default_initialisation(target: Target) -> None:
     network = build(target)
-    for layer in weighted(network):
+    for layer in weight_layers(network):
         weight = layer.weight.detach()
         bound = 1 / math.sqrt(weight[0].numel())
         assert 0.95 * bound < weight.abs().max() <= bound * (1 + 1e-6)
         assert abs(weight.std() * math.sqrt(3) / bound - 1) < 0.05
 
 
-def block(width: int, stride: int, shortcut: bool) -> Iterator[str]:
+def block_operations(width: int, stride: int, shortcut: bool) -> Iterator[str]:
     """Yield the operations of a post-activation basic block."""
     yield from (f"conv3/{stride} {width}", "batchnorm2d", "relu", f"conv3/1 {width}", "batchnorm2d")
     if shortcut:
@@ -261,10 +265,10 @@ def block(width: int, stride: int, shortcut: bool) -> Iterator[str]:
 def test_wrn_has_post_activation_blocks_and_nothing_else() -> None:
     expected = ["sub", "conv3/1 16", "batchnorm2d", "relu"]
     for width, stride in ((160, 1), (320, 2), (640, 2)):
-        expected += block(width, stride, shortcut=True)
+        expected += block_operations(width, stride, shortcut=True)
         for _ in range(4):
-            expected += block(width, 1, shortcut=False)
-    assert operations(sketch(WRN34x10())) == [*expected, "adaptiveavgpool2d", "flatten", "linear"]
+            expected += block_operations(width, 1, shortcut=False)
+    assert list_operations(build_on_meta(WRN34x10())) == [*expected, "adaptiveavgpool2d", "flatten", "linear"]
 
 
 @pytest.mark.parametrize(
@@ -278,42 +282,42 @@ def test_networks_of_torchvision_are_unchanged(target: Target, maker: Callable[.
     other = maker(weights=None, num_classes=10)
     assert all(map(torch.equal, network.state_dict().values(), other.state_dict().values()))
     assert repr(list(network.children())[1]) == repr(other)
-    agree(network, other)
+    assert_equal_logits(network, other)
 
 
 @pytest.mark.parametrize("target", [DenseNet121(), ResNet18ImageNet()], ids=lambda target: target.name)
-def test_a_stem_for_grey_starts_as_one_for_colour(target: Target) -> None:
+def test_a_stem_for_grey_images_has_the_initialisation_of_a_colour_stem(target: Target) -> None:
     grey, colour = (layers(build(target, channels=channels), nn.Conv2d)[0] for channels in (1, 3))
     assert (grey.kernel_size, grey.stride, grey.padding) == (colour.kernel_size, colour.stride, colour.padding)
     assert grey.bias is None
-    inputs = target.name == "densenet121"  # torchvision scales that by the inputs, and residual networks by the outputs
-    assert grey.weight.std().item() == pytest.approx(math.sqrt(2 / (49 * (1 if inputs else 64))), rel=0.05)
+    by_inputs = target.name == "densenet121"  # torchvision scales DenseNets by inputs, residual networks by outputs
+    assert grey.weight.std().item() == pytest.approx(math.sqrt(2 / (49 * (1 if by_inputs else 64))), rel=0.05)
     ratio = (grey.weight.std() / colour.weight.std()).item()
-    assert ratio == pytest.approx(math.sqrt(3) if inputs else 1, rel=0.05)
+    assert ratio == pytest.approx(math.sqrt(3) if by_inputs else 1, rel=0.05)
 
 
 @pytest.mark.parametrize(("target", "sides"), [(DenseNet121(), [8, 4, 2, 1]), (DenseNet121CIFAR(), [32, 16, 8, 4])])
-def test_dense_blocks_see_the_published_maps(target: Target, sides: list[int]) -> None:
-    network, seen = sketch(target), []
+def test_dense_blocks_have_the_published_map_sizes(target: Target, sides: list[int]) -> None:
+    network, sizes = build_on_meta(target), []
     hooks = [
-        layer.register_forward_hook(lambda layer, given, made: seen.append(made.shape[2:]))
+        layer.register_forward_hook(lambda layer, inputs, output: sizes.append(output.shape[2:]))
         for name, layer in network.named_modules()
         if name.rpartition(".")[2].startswith("denseblock")
     ]
-    network(empty(32))
+    network(meta_image(32))
     for hook in hooks:
         hook.remove()
-    assert seen == [(side, side) for side in sides]
+    assert sizes == [(side, side) for side in sides]
 
 
 def test_the_small_stem_of_densenet_is_one_convolution() -> None:
-    steps = operations(sketch(DenseNet121CIFAR()))
+    steps = list_operations(build_on_meta(DenseNet121CIFAR()))
     assert steps[:9] == ["sub", "conv3/1 64", *["identity"] * 3, "cat", "batchnorm2d", "relu", "conv1/1 128"]
     assert not {"maxpool2d", "dropout"} & set(steps)
 
 
 def test_only_the_form_for_imagenet_has_the_large_stem() -> None:
-    plain, large = sketch(ResNet18()), sketch(ResNet18ImageNet())
-    assert operations(plain)[:4] == ["sub", "conv3/1 64", "batchnorm2d", "relu"]
-    assert operations(large)[:5] == ["sub", "conv7/2 64", "batchnorm2d", "relu", "maxpool2d"]
-    assert not layers(plain, nn.MaxPool2d)
+    small, large = build_on_meta(ResNet18()), build_on_meta(ResNet18ImageNet())
+    assert list_operations(small)[:4] == ["sub", "conv3/1 64", "batchnorm2d", "relu"]
+    assert list_operations(large)[:5] == ["sub", "conv7/2 64", "batchnorm2d", "relu", "maxpool2d"]
+    assert not layers(small, nn.MaxPool2d)

@@ -1,4 +1,4 @@
-"""The vision transformer, and networks that start from weights on disk."""
+"""The vision transformer, and networks with pretrained weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY_VIT = ViTSmall(width=24, depth=2, heads=3, hidden=32)
 HOST = torch.device("cpu")
 
 
-def fresh(target: Target, shape: tuple[int, int, int] = (3, 32, 32), classes: int = 4) -> nn.Module:
+def build_seeded(target: Target, shape: tuple[int, int, int] = (3, 32, 32), classes: int = 4) -> nn.Module:
     return build_network(target, shape, classes, "fp32", HOST, seed=0)
 
 
@@ -40,38 +40,36 @@ def fresh(target: Target, shape: tuple[int, int, int] = (3, 32, 32), classes: in
 def test_the_vision_transformer_has_the_layers_of_vit_small() -> None:
     with torch.device("meta"):
         network = ViTSmall().build((3, 32, 32), 10)
-    width, inner = 384, 1536
+    width, hidden = 384, 1536
     patches = 3 * 4 * 4 * width + width
     tokens = width + (1 + 8 * 8) * width
-    block = 4 * (width * width + width) + (width * inner + inner) + (inner * width + width) + 2 * 2 * width
-    whole = patches + tokens + 12 * block + 2 * width + width * 10 + 10
-    assert sum(weight.numel() for weight in network.parameters()) == whole == 21_342_346
+    block = 4 * (width * width + width) + (width * hidden + hidden) + (hidden * width + width) + 2 * 2 * width
+    total = patches + tokens + 12 * block + 2 * width + width * 10 + 10
+    assert sum(weight.numel() for weight in network.parameters()) == total == 21_342_346
     attention = [layer for layer in network.modules() if isinstance(layer, nn.MultiheadAttention)]
     assert [layer.num_heads for layer in attention] == [6] * 12
 
 
-def test_it_looks_at_patches_and_at_their_places() -> None:
-    network = fresh(TINY_VIT, (3, 8, 8)).eval()
+def test_the_vision_transformer_uses_patches_and_their_positions() -> None:
+    network = build_seeded(TINY_VIT, (3, 8, 8)).eval()
     torch.manual_seed(0)
     image = torch.rand(1, 3, 8, 8)
     swapped = image.roll(4, dims=3)
-    assert not torch.allclose(network(image), network(swapped), atol=1e-4), "the same patches in other places"
-    seen: list[Tensor] = []
+    assert not torch.allclose(network(image), network(swapped), atol=1e-4), "the same patches at other positions"
+    outputs: list[Tensor] = []
     project = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    project.register_forward_hook(lambda layer, given, made: seen.append(made))
+    project.register_forward_hook(lambda layer, inputs, output: outputs.append(output))
     network(image)
     network(swapped)
-    assert torch.allclose(seen[0].roll(1, dims=3), seen[1], atol=1e-6), "four patches, each by itself"
+    assert torch.allclose(outputs[0].roll(1, dims=3), outputs[1], atol=1e-6), "each patch is projected separately"
 
 
-def test_it_takes_grey_images_and_drawn_weights_of_the_same_size() -> None:
+def test_the_vision_transformer_scales_its_weights_for_grey_images() -> None:
     torch.manual_seed(0)
     grey = ViTSmall().build((1, 16, 16), 3)
     assert grey(torch.rand(2, 1, 16, 16)).shape == (2, 3)
     project = next(layer for layer in grey.modules() if isinstance(layer, nn.Conv2d))
-    assert float(project.weight.detach().std()) == pytest.approx(1 / 4, rel=0.05), (
-        "one over the root of the inputs of a patch"
-    )
+    assert float(project.weight.detach().std()) == pytest.approx(1 / 4, rel=0.05), "1 / sqrt(inputs of a patch)"
 
 
 @pytest.mark.parametrize(
@@ -88,36 +86,36 @@ def test_it_takes_grey_images_and_drawn_weights_of_the_same_size() -> None:
         ),
     ],
 )
-def test_what_it_cannot_be_is_refused(make: object, expected: str) -> None:
-    with pytest.raises(UserError) as caught:
+def test_unsuitable_parameters_and_images_are_refused(make: object, expected: str) -> None:
+    with pytest.raises(UserError) as error:
         make()  # type: ignore[operator]
-    assert str(caught.value) == expected
+    assert str(error.value) == expected
 
 
-def test_it_learns_with_adamw() -> None:
-    """Which quarter of the image is bright: a matter of places, which attention has to learn."""
+def test_the_vision_transformer_learns_with_adamw() -> None:
+    """The class is the bright quarter of the image, so the network must use positions."""
     recipe = Recipe(steps=80, batch=32, lr=0.003, weight_decay=0.05, schedule="one-cycle", optimiser="adamw")
-    network = fresh(TINY_VIT, (3, 8, 8))
+    network = build_seeded(TINY_VIT, (3, 8, 8))
     training = kit.Training(network, recipe, 256, seed=0)
     torch.manual_seed(1)
     images, labels = 0.5 * torch.rand(256, 3, 8, 8), torch.arange(256) % 4
-    for one, label in zip(images, labels.tolist(), strict=True):
+    for image, label in zip(images, labels.tolist(), strict=True):
         row, column = 4 * (label // 2), 4 * (label % 2)
-        one[:, row : row + 4, column : column + 4] += 0.2
+        image[:, row : row + 4, column : column + 4] += 0.2
     for step in range(recipe.steps):
         index = training.batch(step)
         training.step(step, images[index], labels[index])
     with kit.frozen(network):
-        right = (network(images).argmax(1) == labels).float().mean()
-    assert float(right) > 0.9
+        accuracy = (network(images).argmax(1) == labels).float().mean()
+    assert float(accuracy) > 0.9
 
 
-# Weights on disk
+# Pretrained weights
 
 
 @cache
 def weights_of_a_trained_network() -> dict[str, Tensor]:
-    """Return a ResNet-18 whose batch statistics are not those of a fresh one."""
+    """Return the weights of a ResNet-18 whose batch statistics are not the initial ones."""
     torch.manual_seed(3)
     network = models.resnet18(weights=None, num_classes=7)
     network(torch.rand(16, 3, 32, 32))
@@ -132,21 +130,21 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def features(images: Tensor) -> Tensor:
-    """Return what torchvision's network makes of normalised images, in eval mode, without its head."""
+    """Return the features of torchvision's network without its head, in eval mode, for images in [0, 1]."""
     network = models.resnet18(weights=None, num_classes=7)
     network.load_state_dict(weights_of_a_trained_network())
     network.fc = nn.Identity()
-    colours = T.normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    made: Tensor = network.eval()(colours)
-    return made
+    normalised = T.normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    result: Tensor = network.eval()(normalised)
+    return result
 
 
 @pytest.mark.parametrize("cls", [Finetune, LinearProbe])
 @pytest.mark.parametrize("size", [32, 48])
-def test_a_network_starts_from_its_weights_behind_a_head_of_its_own(
+def test_a_network_has_the_given_weights_and_a_new_head(
     cls: type[Finetune] | type[LinearProbe], size: int, path: Path
 ) -> None:
-    network = fresh(cls(weights=str(path), size=size))
+    network = build_seeded(cls(weights=str(path), size=size))
     head = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
     assert (head.in_features, head.out_features) == (512, 4)
     images = torch.rand(3, 3, 32, 32)
@@ -156,43 +154,43 @@ def test_a_network_starts_from_its_weights_behind_a_head_of_its_own(
 
 
 @pytest.mark.parametrize("cls", [Finetune, LinearProbe])
-def test_grey_images_are_seen_in_three_channels(cls: type[Finetune] | type[LinearProbe], path: Path) -> None:
-    network, grey = fresh(cls(weights=str(path), size=32), (1, 32, 32)).eval(), torch.rand(2, 1, 32, 32)
-    coloured = fresh(cls(weights=str(path), size=32)).eval()
+def test_grey_images_are_copied_to_three_channels(cls: type[Finetune] | type[LinearProbe], path: Path) -> None:
+    network, grey = build_seeded(cls(weights=str(path), size=32), (1, 32, 32)).eval(), torch.rand(2, 1, 32, 32)
+    coloured = build_seeded(cls(weights=str(path), size=32)).eval()
     assert torch.allclose(network(grey), coloured(grey.expand(-1, 3, -1, -1)), atol=1e-5)
 
 
 @pytest.mark.parametrize("arch", ["resnet50", "wide_resnet50_2", "mobilenet_v2", "efficientnet_b0"])
-def test_other_networks_of_torchvision_start_from_theirs(arch: str, tmp_path: Path) -> None:
+def test_other_networks_of_torchvision_start_from_their_weights(arch: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    theirs, path = models.get_model(arch, weights=None, num_classes=7), tmp_path / "weights.safetensors"
-    safetensors.torch.save_file(theirs.state_dict(), path)
-    made = fresh(LinearProbe(weights=str(path), arch=arch, size=32))  # type: ignore[arg-type]
+    original, path = models.get_model(arch, weights=None, num_classes=7), tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(original.state_dict(), path)
+    network = build_seeded(LinearProbe(weights=str(path), arch=arch, size=32))  # type: ignore[arg-type]
     images = torch.rand(2, 3, 32, 32)
-    colours = T.normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    before = list(theirs.eval().children())[-1]
-    seen: list[Tensor] = []
-    before.register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
-    head = [layer for layer in made.modules() if isinstance(layer, nn.Linear)][-1]
+    normalised = T.normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    original_head = list(original.eval().children())[-1]
+    head_inputs: list[Tensor] = []
+    original_head.register_forward_pre_hook(lambda layer, arguments: head_inputs.append(arguments[0]))
+    head = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
     with torch.no_grad():
-        theirs(colours)
-        assert torch.allclose(made(images), head(seen[0]), atol=1e-4)
+        original(normalised)
+        assert torch.allclose(network(images), head(head_inputs[0]), atol=1e-4)
 
 
-def test_a_target_on_record_is_known_without_its_file(path: Path) -> None:
-    there = Finetune(weights=str(path), arch="resnet18")
-    here = registry().build("target", f"finetune:content={there.content}")
-    assert canonical_text(here) == canonical_text(there)
-    assert restore_component("target", canonical_text(there)) == here
-    with pytest.raises(UserError, match=f"finetune needs weights=... .file whose SHA-256 starts with {there.content}"):
-        fresh(here)  # type: ignore[arg-type]
+def test_a_recorded_target_can_be_described_without_its_file(path: Path) -> None:
+    target = Finetune(weights=str(path), arch="resnet18")
+    described = registry().build("target", f"finetune:content={target.content}")
+    assert canonical_text(described) == canonical_text(target)
+    assert restore_component("target", canonical_text(target)) == described
+    with pytest.raises(UserError, match=f"finetune needs weights=... .file whose SHA-256 starts with {target.content}"):
+        build_seeded(described)  # type: ignore[arg-type]
     for text in ("finetune", "finetune:content=12ab"):
         with pytest.raises(UserError, match=r"target finetune needs weights=... \(file of the weights"):
             registry().build("target", text)
 
 
-def learned(network: nn.Module) -> dict[str, bool]:
-    """Train a network for three steps, its views attacked in between; return what of its state has changed."""
+def train_on_attacked_images(network: nn.Module) -> dict[str, bool]:
+    """Train a network for three steps on attacked images; return whether each tensor of its state has changed."""
     before = {name: value.clone() for name, value in network.state_dict().items()}
     training = kit.Training(network, Recipe(steps=3, batch=8, lr=0.001, schedule="constant"), 8, seed=0)
     torch.manual_seed(0)
@@ -205,41 +203,41 @@ def learned(network: nn.Module) -> dict[str, bool]:
     return {name: not torch.equal(value, before[name]) for name, value in network.state_dict().items()}
 
 
-def test_a_linear_probe_changes_nothing_but_its_head(path: Path) -> None:
-    changed = learned(fresh(LinearProbe(weights=str(path), size=32)))
-    heads = {name for name, different in changed.items() if different}
+def test_a_linear_probe_changes_only_its_head(path: Path) -> None:
+    changed = train_on_attacked_images(build_seeded(LinearProbe(weights=str(path), size=32)))
+    changed_names = {name for name, is_changed in changed.items() if is_changed}
     assert len(changed) > 100
-    assert {name.rpartition(".")[2] for name in heads} == {"weight", "bias"}
-    assert len(heads) == 2
+    assert {name.rpartition(".")[2] for name in changed_names} == {"weight", "bias"}
+    assert len(changed_names) == 2
 
 
 def test_finetuning_changes_weights_and_batch_statistics(path: Path) -> None:
-    changed = learned(fresh(Finetune(weights=str(path), size=32)))
-    same = {name for name, different in changed.items() if not different}
-    assert {name.rpartition(".")[2] for name in same} == {"mean", "deviation"}, "of the colours"
+    changed = train_on_attacked_images(build_seeded(Finetune(weights=str(path), size=32)))
+    unchanged = {name for name, is_changed in changed.items() if not is_changed}
+    assert {name.rpartition(".")[2] for name in unchanged} == {"mean", "deviation"}, "of the normalisation"
 
 
-def test_weights_are_known_by_their_content_not_by_their_path(path: Path, tmp_path: Path) -> None:
+def test_weights_are_identified_by_their_content_not_by_their_path(path: Path, tmp_path: Path) -> None:
     copy, other = tmp_path / "copy.safetensors", tmp_path / "other.safetensors"
     copy.write_bytes(path.read_bytes())
     safetensors.torch.save_file({"fc.weight": torch.zeros(1)}, other)
-    first, second, third = (Finetune(weights=str(one)) for one in (path, copy, other))
+    first, second, third = (Finetune(weights=str(file)) for file in (path, copy, other))
     assert canonical_text(first) == canonical_text(second) != canonical_text(third)
     assert str(tmp_path) not in canonical_text(second)
     assert registry().build("target", f"finetune:weights={copy},content={first.content[:6]}") == second
 
 
-def test_torchs_own_files_are_refused_with_a_line_that_converts_them(tmp_path: Path) -> None:
-    old = tmp_path / "its weights.pth"
-    torch.save({"conv1.weight": torch.rand(4, 2).T}, old)
-    with pytest.raises(UserError, match=r"linear-probe: .* is not a .safetensors file") as caught:
-        LinearProbe(weights=str(old))
-    (message,) = str(caught.value).splitlines()
+def test_torch_files_are_refused_with_a_command_that_converts_them(tmp_path: Path) -> None:
+    torch_file = tmp_path / "its weights.pth"
+    torch.save({"conv1.weight": torch.rand(4, 2).T}, torch_file)
+    with pytest.raises(UserError, match=r"linear-probe: .* is not a .safetensors file") as error:
+        LinearProbe(weights=str(torch_file))
+    (message,) = str(error.value).splitlines()
     program, *words = shlex.split(message.partition("a file of torch by: ")[2])
     assert program == "python"
     subprocess.run([sys.executable, *words], check=True)
-    new = safetensors.torch.load_file(old.with_suffix(".safetensors"))
-    assert torch.equal(new["conv1.weight"], torch.load(old, weights_only=True)["conv1.weight"])
+    converted = safetensors.torch.load_file(torch_file.with_suffix(".safetensors"))
+    assert torch.equal(converted["conv1.weight"], torch.load(torch_file, weights_only=True)["conv1.weight"])
 
 
 @pytest.mark.parametrize(
@@ -252,28 +250,28 @@ def test_torchs_own_files_are_refused_with_a_line_that_converts_them(tmp_path: P
         ),
         ({"layer1.0.bn1.bias": None}, "layer1.0.bn1.bias is none in the file, (64,) in the network"),
     ],
-    ids=["a deeper network", "another stem", "something missing"],
+    ids=["a deeper network", "another stem", "a missing tensor"],
 )
 def test_weights_of_another_network_are_refused(
     change: dict[str, Tensor | None], expected: str, tmp_path: Path
 ) -> None:
-    whole = {**weights_of_a_trained_network(), **change}
-    path = tmp_path / "odd.safetensors"
-    safetensors.torch.save_file({name: value for name, value in whole.items() if value is not None}, path)
-    with pytest.raises(UserError) as caught:
-        fresh(Finetune(weights=str(path)))
-    assert str(caught.value) == f"finetune: {path} does not fit resnet18: {expected}"
+    changed = {**weights_of_a_trained_network(), **change}
+    path = tmp_path / "changed.safetensors"
+    safetensors.torch.save_file({name: value for name, value in changed.items() if value is not None}, path)
+    with pytest.raises(UserError) as error:
+        build_seeded(Finetune(weights=str(path)))
+    assert str(error.value) == f"finetune: {path} does not fit resnet18: {expected}"
 
 
 def test_weights_need_no_head_and_no_counters(tmp_path: Path) -> None:
-    bare = {
+    weights = {
         name: value
         for name, value in weights_of_a_trained_network().items()
         if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
     }
     path = tmp_path / "bare.safetensors"
-    safetensors.torch.save_file(bare, path)
-    assert fresh(Finetune(weights=str(path), size=32))(torch.rand(2, 3, 32, 32)).shape == (2, 4)
+    safetensors.torch.save_file(weights, path)
+    assert build_seeded(Finetune(weights=str(path), size=32))(torch.rand(2, 3, 32, 32)).shape == (2, 4)
 
 
 def test_files_that_are_missing_damaged_or_changed_are_named(tmp_path: Path) -> None:
@@ -283,23 +281,23 @@ def test_files_that_are_missing_damaged_or_changed_are_named(tmp_path: Path) -> 
     path.write_bytes(b"no weights")
     target = Finetune(weights=str(path))
     with pytest.raises(UserError, match=f"finetune: cannot read {path}: Error while deserializing header"):
-        fresh(target)
+        build_seeded(target)
     with pytest.raises(UserError, match=r"has content [0-9a-f]{16}, not 1234"):
         Finetune(weights=str(path), content="1234")
     path.write_bytes(b"others")
     with pytest.raises(UserError, match="has changed since this run began"):
-        fresh(target)
+        build_seeded(target)
 
 
 def test_images_of_two_channels_are_refused(path: Path) -> None:
     with pytest.raises(UserError, match="pretrained networks take images of 1 or 3 channels, not 2"):
-        fresh(LinearProbe(weights=str(path)), (2, 32, 32))
+        build_seeded(LinearProbe(weights=str(path)), (2, 32, 32))
 
 
-def test_a_board_of_networks_with_weights_is_read_by_those_who_have_not_their_file(
+def test_a_board_of_pretrained_networks_can_be_read_without_the_file_of_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a run that has networks to train, and a re-run of what was handed in, need it."""
+    """Only training runs, and re-runs of submitted cells, need the file."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     file = tmp_path / "weights.safetensors"
@@ -312,19 +310,19 @@ def test_a_board_of_networks_with_weights_is_read_by_those_who_have_not_their_fi
     )
 
     def call(*words: str, status: int = 0) -> str:
-        done = CliRunner().invoke(main, words)
-        assert done.exit_code == status, done.output
-        return done.output
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == status, result.output
+        return result.output
 
-    lacks = f"target linear-probe needs weights=... (file whose SHA-256 starts with {content})"
-    assert call("run", "small.toml", "--workers", "1", status=2) == f"Error: {lacks}\n"
+    message = f"target linear-probe needs weights=... (file whose SHA-256 starts with {content})"
+    assert call("run", "small.toml", "--workers", "1", status=2) == f"Error: {message}\n"
     call("run", "small.toml", "--workers", "1", "--target", f"linear-probe:weights={file}")
-    away = file.rename(tmp_path / "elsewhere.safetensors")
+    renamed = file.rename(tmp_path / "elsewhere.safetensors")
     call("run", "small.toml", "--workers", "1")
-    assert lacks in call("run", "small.toml", "--workers", "1", "--seed", "1", status=2)
+    assert message in call("run", "small.toml", "--workers", "1", "--seed", "1", status=2)
     for command in ("rank", "site"):
         call(command, "small.toml")
     call("submit", "small.toml", "--noise", "em", "--name", "Ada", "--into", "em.zip")
     verify = ("verify", "em.zip", "--suite", "small.toml", "--rerun", "1", "--workers", "1", "--store", "other")
-    assert lacks in call(*verify, status=1)
-    assert "re-run    1 of 1 cells" in call(*verify, "--target", f"linear-probe:weights={away}")
+    assert message in call(*verify, status=1)
+    assert "re-run    1 of 1 cells" in call(*verify, "--target", f"linear-probe:weights={renamed}")
