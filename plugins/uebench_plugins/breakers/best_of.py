@@ -12,8 +12,8 @@ class BestOf(Breaker):
     """Train with each breaker on a part of the protected images, and use the one with the best held-out accuracy.
 
     This needs no clean images. The held-out images are protected too, so a high accuracy can mean that the network
-    learned the noise. If the noise is a shortcut, plain training scores highest and is used. The
-    held-out images are neither filtered nor augmented, like test images.
+    learned the noise. If the noise is a shortcut, plain training scores highest and is used. The held-out images are
+    neither filtered nor augmented, like test images.
     """
 
     name = "best-of"

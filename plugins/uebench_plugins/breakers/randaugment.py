@@ -13,7 +13,7 @@ BINS = 30
 
 
 class RandAugment(Breaker):
-    """Apply random operations of equal strength to each image at each step, with a random direction for each image.
+    """Apply random operations of equal strength at each step; operation and direction are drawn for each image.
 
     Operations and strengths are those of torchvision, which follow the paper. Images with similar operations are
     processed together: on one core, a batch of 128 at 32x32 takes a fifth of the time of torchvision's class, which is

@@ -52,7 +52,7 @@ class Folder(Source):
         )
 
     def photo(self, name: str) -> torch.Tensor:
-        """Return a training image at its own size, upright, uint8 (3, h, w), or (4, h, w) where it has transparency.
+        """Return a training image upright in its original size, uint8 (3, h, w), or (4, h, w) if it has transparency.
 
         Raises `UserError` if the file is missing or cannot be read.
         """

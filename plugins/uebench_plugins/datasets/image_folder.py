@@ -23,7 +23,7 @@ from uebench import Split, UserError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """File extensions of the pictures that can be read."""
 THREADS = min(8, os.cpu_count() or 1)
-"""Number of decoding threads; each holds a picture at its own size, and Pillow releases the interpreter lock."""
+"""Number of decoding threads; each holds a picture in its original size, and Pillow releases the interpreter lock."""
 
 # Large photos are allowed; Pillow still raises an error above twice its limit, for decompression bombs.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -97,7 +97,7 @@ def list_pictures(owner: str, root: Path, classes: list[str], limit: int = 0) ->
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Return a picture upright at its own size, RGB or, where it has transparency, RGBA; raises `Unreadable`."""
+    """Return a picture upright in its original size, as RGB, or as RGBA if it has transparency; raises `Unreadable`."""
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)

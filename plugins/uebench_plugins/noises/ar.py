@@ -52,7 +52,7 @@ class AR(Noise):
         return Budget("l2", self.radius * math.sqrt(math.prod(shape) / (3 * 32 * 32)))
 
     def make(self, images: Images, labels: torch.Tensor, context: Context) -> torch.Tensor:
-        """Choose the filters and generate the noise of each image from its own random start."""
+        """Choose the filters and generate the noise of each image from a separate random start."""
         shape, limit = tuple(images.shape[1:]), self.budget(images.shape[1:])
         filters = self.choose_filters(context, shape)
         delta = kit.blank(images, limit)
@@ -109,7 +109,7 @@ def draw_stable_filters(count: int, size: Sequence[int], device: torch.device) -
 
 
 def generate(filters: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Generate noise (b, c, h, w) with filters (b, c, 3, 3) and size (h, w), each from its own random Gaussian start.
+    """Generate noise (b, c, h, w) with filters (b, c, 3, 3) and size (h, w), each from a separate Gaussian start.
 
     All values on an anti-diagonal are computed together, because none of them depends on another.
     """

@@ -30,7 +30,7 @@ class REM(SurrogateNoise):
         default=4 / 255, doc="L-inf radius of the perturbations", unit="pixel range [0, 1]", low=0, high=1
     )
     eot: bool = parameter(default=True, doc="take the expectation over the data set's augmentation")
-    draws: int = parameter(default=5, doc="random augmentations per noise step, each with its own perturbation", low=1)
+    draws: int = parameter(default=5, doc="random augmentations per noise step, each with a new perturbation", low=1)
     noise_perturbation: Perturbation = parameter(default="adversarial", doc="perturbation of the noise step")
     noise_attack: kit.Attack = parameter(default="pgd", doc="attack of the noise step, if adversarial")
     surrogate_perturbation: Perturbation = parameter(default="adversarial", doc="perturbation of the surrogate step")

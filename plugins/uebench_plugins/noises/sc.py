@@ -17,7 +17,7 @@ class SC(Noise):
 
     The noise of each image is scaled to an L2 norm of `radius` times the square root of its number of values, so
     single values can be larger than the radius. The official code truncates the protected image to 8 bits; here the
-    noise is rounded such that it stays within the norm. Every image of a class has its own code.
+    noise is rounded such that it stays within the norm. Every image has a different code.
     """
 
     name = "sc"

@@ -1,4 +1,4 @@
-"""Layers around a pretrained network, in their own module because a class of `torch.nn.Module` imports PyTorch."""
+"""Layers around a pretrained network, in a separate module because a class of `torch.nn.Module` imports PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks of residual networks, in their own module because a class of `torch.nn.Module` imports PyTorch."""
+"""Blocks of residual networks, in a separate module because a class of `torch.nn.Module` imports PyTorch."""
 
 from __future__ import annotations
 

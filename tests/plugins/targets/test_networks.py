@@ -159,7 +159,7 @@ def test_only_images_below_the_minimum_size_are_refused(target: Target, minimum:
     assert network(meta_image(minimum)).shape == (1, 10)
     with pytest.raises(RuntimeError, match=r"too small|non-negative|Output size"):
         network(meta_image(minimum - 1, minimum))
-    message = f"{target.name}: images must be at minimum {minimum}x{minimum} pixels, not {minimum - 1}x{minimum}"
+    message = f"{target.name}: images must be at least {minimum}x{minimum} pixels, not {minimum - 1}x{minimum}"
     with pytest.raises(UserError, match=f"^{message}$"):
         target.build((3, minimum - 1, minimum), 10)
 
