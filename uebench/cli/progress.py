@@ -18,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from uebench.executors.messages import Failed, StepReport
@@ -94,13 +95,16 @@ class Bars(Lines):
     def __init__(self, console: Console, names: Mapping[str, str], cells: int) -> None:
         super().__init__(console, names, cells)
         columns = (
-            TextColumn("{task.description}{task.fields[loss]}"),
-            BarColumn(),
+            TextColumn(
+                "{task.description}{task.fields[loss]}",
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
         )
-        self.progress = Progress(*columns, console=console)
+        self.progress = Progress(*columns, console=console, expand=True)
         self._all = self.progress.add_task("cells", total=cells, loss="", visible=cells > 0)
         self._bars: dict[str, TaskID] = {}
 
@@ -125,9 +129,14 @@ class Bars(Lines):
 
     def finished(self, job: Job, result: Result | bool) -> None:
         """Replace a bar by a line."""
+        new = job.key in self._bars
         if isinstance(job, Cell):
-            self.progress.advance(self._all)
-        if job.key in self._bars:
+            self.done += 1
+            if new:
+                self.progress.advance(self._all)
+            else:  # finished before this run; the time left follows from the cells of this run alone
+                self.progress.reset(self._all, completed=self.done, total=self.cells)
+        if new:
             self.progress.remove_task(self._bars.pop(job.key))
             self._print(f"{self.names[job.key]}{_accuracy_text(result)}")
 
