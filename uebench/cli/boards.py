@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from uebench.cli.completion import complete_suites
 from uebench.cli.options import (
     PATH,
     boards_option,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Rebuild a board from its record.")
-@click.argument("suite", default="demo")
+@click.argument("suite", default="demo", shell_complete=complete_suites)
 @click.option("--into", type=PATH, help="Also replace this suite's table in a document.")
 @json_option
 @record_option
@@ -44,7 +45,7 @@ def rank_command(
 
 
 @click.command(short_help="Draw the figures of a board.")
-@click.argument("suite", default="demo")
+@click.argument("suite", default="demo", shell_complete=complete_suites)
 @click.option("--into", type=PATH, help="Folder for the figures; default plots/ in the board's folder.")
 @record_option
 @store_option
@@ -57,7 +58,7 @@ def plot_command(suite: str, into: Path | None, record: RecordChoice | None, sto
 
 
 @click.command(short_help="Build the static web site of the boards.")
-@click.argument("suites", nargs=-1)
+@click.argument("suites", nargs=-1, shell_complete=complete_suites)
 @click.option("--into", type=PATH, help="Folder for the pages; default site/ in the folder of boards.")
 @record_option
 @store_option
@@ -76,7 +77,7 @@ def site_command(
 
 
 @click.command(short_help="Put our numbers beside the published ones.")
-@click.argument("suite")
+@click.argument("suite", shell_complete=complete_suites)
 @click.option(
     "--format",
     "form",
@@ -96,7 +97,7 @@ def compare_command(suite: str, form: str, record: RecordChoice | None, store: P
 
 
 @click.command(short_help="Add your own results to a published board.")
-@click.argument("suite")
+@click.argument("suite", shell_complete=complete_suites)
 @click.option("--noise", "noises", multiple=True, metavar="NAME", help="Only this noise, as your board calls it.")
 @click.option("--replace", is_flag=True, help="Replace published results that have other numbers.")
 @json_option

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
+from uebench.cli.completion import complete_components
 from uebench.cli.options import PATH, json_option, plugin_option
 
 
 @click.command(short_help="List components, or describe one.")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_components(""))
 @json_option
 @plugin_option
 def plugins_command(name: str | None, as_json: bool) -> None:
@@ -46,7 +47,7 @@ def suites_command(as_json: bool) -> None:
 
 
 @click.command(short_help="Check that a component keeps the contract.")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_components(""))
 @click.option("--suite", default="demo", show_default=True, help="The suite whose defaults the check uses.")
 @json_option
 @plugin_option

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from uebench.cli.completion import complete_components, complete_suites
 from uebench.cli.options import (
     PATH,
     execution_options,
@@ -22,28 +23,52 @@ from uebench.cli.options import (
     read_boards_option,
     seed_option,
 )
+from uebench.cli.run_report import print_broken, print_failures, print_missing, print_problems, print_run, run_document
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from uebench.board.agreement import Agreement
     from uebench.executors.settings import ExecutionSettings
-    from uebench.workflows.run import PreparedRun, RunReport
+    from uebench.workflows.run import PreparedRun
 
 noise_option = click.option(
-    "--noise", "noises", multiple=True, metavar="SPEC", help="A noise in place of the suite's; repeatable."
+    "--noise",
+    "noises",
+    multiple=True,
+    metavar="SPEC",
+    shell_complete=complete_components("noise"),
+    help="A noise in place of the suite's; repeatable.",
 )
-dataset_option = click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="A data set; repeatable.")
-target_option = click.option("--target", "targets", multiple=True, metavar="SPEC", help="A target network; repeatable.")
+dataset_option = click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="SPEC",
+    shell_complete=complete_components("dataset"),
+    help="A data set; repeatable.",
+)
+target_option = click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="SPEC",
+    shell_complete=complete_components("target"),
+    help="A target network; repeatable.",
+)
 recipe_option = click.option(
     "--recipe", metavar="SPEC", help="How targets are trained: paper or fast, as fast:steps=8000."
 )
 
 
 @click.command(short_help="Run a suite, or a part of it, and rank the results.")
-@click.argument("suite", default="demo")
+@click.argument("suite", default="demo", shell_complete=complete_suites)
 @noise_option
-@click.option("--breaker", "breakers", multiple=True, metavar="SPEC", help="A breaker, or a chain a+b; repeatable.")
+@click.option(
+    "--breaker",
+    "breakers",
+    multiple=True,
+    metavar="SPEC",
+    shell_complete=complete_components("breaker"),
+    help="A breaker, or a chain a+b; repeatable.",
+)
 @target_option
 @dataset_option
 @click.option(
@@ -97,18 +122,25 @@ def run_command(
         click.echo(f"Along with the breakers that every rank needs: {added}", err=as_json)
     if dry:
         sys.exit(_print_plan(prepared, settings, as_json))
-    _print_broken(prepared)
+    print_broken(prepared)
     report = run_suite(prepared, settings, partial(open_listener, errors=as_json))
     if as_json:
         from uebench.cli.console import print_json
 
-        print_json(_run_document(report))
-    sys.exit(_print_problems(report) if as_json else _print_run(report, wide))
+        print_json(run_document(report))
+    sys.exit(print_problems(report) if as_json else print_run(report, wide))
 
 
 @click.command(short_help="Protect a data set and write it as pictures.")
 @click.argument("out", type=PATH)
-@click.option("--noise", "noises", multiple=True, metavar="SPEC", help="The noise.")
+@click.option(
+    "--noise",
+    "noises",
+    multiple=True,
+    metavar="SPEC",
+    shell_complete=complete_components("noise"),
+    help="The noise.",
+)
 @click.option("--dataset", "datasets", multiple=True, metavar="SPEC", help="The data set, as folder:path=photos.")
 @click.option("--suite", help="A suite whose settings the noise takes; default the noise's own, the papers'.")
 @seed_option
@@ -134,18 +166,18 @@ def export_command(out: Path, threads: int, device: str | None, store: Path, kee
 
     settings = make_settings(store, device, 1, threads, keep_every)
     report = export_protected(ExportRequest(**request), settings, out, open_listener)
-    _print_failures(report.failures)
+    print_failures(report.failures)
     if report.images:
         print_line(f"{report.images} protected images and their manifest: {report.folder}")
         for line in report.skipped:
             click.echo(f"left out: {line}", err=True)
     else:
-        _print_missing(report.completed, report.done, report.jobs, "jobs")
+        print_missing(report.completed, report.done, report.jobs, "jobs")
     sys.exit(report.status)
 
 
 @click.command(short_help="Measure how fast this device trains and attacks.")
-@click.argument("suites", nargs=-1)
+@click.argument("suites", nargs=-1, shell_complete=complete_suites)
 @dataset_option
 @target_option
 @recipe_option
@@ -219,104 +251,8 @@ def _print_plan(prepared: PreparedRun, settings: ExecutionSettings, as_json: boo
         print_json({"suite": prepared.suite.name, "workers": len(devices), "jobs": jobs})
     else:
         print_dry_run(make_console(), f"suite {prepared.suite.name}", prepared.plan, jobs, store, devices)
-    _print_broken(prepared)
+    print_broken(prepared)
     return int(bool(prepared.broken))
-
-
-def _print_run(report: RunReport, wide: bool) -> int:
-    """Print the results of a run among the published ones, and what failed; returns the exit status."""
-    from uebench.board.tables import breaker_table, noise_table
-    from uebench.cli.console import make_console, print_table
-
-    console = make_console()
-    if wide:
-        for board in report.boards:
-            print_table(console, board.title, *noise_table(board, brief=True), numbers=True)
-            print_table(console, "breakers", *breaker_table(board), numbers=True)
-    else:
-        _print_own_boards(console, report)
-    for line in _agreement_lines(report.agreements):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if report.boards:
-        console.print(f"Board: {report.prepared.records.own_folder / 'README.md'}", soft_wrap=True)
-    return _print_problems(report)
-
-
-def _print_own_boards(console: Console, report: RunReport) -> None:
-    """Print the user's own results, then the place of each noise among the published ones."""
-    from uebench.board.groups import group_title
-    from uebench.board.tables import own_remarks, own_table, place_tables
-    from uebench.cli.console import print_split_table
-
-    titles = {group_title(result) for result in report.results}
-    breakers = list(dict.fromkeys(result.breaker for result in report.results))
-    noises = {result.noise for result in report.results}
-    for board in report.own_boards:
-        if board.title not in titles:
-            continue
-        print_split_table(console, f"your results: {board.title}", *own_table(board, noises, breakers))
-        for line in own_remarks(board, noises):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for board in report.boards:
-        if board.title in titles and any(row.record != "own" for row in board.noises):
-            for budget, table in place_tables(board).items():
-                print_split_table(console, f"among the published, {budget}: {board.title}", *table)
-
-
-def _agreement_lines(agreements: Sequence[Agreement]) -> Iterator[str]:
-    """Yield how many cells agree with the published record, and those that do not."""
-    if not agreements:
-        return
-    differing = [agreement for agreement in agreements if not agreement.holds]
-    yield f"{len(agreements) - len(differing)} of your {len(agreements)} cells agree with the published record."
-    for agreement in differing:
-        yield (
-            f"differs: {agreement.cell}: {100 * agreement.found:.1f} % here, "
-            f"{100 * agreement.claimed:.1f} % published, {agreement.deviations:.1f} standard deviations apart"
-        )
-
-
-def _run_document(report: RunReport) -> dict[str, Any]:
-    """Return the outcome of a run for JSON."""
-    from uebench.cli.board_views import board_document
-
-    return {
-        "suite": report.prepared.suite.name,
-        "status": report.status,
-        "requested": report.prepared.requested,
-        "results": [json.loads(result.line()) for result in report.results],
-        "failures": report.failures,
-        "agreements": report.agreements,
-        "own_boards": [board_document(board) for board in report.own_boards],
-        "boards": [board_document(board) for board in report.boards],
-    }
-
-
-def _print_problems(report: RunReport) -> int:
-    """Print what failed or is missing; returns the exit status."""
-    _print_broken(report.prepared)  # before all work, and again after it
-    _print_failures(report.failures)
-    _print_missing(report.completed, len(report.results), report.prepared.requested, "cells")
-    return report.status
-
-
-def _print_broken(prepared: PreparedRun) -> None:
-    for dataset in prepared.broken:
-        if dataset.failure.trace:
-            click.echo(dataset.failure.trace, err=True)
-        click.echo(f"failed: {dataset}", err=True)
-
-
-def _print_failures(failures: Mapping[str, str]) -> None:
-    for name, reason in failures.items():
-        click.echo(f"failed: {name}: {reason}", err=True)
-
-
-def _print_missing(completed: bool, done: int, count: int, unit: str) -> None:
-    if not completed:
-        click.echo(f"Stopped with {done} of {count} {unit} done. The same command goes on from here.", err=True)
-    elif done < count:
-        click.echo(f"{count - done} of {count} {unit} are missing. The same command tries them again.", err=True)
 
 
 COMPUTING_COMMANDS = (run_command, export_command, bench_command)

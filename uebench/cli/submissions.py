@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from uebench.cli.completion import complete_suites
 from uebench.cli.options import PATH, boards_option, json_option, read_boards_option, store_option, verification_options
 from uebench.cli.run import make_settings, open_listener
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Pack results for the maintainers of a board.")
-@click.argument("suite")
+@click.argument("suite", shell_complete=complete_suites)
 @click.option(
     "--noise", "noises", multiple=True, required=True, metavar="SPEC", help="The noise; repeatable with --breaker."
 )
@@ -126,7 +127,7 @@ def _verify(
 
 
 @click.command(short_help="Take the rank of a noise, with a reason.")
-@click.argument("suite")
+@click.argument("suite", shell_complete=complete_suites)
 @click.option("--noise", required=True, metavar="NAME", help="The noise, as the board calls it.")
 @click.option("--reason", required=True, help="Why; it stands on the board.")
 @store_option
