@@ -21,11 +21,16 @@ from uebench.components.registry import registry
 from uebench.planning.plan import plan_selection
 from uebench.planning.selection import select_components
 from uebench.planning.suite_file import read_suite
+from uebench.site.documents import heading_anchor
 from uebench.storage.history import current_rulings, read_history
 from uebench.storage.results_file import read_results
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = {path: path.read_text() for path in (ROOT / "README.md", ROOT / "leaderboards" / "FINDINGS.md")}
+DOCS = ROOT / "uebench" / "site" / "docs"
+DOCUMENTS = {
+    path: path.read_text()
+    for path in (ROOT / "README.md", ROOT / "leaderboards" / "FINDINGS.md", *sorted(DOCS.glob("*.md")))
+}
 """What people wrote, with tables in it."""
 BOARDS = [path.parent.name for path in sorted((ROOT / "leaderboards").glob("*/results.jsonl"))]
 
@@ -67,10 +72,9 @@ def test_links_lead_somewhere() -> None:
             file, _, heading = link.partition("#")
             there = (path.parent / file).resolve() if file else path
             assert there.exists(), f"{path}: {link}"
-            heads = [
-                line.lstrip("# ").lower().replace(" ", "-") for line in re.findall("^#.*", there.read_text(), re.M)
-            ]
-            assert not heading or heading in heads, f"{path}: {link}"
+            if heading:
+                headings = re.findall("^#+ (.*)", there.read_text(), re.MULTILINE)
+                assert heading in map(heading_anchor, headings), f"{path}: {link}"
 
 
 def test_the_list_of_boards_is_the_generated_one(tmp_path: Path) -> None:
@@ -156,9 +160,9 @@ def test_commands_in_documents_parse(line: str, tmp_path: Path, monkeypatch: pyt
     assert all(text in done.output for text in refused)
 
 
-def test_the_readmes_use_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_use_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = (block for block in blocks("python") if "api." in block)
+    (code,) = blocks("python", DOCUMENTS[DOCS / "running.md"])
     names: dict[str, Any] = {}
     exec(code.replace("breakers=", 'recipe="paper:steps=5", breakers='), names)
     assert list(names["table"]["breaker"]) == ["adv-linf", "none"]
@@ -166,7 +170,7 @@ def test_the_readmes_use_from_python_runs(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_readmes_plug_in_keeps_the_contract() -> None:
-    (code,) = (block for block in blocks("python") if "class Stamp" in block)
+    (code,) = blocks("python")
     names: dict[str, type] = {}
     exec(code, names)
     findings = check_component("noise", names["Stamp"]())

@@ -56,8 +56,8 @@ class Suite:
     images. `references` adds the clean set under every breaker, and every noise under no breaker. `defaults` is
     `{kind: {name or "*": {parameter: value}}}`. An entry of the board needs every required breaker on every required
     target; with `required_run` every run includes those breakers. `floor` is the share of the plain clean accuracy
-    that a breaker must keep on clean images to count for the same-breaker gap. A suite of several cross products has
-    them in `grids`, each a suite itself.
+    that a breaker must keep on clean images to count for the same-breaker gap. The site shows `featured` suites first.
+    A suite of several cross products has them in `grids`, each a suite itself.
     """
 
     name: str
@@ -74,6 +74,7 @@ class Suite:
     required_targets: Sequence[str] = ()
     required_run: bool = False
     floor: float = 0.5
+    featured: bool = False
     recipe: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     grids: Sequence[Suite] = ()

@@ -58,6 +58,7 @@ class _SuiteTable(_GridTable):
         default_factory=lambda: [0]
     )
     floor: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    featured: bool = False
     references: bool = True
     required: _RequiredTable = msgspec.field(default_factory=_RequiredTable)
     claims: list[_ClaimTable] = []
@@ -107,6 +108,7 @@ def _read_table(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
     return {
         **usual,
         **table,
+        "featured": table.get("featured", False),
         "required": {**usual.get("required", {}), **table.get("required", {})},
         "recipe": _merge_recipes(usual.get("recipe", {}), table.get("recipe", {})),
         "defaults": _merge_defaults(usual.get("defaults", {}), table.get("defaults", {})),
@@ -162,6 +164,7 @@ def _make_suite(path: Path, table: dict[str, Any]) -> Suite:
             title=whole.title or "",
             seeds=whole.seeds,
             floor=float(whole.floor),
+            featured=whole.featured,
             references=whole.references,
             required_run=whole.required.run,
             required_breakers=whole.required.breakers or lists["breakers"] or ["none"],

@@ -14,12 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from uebench.board.columns import BREAKER_COLUMNS, NOISE_COLUMNS
-from uebench.board.publish import GALLERY, READING_TEXT, RECIPES_TEXT, TARGETS_TEXT, picture_name
+from uebench.board.publish import GALLERY, HEAT_MAP_FILE, READING_TEXT, RECIPES_TEXT, TARGETS_TEXT, picture_name
 from uebench.board.records import RecordChoice, own_folder, read_records
 from uebench.components.errors import UserError
 from uebench.components.spec import format_number
 from uebench.planning.suite_file import read_suite
 from uebench.site import figures
+from uebench.site.documents import render_documents
 from uebench.site.view_model import Section, gather_section, noise_parts
 from uebench.storage.atomic_files import write_atomically
 
@@ -80,14 +81,20 @@ def build_site(
     )
     environment.globals.update(figures=figures, number=format_number, words=words, policy=POLICY, mark=Markup(MARK))
     environment.globals.update(reading=_rich(READING_TEXT), on_targets=TARGETS_TEXT, on_recipes=RECIPES_TEXT)
+    documents = render_documents(boards)
+    environment.globals.update(documents=documents, rich=_rich)
     made = {name: (STATIC / name).read_bytes() for name in ("style.css", "board.js")}
 
     def page(name: str, template: str, **values: Any) -> None:
         made[name] = environment.get_template(template).render(home="../" * name.count("/"), **values).encode()
 
-    page("index.html", "index.html", sections=sections)
+    page("index.html", "index.html", sections=sorted(sections, key=lambda section: section.position))
+    for name, document in documents.items():
+        page(f"docs/{name}.html", "document.html", document=document)
     for section in sections:
         made[f"{section.place}/results.jsonl"] = section.record
+        if section.heat_map:
+            made[f"{section.place}/{HEAT_MAP_FILE}"] = section.heat_map
         made |= {f"{section.place}/{GALLERY}/{path.name}": path.read_bytes() for path in section.pictures}
         entries = {row["parameters"]: row for group in section.groups for row in group.noises}
         page(f"{section.place}/index.html", "suite.html", section=section)
@@ -123,5 +130,6 @@ def _source(name: str) -> str:
 
 
 def _rich(text: str) -> Markup:
-    """Return a text with markdown's stars as HTML."""
-    return Markup(re.sub(r"(\*+)(.+?)\1", r"<strong>\2</strong>", str(escape(text)), flags=re.DOTALL))
+    """Return a text with markdown's stars and code as HTML."""
+    text = re.sub(r"(\*+)(.+?)\1", r"<strong>\2</strong>", str(escape(text)), flags=re.DOTALL)
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", text))

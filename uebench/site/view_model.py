@@ -12,8 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from uebench.board.columns import row_values
+from uebench.board.columns import breaker_names, row_values
 from uebench.board.groups import comparable_groups
+from uebench.board.headline import headline
+from uebench.board.heat_map import board_heat_map
 from uebench.board.publish import GALLERY
 from uebench.board.ranking import Board, rank_results
 from uebench.board.records import RecordChoice, SuiteRecords, mark_records
@@ -64,10 +66,15 @@ class Group:
         names = ("residual_protection", "residual_low", "residual_high")
         return [row[name] for row in self.placed for name in names if row[name] is not None]
 
+    @property
+    def remaining(self) -> list[dict[str, Any]]:
+        """The rows with a rank, that with most protection against every breaker on the board first."""
+        return sorted(self.placed, key=lambda row: (-(row["residual_best_known"] or 0), row["noise"]))
+
 
 @dataclass(frozen=True)
 class Section:
-    """A suite's part of the site."""
+    """A suite's part of the site; `heat_map` and `headline` are of its first board with several breakers."""
 
     suite: Suite
     place: str
@@ -76,6 +83,13 @@ class Section:
     record: bytes
     history: list[dict[str, Any]]
     recipes: tuple[list[str], list[list[str]]]
+    heat_map: bytes = b""
+    headline: str = ""
+
+    @property
+    def position(self) -> tuple[bool, bool, str]:
+        """The order of sections on the first page: featured suites, then those with several breakers, then others."""
+        return not self.suite.featured, not self.heat_map, self.suite.name
 
 
 def page_name(text: str, identity: str) -> str:
@@ -99,7 +113,18 @@ def gather_section(suite: Suite, records: SuiteRecords, record: RecordChoice) ->
     groups = [_group(where, *both) for both in zip(ranked, comparable_groups(results), strict=True)]
     by_name = {path.name: path for folder in reversed(folders) for path in (folder / GALLERY).glob("*.png")}
     pictures = [by_name[name] for name in sorted(by_name)]
-    return Section(suite, where, groups, pictures, results_text(chosen).encode(), lines, recipe_table(ranked))
+    first = next((board for board in ranked if len(breaker_names(board, required=False)) > 1), None)
+    return Section(
+        suite,
+        where,
+        groups,
+        pictures,
+        results_text(chosen).encode(),
+        lines,
+        recipe_table(ranked),
+        board_heat_map(first) if first else b"",
+        headline(first) if first else "",
+    )
 
 
 def _group(where: str, board: Board, records: list[Result]) -> Group:
