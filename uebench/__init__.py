@@ -2,7 +2,7 @@
 
 from uebench.components.component import Component, parameter
 from uebench.components.errors import UserError
-from uebench.components.hookspecs import hookimpl
+from uebench.components.hookspecs import INTERFACE_VERSION, hookimpl
 from uebench.components.interfaces import (
     Breaker,
     Budget,
@@ -21,6 +21,7 @@ from uebench.components.recipe import Recipe
 __version__ = "0.1.0"
 
 __all__ = [
+    "INTERFACE_VERSION",
     "Breaker",
     "Budget",
     "Choice",

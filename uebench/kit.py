@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from uebench.components.interfaces import Context, Images
 from uebench.components.recipe import Recipe
-from uebench.compute.attacks import Attack, accuracy_under_pgd, adversary, apgd, attack_passes, frozen, pgd
-from uebench.compute.attacks import image_gradient as slope
+from uebench.compute.attacks import (
+    Attack,
+    accuracy_under_pgd,
+    adversary,
+    apgd,
+    attack_passes,
+    frozen,
+    image_gradient,
+    pgd,
+)
 from uebench.compute.norms import Norm, project
 from uebench.compute.optimisation import Training
 from uebench.compute.pixels import Pixels, blank, crop_and_flip, quantise, to_bytes, to_float, to_steps
@@ -28,17 +38,27 @@ __all__ = [
     "centre",
     "crop_and_flip",
     "frozen",
+    "image_gradient",
     "normalise",
     "parts",
     "pgd",
     "project",
     "quantise",
     "scale",
-    "slope",
     "to_bytes",
     "to_float",
     "to_steps",
 ]
+RENAMED = {"slope": "image_gradient"}
+"""Names of the last release, and what they are called now; they go with the next one."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a name of the last release stands for, with a `DeprecationWarning`."""
+    if name not in RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"uebench.kit.{name} is now uebench.kit.{RENAMED[name]}", DeprecationWarning, stacklevel=2)
+    return globals()[RENAMED[name]]
 
 
 FULL = 2**20

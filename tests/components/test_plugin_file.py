@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from msgspec import structs
 
+import uebench
 from tests.conftest import TINY
 from uebench import UserError
 from uebench.cli.main import main
@@ -140,6 +141,11 @@ def test_what_is_loaded_is_what_was_read(tmp_path: Path) -> None:
 
 
 WRONG = {
+    "of a later interface": (
+        f"uebench_interface = 2\n{STAMP}".encode(),
+        "my_noise.py: it asks for version 2 of the plug-in interface; this uebench has 1",
+    ),
+    "of no interface": (f"uebench_interface = 'new'\n{STAMP}".encode(), "it asks for version 'new' of the plug-in"),
     "is a folder": (None, "cannot read plug-in file my_noise.py: Is a directory"),
     "a picture": (b"\x89PNG\r\n\x1a\n\0\0", "my_noise.py is not Python: "),
     "null bytes": (b"x = 1\0", "my_noise.py is not Python: source code string cannot contain null bytes"),
@@ -212,3 +218,8 @@ def test_a_file_that_fails_leaves_no_module_behind(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ZeroDivisionError"):
         read_plugin_file(tmp_path / "fails.py").load()
     assert not [name for name in sys.modules if "fails" in name]
+
+
+def test_a_plug_in_may_ask_for_the_version_of_the_interface(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "my_noise.py").write_text(f"uebench_interface = {uebench.INTERFACE_VERSION}\n{STAMP}")
+    assert call("plugins", "stamp", "--plugin", "my_noise.py").exit_code == 0

@@ -201,3 +201,10 @@ def test_a_resumed_training_takes_the_same_steps_to_the_bit() -> None:
     for name, value in straight.state().items():
         assert torch.equal(value, resumed.state()[name]), name
     assert math.isfinite(float(straight.step(5, x, y)[0]))
+
+
+def test_a_name_of_the_last_release_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match=r"uebench\.kit\.slope is now uebench\.kit\.image_gradient"):
+        assert kit.slope is kit.image_gradient
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        kit.nothing  # noqa: B018

@@ -6,6 +6,10 @@ import pluggy
 
 from uebench.components.interfaces import Breaker, Noise, Source, Target
 
+INTERFACE_VERSION = 1
+"""The version of the plug-in interface; it is raised when a plug-in that worked would work no more."""
+OLDEST_INTERFACE = 1
+"""The oldest version whose plug-ins still work."""
 hookspec = pluggy.HookspecMarker("uebench")
 hookimpl = pluggy.HookimplMarker("uebench")
 

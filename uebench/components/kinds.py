@@ -8,6 +8,7 @@ from typing import Any, get_args, get_origin
 
 from uebench.components.component import Component
 from uebench.components.grammar import NAME_PATTERN
+from uebench.components.hookspecs import INTERFACE_VERSION, OLDEST_INTERFACE
 from uebench.components.interfaces import Breaker, Noise, Source, Target
 from uebench.components.spec import parameter_types
 
@@ -40,6 +41,18 @@ def find_flaw(cls: Any, kind: str) -> str:
     except (NameError, TypeError) as error:
         return f"{cls.__name__} has a parameter whose type cannot be read: {error}"
     return ""
+
+
+def interface_problem(module: object) -> str:
+    """Return why a plug-in that asks for a version of the interface cannot be used here, or nothing.
+
+    A plug-in asks by `uebench_interface = 1` in its module; without it every version is tried.
+    """
+    wanted = getattr(module, "uebench_interface", INTERFACE_VERSION)
+    if isinstance(wanted, int) and OLDEST_INTERFACE <= wanted <= INTERFACE_VERSION:
+        return ""
+    versions = sorted({str(OLDEST_INTERFACE), str(INTERFACE_VERSION)})
+    return f"it asks for version {wanted!r} of the plug-in interface; this uebench has {' to '.join(versions)}"
 
 
 def advise_plugin(module: object) -> str:

@@ -16,7 +16,7 @@ from uebench.components import hookspecs
 from uebench.components.component import Component
 from uebench.components.errors import UserError
 from uebench.components.grammar import nearest_match, parse_component, split_components
-from uebench.components.kinds import HOOKS, KINDS, advise_plugin, component_kind, find_flaw
+from uebench.components.kinds import HOOKS, KINDS, advise_plugin, component_kind, find_flaw, interface_problem
 from uebench.components.plugin_file import PluginFile
 from uebench.components.spec import canonical_text, convert_value, parameter_types
 
@@ -80,6 +80,9 @@ class Registry:
         manager.add_hookspecs(hookspecs)
         try:
             module = load()
+            if problem := interface_problem(module):
+                refuse(problem)
+                return 0
             manager.register(module, plugin)
             implemented = {name for name in HOOKS if getattr(manager.hook, name).get_hookimpls()}
             unknown = [name for name in vars(manager.hook) if not name.startswith("_") and name not in HOOKS]

@@ -109,7 +109,7 @@ class EMClasswise(Noise):
             updated = descend(network, x, y, patterns[y], radius=self.radius, steps=1, step=step)
         else:
             with kit.frozen(network):
-                _, gradient = kit.slope(network, (x + patterns[y]).clamp(0, 1), y)
+                _, gradient = kit.image_gradient(network, (x + patterns[y]).clamp(0, 1), y)
             updated = (patterns[y] - step * gradient.sign()).clamp(-self.radius, self.radius)
         one_hot_labels = torch.nn.functional.one_hot(y, len(patterns)).to(updated)
         counts = one_hot_labels.sum(0)

@@ -88,7 +88,7 @@ class REM(SurrogateNoise):
         views = (images + delta).clamp(0, 1).repeat(draws, 1, 1, 1)
         views = context.augment(views) if self.eot else views
         point = self.perturb(network, views.detach(), labels, self.noise_perturbation, self.noise_attack)
-        _, point_gradient = kit.slope(network, point, labels)
+        _, point_gradient = kit.image_gradient(network, point, labels)
         (gradient,) = torch.autograd.grad(views, delta, point_gradient)
         return gradient
 

@@ -61,7 +61,7 @@ def descend(
     with kit.frozen(network):
         for _ in range(steps):
             point = (images + noise).clamp(0, 1)
-            _, gradient = kit.slope(network, point, labels)
+            _, gradient = kit.image_gradient(network, point, labels)
             noise = (point - step * gradient.sign() - images).clamp(-radius, radius)
     return noise
 

@@ -96,7 +96,7 @@ class TAP(Noise):
             delta.requires_grad_(True)
             point = (images + delta).clamp(0, 1)
             views = shift_and_flip(point, self.shift) if self.shift else context.augment(point)
-            losses, view_gradient = kit.slope(network, views, target_labels)
+            losses, view_gradient = kit.image_gradient(network, views, target_labels)
             # noise that was clipped is always in range, so rounding errors must not stop the gradient at the clamp
             (gradient,) = torch.autograd.grad(views, point if self.in_range else delta, view_gradient)
             delta = (delta.detach() - self.noise_step * radius * gradient.sign()).clamp(-radius, radius)
