@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from msgspec import structs
 from tests.board.test_tables import made
 from uebench import UserError
 from uebench.board.published import (
-    comparison_table,
+    comparison_tables,
+    doubted_cells,
     join_published,
     judge_claim,
     judge_claims,
@@ -85,7 +87,7 @@ def test_a_claim_holds_fails_or_lacks_numbers_pair_by_pair() -> None:
     assert verdict.fails == ["cifar10 / resnet18 / none: rem 30.00, rem:eot=false 30.00"], "equal is not below"
     assert str(verdict) == "fails (1 of 2, 2 missing)"
     assert str(judge_claim(CLAIM, beside(results[:2]), "ours")) == "holds (1 of 1, 3 missing)"
-    assert str(judge_claim(CLAIM, beside([]), "ours")) == "not to be told"
+    assert str(judge_claim(CLAIM, beside([]), "ours")) == "nothing to compare"
 
 
 def test_a_claim_without_breakers_is_about_all_of_them() -> None:
@@ -100,7 +102,7 @@ def test_published_numbers_bear_out_their_papers_main_claim() -> None:
     chosen = read_suite("rem-table1")
     verdicts = judge_claims(chosen, read_published(chosen), measured_cells(chosen, []))
     assert verdicts[0]["published"].startswith("holds (27 of 27")
-    assert verdicts[0]["ours"] == "not to be told"
+    assert verdicts[0]["ours"] == "nothing to compare"
 
 
 def run(tmp_path: Path, *words: str) -> str:
@@ -116,22 +118,49 @@ def test_the_command_prints_every_form(tmp_path: Path) -> None:
     assert len(rows) == 30
     assert [one["ours"] for one in rows if one["ours"]] == ["41.00"]
     markdown = run(tmp_path, "--format", "markdown")
-    assert "| cifar10 | rem | adv-linf | resnet18 | " in markdown
-    assert "41.00 ± 1.00" in markdown
+    assert "cifar10, resnet18, all protected: published / ours, in percent" in markdown
+    assert re.search(r"^\| rem \| .* / 41\.00 ± 1\.00 \|$", markdown, re.MULTILINE)
     latex = run(tmp_path, "--format", "latex")
-    assert latex.count(r"\begin{tabular}") == 2
+    assert latex.count(r"\begin{tabular}") == 3, "two data sets and the claims"
     assert r"adv\_radius" in latex
     table = run(tmp_path)
-    assert "published and ours, in percent" in table
+    assert "published / ours, in percent" in table
     assert "With the expectation REM protects better than without" in table
 
 
-def test_doubt_is_marked() -> None:
-    head, rows = comparison_table(beside([]))
-    doubted = [one for one in rows if one[head.index("in doubt")]]
+def test_doubt_is_marked_and_explained() -> None:
+    cells = beside([])
+    texts = [text for _, rows in comparison_tables(cells).values() for row in rows for text in row]
+    doubted = [cell for cell in cells.to_dict("records") if cell["doubt"]]
     assert doubted
-    assert all(one[head.index("published")].endswith("*") for one in doubted)
-    assert not any(one[head.index("published")].endswith("*") for one in rows if one not in doubted)
+    assert sum("*" in text for text in texts) == len(doubted)
+    assert all(f"{cell['percent']:.2f}* / –" in texts for cell in doubted)
+    assert all(any(cell["doubt"] in line for line in doubted_cells(cells)) for cell in doubted)
+
+
+@pytest.mark.parametrize(
+    ("name", "titles", "columns"),
+    [
+        (
+            "rem-table1",
+            ["cifar10, resnet18, all protected"],
+            ["none", *(f"adv-linf:radius={part}/255" for part in (1, 2))],
+        ),
+        ("rem-table2", ["cifar10, adv-linf:radius=2/255, resnet18"], ["all protected", "20% mixed", "20% clean-only"]),
+        ("rem-table3", ["cifar10, adv-linf, all protected"], ["vgg16", "resnet18", "resnet50", "densenet121"]),
+    ],
+)
+def test_tables_have_the_papers_shape(name: str, titles: list[str], columns: list[str]) -> None:
+    chosen = read_suite(name)
+    theirs = read_published(chosen)
+    assert theirs is not None
+    tables = comparison_tables(join_published(theirs, measured_cells(chosen, [])))
+    assert list(tables)[:1] == titles
+    head, rows = tables[titles[0]]
+    assert head[: len(columns) + 1] == ["noise", *columns]
+    assert [row[0] for row in rows][:2] == ["none", "em-rem"]
+    published = sum(text.endswith(" / –") for _, rows in tables.values() for row in rows for text in row)
+    assert published == len(theirs), "each published number stands once"
 
 
 def test_a_suite_without_published_numbers_is_said_and_one_with_claims_only_is_judged() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from uebench.board.columns import UNKNOWN
+from uebench.board.tables import Table
 from uebench.components.errors import UserError
 from uebench.components.grammar import nearest_match
 from uebench.components.registry import plugin_folders
@@ -79,36 +83,47 @@ class Verdict:
     def __str__(self) -> str:
         compared = self.holds + len(self.fails)
         if not compared:
-            return "not to be told"
+            return "nothing to compare"
         word = "holds" if not self.fails else "fails"
         rest = f", {self.missing} missing" if self.missing else ""
         return f"{word} ({self.holds} of {compared}{rest})"
 
 
-def comparison_table(cells: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of the comparison; a star marks a doubtful published number."""
-    rows = []
-    for cell in cells.to_dict("records"):
-        published = f"{cell['percent']:.2f}{'*' if cell['doubt'] else ''}" if "percent" in cell else ""
-        spread = "" if pd.isna(cell["deviation"]) else f" ± {cell['deviation']:.2f}"
-        measured = cell["seeds"] > 0
-        share = (
-            f" ({cell['protected']:.0%} {cell['kind']})" if (cell["protected"], cell["kind"]) != (1, "mixed") else ""
-        )
-        rows.append(
-            [
-                cell["dataset"],
-                f"{cell['noise']}{share}",
-                cell["breaker"],
-                cell["target"],
-                published,
-                f"{cell['ours']:.2f}{spread}" if measured else "–",
-                str(cell["seeds"]),
-                f"{cell['difference']:+.2f}" if measured and "percent" in cell else "",
-                cell.get("doubt", ""),
-            ]
-        )
-    return ["data set", "noise", "breaker", "target", "published", "ours", "seeds", "difference", "in doubt"], rows
+def comparison_tables(cells: pd.DataFrame) -> dict[str, Table]:
+    """Return the comparison as the papers print it, by title: noises down, breakers, targets or shares across.
+
+    A cell has the published number and ours, in percent; a star marks a published number that is in doubt.
+    """
+    cells = cells.assign(share=[_share_text(*pair) for pair in zip(cells["protected"], cells["kind"], strict=True)])
+    counts = {dimension: cells[dimension].nunique() for dimension in ("breaker", "target", "share")}
+    across = max(counts, key=lambda dimension: counts[dimension])
+    others = ["dataset", *(dimension for dimension in counts if dimension != across)]
+    tables = {}
+    for values, part in cells.groupby(others, sort=False):
+        texts = {(cell["noise"], cell[across]): _cell_text(cell) for cell in part.to_dict("records")}
+        noises, columns = dict.fromkeys(part["noise"]), list(dict.fromkeys(part[across]))
+        rows = [[noise, *(texts.get((noise, column), UNKNOWN) for column in columns)] for noise in noises]
+        tables[", ".join(map(str, values))] = (["noise", *columns], rows)
+    return tables
+
+
+def doubted_cells(cells: pd.DataFrame) -> list[str]:
+    """Return a line for each reason to doubt published numbers, with the number of cells."""
+    counts = Counter(cell["doubt"] for cell in cells.to_dict("records") if cell.get("doubt"))
+    return [f"* {doubt} ({count} cell{'s' * (count > 1)})" for doubt, count in counts.items()]
+
+
+def _share_text(share: float, kind: str) -> str:
+    return "all protected" if (share, kind) == (1, "mixed") else f"{share:.0%} {kind}"
+
+
+def _cell_text(cell: Mapping[Hashable, Any]) -> str:
+    """Write the published number and ours."""
+    deviation = "" if pd.isna(cell["deviation"]) else f" ± {cell['deviation']:.2f}"
+    ours = f"{cell['ours']:.2f}{deviation}" if cell["seeds"] > 0 else UNKNOWN
+    if "percent" not in cell:
+        return ours
+    return f"{cell['percent']:.2f}{'*' * bool(cell['doubt'])} / {ours}"
 
 
 def judge_claim(claim: Claim, table: pd.DataFrame, column: str) -> Verdict:

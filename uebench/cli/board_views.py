@@ -11,11 +11,18 @@ import click
 from uebench.board.columns import row_values
 from uebench.board.formats import csv_table, latex_table, markdown_table
 from uebench.board.publish import insert_tables, rebuild_board, rebuild_own_board
-from uebench.board.published import comparison_table, join_published, judge_claims, measured_cells, read_published
+from uebench.board.published import (
+    comparison_tables,
+    doubted_cells,
+    join_published,
+    judge_claims,
+    measured_cells,
+    read_published,
+)
 from uebench.board.ranking import Board, rank_results
 from uebench.board.records import RecordChoice, SuiteRecords, read_records
 from uebench.board.tables import noise_table
-from uebench.cli.console import make_console, print_json, print_table
+from uebench.cli.console import make_console, print_json, print_split_table, print_table
 from uebench.components.errors import UserError
 from uebench.planning.suite import Suite
 from uebench.planning.suite_file import read_suite
@@ -93,19 +100,26 @@ def compare_board(suite: str, choice: BoardChoice, form: str) -> None:
     if form == "csv":
         click.echo(csv_table(cells, 2), nl=False)
         return
-    head, rows = comparison_table(cells)
     verdicts = judge_claims(chosen, theirs, own)
-    judged = [list(verdict.values()) for verdict in verdicts]
+    claims = (list(verdicts[0]) if verdicts else ["claim"], [list(verdict.values()) for verdict in verdicts])
+    tables, doubts = comparison_tables(cells), doubted_cells(cells)
     if form == "json":
         print_json({"suite": chosen.name, "cells": cells.to_dict("records"), "claims": verdicts})
     elif form == "table":
-        print_table(make_console(), f"{chosen.title}: published and ours, in percent", head, rows)
-        print_table(make_console(), "claims", list(verdicts[0]) if verdicts else ["claim"], judged)
+        console = make_console()
+        for title, table in tables.items():
+            print_split_table(console, f"{title}: published / ours, in percent", *table)
+        for line in doubts:
+            console.print(line, markup=False, highlight=False)
+        print_table(console, "claims", *claims)
     else:
-        write = markdown_table if form == "markdown" else latex_table
-        click.echo(write(head, rows))
+        write, sign = (markdown_table, "") if form == "markdown" else (latex_table, "% ")
+        for title, table in tables.items():
+            click.echo(f"{sign}{title}: published / ours, in percent\n")
+            click.echo(write(*table))
+        click.echo("".join(f"{sign}{line}\n" for line in doubts))
         if verdicts:
-            click.echo(write(list(verdicts[0]), judged), nl=False)
+            click.echo(write(*claims), nl=False)
 
 
 def _read_records(suite: str, choice: BoardChoice) -> tuple[Suite, SuiteRecords, RecordChoice]:

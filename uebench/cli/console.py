@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+LONGEST_WORD = 40
+"""Characters; a longer word, such as a path, may be broken."""
+
 
 def make_console(errors: bool = False) -> Console:
     """Return the console for standard output or standard error, without emoji; a log is wide enough for tables."""
@@ -29,11 +32,13 @@ def print_line(line: str) -> None:
 def print_table(
     console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False
 ) -> None:
-    """Print a table; cells wrap on a narrow terminal. With `numbers`, all but the outer columns are aligned right."""
+    """Print a table; cells wrap between words. With `numbers`, all but the outer columns are aligned right."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for index, name in enumerate(head):
         right = numbers and 2 <= index < len(head) - 1
-        table.add_column(escape(name), justify="right" if right else "left", overflow="fold", no_wrap=index == 0)
+        words = [word for text in (name, *(row[index] for row in rows)) for word in text.split()]
+        longest = min(max(map(len, words), default=1), LONGEST_WORD)
+        table.add_column(escape(name), justify="right" if right else "left", overflow="fold", min_width=longest)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
@@ -49,13 +54,9 @@ def print_split_table(console: Console, title: str, head: Sequence[str], rows: S
             left = console.width - widths[0] - 1
         groups[-1].append(index)
         left -= widths[index]
-    for number, group in enumerate(groups):
-        table = Table(
-            title=escape(title) if not number else None,
-            title_justify="left",
-            title_style="bold",
-            header_style="bold",
-        )
+    console.print(title, style="bold", markup=False, highlight=False)
+    for group in groups:
+        table = Table(header_style="bold")
         for index in group:
             table.add_column(escape(head[index]), no_wrap=True, overflow="ignore")
         for row in rows:
