@@ -72,20 +72,20 @@ def board_document(board: Board) -> dict[str, Any]:
 
 
 def plot_board(suite: str, choice: BoardChoice, into: Path | None) -> None:
-    """Draw the figures that a board's record has data for, and name the ones that it lacks."""
+    """Draw the figures that a board's record has data for, and name the missing ones."""
     from uebench.board.curves import make_curves
     from uebench.board.plots import figure_svg, noise_styles  # no other command waits for matplotlib
 
     _, records, record = _read_records(suite, choice)
     folder = records.published_folder if record == "published" else records.own_folder
     folder = Path() if record == "published" and choice.bundled else folder
-    drawn, lacking = make_curves(list(records.choose(record).values()))
-    styles, target = noise_styles(drawn), into or folder / "plots"
-    for curves in drawn:
-        path = target / f"{curves.name}.svg"
+    all_curves, missing = make_curves(list(records.choose(record).values()))
+    styles, plot_folder = noise_styles(all_curves), into or folder / "plots"
+    for curves in all_curves:
+        path = plot_folder / f"{curves.name}.svg"
         write_atomically(path, figure_svg(curves, styles))
         click.echo(f"{path}: {curves.title}; {curves.setting}")
-    for line in lacking:
+    for line in missing:
         click.echo(f"not drawn: {line}")
 
 
