@@ -1,4 +1,4 @@
-"""Says in two sentences what a board found: what plain training loses, and what the required breakers win back."""
+"""Summarises a board in two sentences: the accuracy that plain training loses, and what required breakers recover."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from uebench.board.rows import NoiseRow
 
 
 def headline(board: Board) -> str:
-    """Return what a board found, as markdown; an empty text where no noise has every required cell or no clean row."""
-    clean, plain = board.reference, "none"
-    placed = sorted(board.placed, key=lambda row: -(row.residual_protection or 0))
-    if not placed or clean is None or any(plain not in row.accuracies for row in (clean, *placed)):
+    """Return the summary of a board as markdown; an empty text if no noise has a rank or accuracies are missing."""
+    clean, no_breaker = board.reference, "none"
+    rows = sorted(board.rows_with_rank, key=lambda row: -(row.residual_protection or 0))
+    if not rows or clean is None or any(no_breaker not in row.accuracies for row in (clean, *rows)):
         return ""
-    targets = [name for name, needed in board.targets.items() if needed]
-    trained = targets[0] if len(targets) == 1 else "the network that each noise stops least"
-    recovered = [row.accuracies[row.worst_breaker or ""].mean for row in placed]
-    strongest = Counter(row.worst_breaker for row in placed).most_common()
-    breakers = ", ".join(f"`{name}` for {count}" for name, count in strongest)
-    seeds = sorted({row.seeds for row in placed})
-    first, last = placed[0], placed[-1]
-    kept = f"`{first.noise}` keeps {_points(first)} of protection"
-    kept += "" if first is last else f" and `{last.noise}` {_points(last)}"
+    targets = [name for name, required in board.targets.items() if required]
+    network = targets[0] if len(targets) == 1 else "the network that each noise stops least"
+    on_clean = [clean.accuracies[no_breaker].mean]
+    on_protected = [row.accuracies[no_breaker].mean for row in rows]
+    recovered = [row.accuracies[row.worst_breaker or ""].mean for row in rows]
+    worst_breakers = Counter(row.worst_breaker for row in rows).most_common()
+    breakers = ", ".join(f"`{name}` for {count}" for name, count in worst_breakers)
+    seeds = sorted({row.seeds for row in rows})
+    first, last = rows[0], rows[-1]
+    protection = f"`{first.noise}` keeps {_residual_text(first)} of protection"
+    protection += "" if first is last else f" and `{last.noise}` {_residual_text(last)}"
     return (
-        f"On {board.setting}, {trained} reaches {_percent([clean.accuracies[plain].mean])} % after plain training on "
-        f"clean images and {_percent([row.accuracies[plain].mean for row in placed])} % on protected ones. The "
-        f"required breaker that recovers most ({breakers}) reaches {_percent(recovered)} %: {kept} "
-        f"({len(placed)} noises, seeds for each: {_span(seeds)}).\n"
+        f"On {board.setting}, {network} reaches {_percent_range(on_clean)} % after plain training on clean images and "
+        f"{_percent_range(on_protected)} % on protected ones. The required breaker that recovers most ({breakers}) "
+        f"reaches {_percent_range(recovered)} %: {protection} "
+        f"({len(rows)} noises, seeds for each: {_range_text(seeds)}).\n"
     )
 
 
-def _points(row: NoiseRow) -> str:
+def _residual_text(row: NoiseRow) -> str:
     """Return the residual protection of a row in points, with its interval where it is known."""
     interval = ""
     if row.residual_low is not None and row.residual_high is not None:
@@ -40,10 +42,11 @@ def _points(row: NoiseRow) -> str:
     return f"{100 * (row.residual_protection or 0):.1f}{interval} points"
 
 
-def _percent(values: list[float]) -> str:
-    """Return the lowest and the highest of accuracies, in percent."""
-    return _span([f"{100 * value:.1f}" for value in sorted(values)])
+def _percent_range(values: list[float]) -> str:
+    """Return the lowest and the highest accuracy, in percent."""
+    return _range_text([f"{100 * value:.1f}" for value in sorted(values)])
 
 
-def _span(values: list[Any]) -> str:
+def _range_text(values: list[Any]) -> str:
+    """Return the first and the last of sorted values, or the value if all are equal."""
     return f"{values[0]}" if values[0] == values[-1] else f"{values[0]} to {values[-1]}"

@@ -1,4 +1,4 @@
-"""The rows of a board: what is known of one noise, and of one breaker."""
+"""The rows of a board: the results of one noise, or of one breaker."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class SeedMean(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseRow:
-    """What is known of one noise; accuracies and protection are in [0, 1], None is unknown.
+    """The results of one noise; accuracies and protection are in [0, 1], None is unknown.
 
-    `rank_low` to `rank_high` is the set of ranks that the seeds allow. `accuracies` goes by the name of a breaker,
-    `targets` by the name of a target: the accuracy under the required breaker that recovers most there. `parameters`
-    is the canonical text of the noise. `record` says whose results a row holds where two records are shown: `own`,
-    `published` or `both`.
+    `rank_low` to `rank_high` is the set of ranks that the seeds allow. `accuracies` maps the name of a breaker to an
+    accuracy; `targets` maps the name of a target to the highest accuracy under a required breaker. `parameters` is the
+    canonical text of the noise; `lacks` names the missing required cells. On a board of two records, `record` says
+    whose results the row has: `own`, `published` or `both`; otherwise it is empty.
     """
 
     noise: str
@@ -62,21 +62,21 @@ class NoiseRow:
 
     @property
     def is_reference(self) -> bool:
-        """Whether it is the row of clean images."""
+        """Whether this is the row of clean images."""
         return self.status == "reference"
 
     @property
-    def placed(self) -> bool:
-        """Whether it has every required cell and was not withdrawn."""
+    def has_rank(self) -> bool:
+        """Whether the noise has every required cell and was not withdrawn."""
         return self.status in ("ranked", "provisional")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BreakerRow:
-    """What is known of one breaker; accuracies are in [0, 1], None is unknown.
+    """The results of one breaker; accuracies are in [0, 1], None is unknown.
 
-    `recovered` is the mean accuracy over all placed noises, `lowest` the lowest of them, `chosen` says what a breaker
-    that chooses took.
+    `recovered` is the mean accuracy over all noises with a rank, `lowest` the lowest of these accuracies. `chosen` has
+    the chains that a choosing breaker used, with counts.
     """
 
     breaker: str
