@@ -1,1 +1,1 @@
-"""From results to ranks, tables and curves."""
+"""Ranks, tables and curves from results."""

@@ -1,6 +1,6 @@
-"""The columns of a board: one entry each, with its key, its meaning, and how people and programs read it.
+"""The columns of a board: each has a key, a meaning, and its text in tables.
 
-A new column is a field of the row and one entry here; every table, file and page takes it from this list.
+A new column is a field of the row and one entry here; every table, file and page uses this list.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from uebench.board.standings import SEEDS
 
 Row = TypeVar("Row", NoiseRow, BreakerRow)
 UNKNOWN = "–"
-"""Stands for an unknown value in tables for people."""
+"""An unknown value in tables for people."""
 DATA_DIGITS = 6
 """Decimals of a number in files for programs."""
 
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
-    """A column: `key` is the field of the row and its name for programs, `meaning` one line for readers.
+    """A column: `key` is the field of the row and the name in files, `meaning` one line for readers.
 
-    `header` and `text` make the column of tables for people; without a header it is for programs alone. `detail`
-    columns are left out of brief tables.
+    `header` and `text` are for tables that people read; a column without a header is only in files. Brief tables omit
+    `detail` columns.
     """
 
     key: str
@@ -62,14 +62,14 @@ def decimal(value: float | None, digits: int) -> str:
 
 
 def rank_text(row: NoiseRow) -> str:
-    """Write the rank of a noise; that of a provisional one in parentheses."""
+    """Write the rank of a noise, in parentheses if it is provisional."""
     if row.rank is None:
         return UNKNOWN
     return str(row.rank) if row.status == "ranked" else f"({row.rank})"
 
 
 def residual_text(row: NoiseRow) -> str:
-    """Write the residual protection of a noise with its interval, which two seeds are too few for."""
+    """Write the residual protection of a noise, with its interval if it has seeds enough for a rank."""
     if row.seeds < SEEDS:
         return percent(row.residual_protection)
     return percent_interval(row.residual_protection, row.residual_low, row.residual_high)
@@ -81,8 +81,8 @@ def _rank_set_text(row: NoiseRow) -> str:
     return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low} to {row.rank_high}"
 
 
-def _of_noises(text: Callable[[NoiseRow], str]) -> Callable[[NoiseRow], str]:
-    """Leave the cell of the clean reference empty."""
+def _unless_reference(text: Callable[[NoiseRow], str]) -> Callable[[NoiseRow], str]:
+    """Return a text function that gives `UNKNOWN` for the clean reference."""
     return lambda row: UNKNOWN if row.status == "reference" else text(row)
 
 
@@ -93,7 +93,7 @@ def _best_known_text(row: NoiseRow) -> str:
 
 
 def noise_remarks(row: NoiseRow) -> list[str]:
-    """Return the remarks on a noise: its status, what it lacks, the maintainers' ruling, and flags."""
+    """Return the remarks on a noise: status, missing cells, ruling and flags."""
     status = row.status if row.status in ("reference", "provisional") else ""
     lacks = f"unranked, lacks {row.lacks}" if row.status == "unranked" else ""
     ruling = f"withdrawn: {row.ruling}" if row.status == "withdrawn" else row.ruling
@@ -102,14 +102,14 @@ def noise_remarks(row: NoiseRow) -> list[str]:
 
 
 def _breaker_remarks(row: BreakerRow) -> str:
-    chose = f"chose {row.chosen}" if row.chosen else ""
+    chosen = f"chose {row.chosen}" if row.chosen else ""
     lacks = f"unranked, lacks {row.lacks}" if row.lacks else ""
-    return ", ".join([*filter(None, ["required" if row.required else "", chose, lacks]), *row.flags])
+    return ", ".join([*filter(None, ["required" if row.required else "", chosen, lacks]), *row.flags])
 
 
 NOISE_COLUMNS: Sequence[Column[NoiseRow]] = (
-    Column("rank", "place by residual protection within the budget class", "rank", rank_text),
-    Column("noise", "what the suite calls the noise", "noise", lambda row: row.noise),
+    Column("rank", "rank by residual protection within the budget class", "rank", rank_text),
+    Column("noise", "the suite's name for the noise", "noise", lambda row: row.noise),
     Column(
         "rank_low",
         "best rank that the seeds allow: all rank sets of a class hold the true ranks with 95 % probability",
@@ -122,7 +122,7 @@ NOISE_COLUMNS: Sequence[Column[NoiseRow]] = (
         "residual_protection",
         "plain clean accuracy minus the highest accuracy under a required breaker",
         "residual, required",
-        _of_noises(residual_text),
+        _unless_reference(residual_text),
     ),
     Column("residual_low", "lower bound of its 95 % interval over seeds"),
     Column("residual_high", "upper bound of its 95 % interval over seeds"),
@@ -131,16 +131,16 @@ NOISE_COLUMNS: Sequence[Column[NoiseRow]] = (
         "residual_best_known",
         "plain clean accuracy minus the highest accuracy under any breaker on the board, required or not",
         "residual, best known",
-        _of_noises(_best_known_text),
+        _unless_reference(_best_known_text),
     ),
     Column("best_known_breaker", "the breaker that recovers most of all on the board"),
     Column("best_known_since", "day on which that breaker was first run against the noise"),
     Column(
         "same_breaker_gap",
-        "clean minus protected accuracy under the same breaker, the smallest over required breakers that spare clean "
-        "images",
+        "clean minus protected accuracy under the same breaker, the smallest over required breakers that keep clean "
+        "accuracy above the floor",
         "gap",
-        _of_noises(lambda row: percent(row.same_breaker_gap)),
+        _unless_reference(lambda row: percent(row.same_breaker_gap)),
     ),
     Column("gap_low", "lower bound of its 95 % interval over seeds"),
     Column("gap_high", "upper bound of its 95 % interval over seeds"),
@@ -172,18 +172,23 @@ NOISE_COLUMNS: Sequence[Column[NoiseRow]] = (
         "targets",
         "by target: accuracy under the required breaker that recovers most; mean, standard deviation, number of seeds",
     ),
-    Column("device", "where it was run"),
-    Column("flags", "computed doubts; `flags` has what they mean"),
+    Column("device", "device on which it was run"),
+    Column("flags", "warnings computed from the results; `flags` has their meaning"),
     Column("lacks", "required cells that are missing"),
-    Column("ruling", "what maintainers decided: badge, breakers accepted against it, or the reason of a withdrawal"),
-    Column("record", "whose results: own, published, or both; empty where one record is shown"),
+    Column("ruling", "maintainers' ruling: badge and breakers accepted against it, or the reason of its withdrawal"),
+    Column("record", "whose results the row has: own, published or both; empty on a board of one record"),
     Column("parameters", "the noise's canonical text: name, version, every parameter"),
 )
 """The columns of noises, in the order of every table."""
 
 BREAKER_COLUMNS: Sequence[Column[BreakerRow]] = (
-    Column("rank", "place by what it recovers", "rank", lambda row: UNKNOWN if row.rank is None else str(row.rank)),
-    Column("breaker", "what the suite calls the breaker", "breaker", lambda row: row.breaker),
+    Column(
+        "rank",
+        "rank by the accuracy that it recovers",
+        "rank",
+        lambda row: UNKNOWN if row.rank is None else str(row.rank),
+    ),
+    Column("breaker", "the suite's name for the breaker", "breaker", lambda row: row.breaker),
     Column(
         "recovered",
         "mean accuracy over all ranked noises",
@@ -195,7 +200,7 @@ BREAKER_COLUMNS: Sequence[Column[BreakerRow]] = (
     Column("lowest", "the lowest accuracy over ranked noises", "lowest", lambda row: percent(row.lowest)),
     Column(
         "clean_accuracy",
-        "accuracy of clean images under it",
+        "accuracy on the clean set under it",
         "on clean images",
         lambda row: percent(row.clean_accuracy),
     ),
@@ -206,8 +211,8 @@ BREAKER_COLUMNS: Sequence[Column[BreakerRow]] = (
         lambda row: decimal(row.train_seconds, 0),
     ),
     Column("required", "whether every ranked entry needs it"),
-    Column("chosen", "where it chooses among others: which it chose, and in how many cells"),
-    Column("flags", "computed doubts"),
+    Column("chosen", "for a breaker that chooses among others: which it chose, and in how many cells"),
+    Column("flags", "warnings computed from the results"),
     Column("lacks", "cells of ranked noises that are missing"),
     Column("parameters", "the breaker's canonical text", "remarks", _breaker_remarks),
 )
@@ -215,48 +220,54 @@ BREAKER_COLUMNS: Sequence[Column[BreakerRow]] = (
 
 
 def breaker_names(board: Board, required: bool) -> list[str]:
-    """Return the breakers with accuracies on a board, those required or all; the required ones first."""
-    needed = {row.breaker for row in board.breakers if row.required}
+    """Return the breakers with accuracies on a board, only the required ones or all, the required ones first."""
+    required_names = {row.breaker for row in board.breakers if row.required}
     names = dict.fromkeys(name for row in board.noises for name in row.accuracies)
-    return sorted((name for name in names if name in needed or not required), key=lambda name: name not in needed)
+    return sorted(
+        (name for name in names if name in required_names or not required), key=lambda name: name not in required_names
+    )
 
 
 def noise_frame(board: Board) -> pd.DataFrame:
-    """Return the noises of a board for files: a column for each field, and two for each breaker and target."""
+    """Return the noises of a board for files, with two columns for each breaker and target."""
     names, rows = breaker_names(board, required=False), []
     for row in board.noises:
         cells = dict[str, Any]()
         for column in NOISE_COLUMNS:
             if column.key == "accuracies":
-                cells |= _spread_means(row.accuracies, names, "accuracy", "deviation")
+                cells |= _mean_columns(row.accuracies, names, "accuracy", "deviation")
             elif column.key == "targets":
-                cells |= _spread_means(row.targets, list(board.targets), "target", "target-deviation")
+                cells |= _mean_columns(row.targets, list(board.targets), "target", "target-deviation")
             else:
                 cells[column.key] = _file_value(getattr(row, column.key))
         rows.append(cells)
-    return _with_whole_numbers(pd.DataFrame(rows))
+    return _with_integer_ranks(pd.DataFrame(rows))
 
 
 def breaker_frame(board: Board) -> pd.DataFrame:
     """Return the breakers of a board for files."""
     rows = [{column.key: _file_value(getattr(row, column.key)) for column in BREAKER_COLUMNS} for row in board.breakers]
-    return _with_whole_numbers(pd.DataFrame(rows))
+    return _with_integer_ranks(pd.DataFrame(rows))
 
 
-def _spread_means(means: Mapping[str, SeedMean], names: Sequence[str], mean: str, deviation: str) -> dict[str, Any]:
+def _mean_columns(
+    means: Mapping[str, SeedMean], names: Sequence[str], mean_prefix: str, deviation_prefix: str
+) -> dict[str, Any]:
+    """Return mean and deviation for each name, by column name; None where they are unknown."""
     cells = dict[str, Any]()
     for name in names:
-        known = means.get(name)
-        cells |= {f"{mean} {name}": known and known.mean, f"{deviation} {name}": known and known.deviation}
+        mean = means.get(name)
+        cells |= {f"{mean_prefix} {name}": mean and mean.mean, f"{deviation_prefix} {name}": mean and mean.deviation}
     return cells
 
 
 def _file_value(value: Any) -> Any:
+    """Return a value as a cell of a file: a tuple becomes text."""
     return ", ".join(value) if isinstance(value, tuple) else value
 
 
-def _with_whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame in which ranks are whole numbers, also beside unknown ones."""
+def _with_integer_ranks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Make ranks integers even where some are unknown."""
     for name in ("rank", "rank_low", "rank_high"):
         if name in frame:
             frame[name] = frame[name].astype("Int64")
@@ -264,14 +275,14 @@ def _with_whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def row_values(row: NoiseRow | BreakerRow) -> dict[str, Any]:
-    """Return a row as JSON values: None for what is unknown, six decimals, flags as a list."""
+    """Return a row as JSON values: None if unknown, six decimals, flags as a list."""
     columns: Sequence[Column[Any]] = NOISE_COLUMNS if isinstance(row, NoiseRow) else BREAKER_COLUMNS
     return {column.key: _json_value(getattr(row, column.key)) for column in columns}
 
 
 def _json_value(value: Any) -> Any:
     if isinstance(value, SeedMean):
-        return {name: _json_value(part) for name, part in value._asdict().items()}
+        return {name: _json_value(inner) for name, inner in value._asdict().items()}
     if isinstance(value, Mapping):
         return {name: _json_value(inner) for name, inner in value.items()}
     if isinstance(value, tuple):

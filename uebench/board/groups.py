@@ -1,4 +1,4 @@
-"""Groups comparable results, and gives the required cells of a suite and the budget class of a noise."""
+"""Groups comparable results; gives the required components of a suite and the budget class of a noise."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from uebench.planning.selection import build_chain, chain_label_in_suite, label_
 from uebench.planning.suite import Suite
 from uebench.storage.result import Result
 
-BUDGET_NAMES = (8, 16, 32)
+BUDGET_BOUNDS = (8, 16, 32)
 """L-inf budget classes, in 1/255."""
-BUDGET_CLASSES = (*(f"L-inf {bound}/255" for bound in BUDGET_NAMES), "L2", "L0", "unbounded")
-"""Budget classes, in the order of tables; each is ranked separately."""
+BUDGET_CLASSES = (*(f"L-inf {bound}/255" for bound in BUDGET_BOUNDS), "L2", "L0", "unbounded")
+"""Budget classes in the order of tables; each is ranked separately."""
 
 
 def budget_class(norm: str, linf: float) -> str:
-    """Return the budget class of a noise: its norm, and for L-inf the largest change measured on the 8-bit images."""
+    """Return the budget class of a noise by its norm and `linf`, its largest change measured on the 8-bit images."""
     if norm in ("l2", "l0"):
         return norm.upper()
-    for bound, name in zip(BUDGET_NAMES, BUDGET_CLASSES, strict=False):
-        if norm == "linf" and round(linf * 255) <= bound:  # 8-bit images differ by whole steps
+    for bound, name in zip(BUDGET_BOUNDS, BUDGET_CLASSES, strict=False):
+        if norm == "linf" and round(linf * 255) <= bound:  # changes of 8-bit images are multiples of 1/255
             return name
     return BUDGET_CLASSES[-1]
 
 
 def comparable_groups(results: Iterable[Result]) -> list[list[Result]]:
-    """Return the comparable groups of results: those of one data set, recipe, protected share and kind.
+    """Return the groups of results with the same data set, recipe, protected share and kind.
 
-    The whole clean set is the reference for every share, and joins the groups of the other shares.
+    The clean set is the reference for every share: its results are also in the groups of smaller shares.
     """
     groups = dict[tuple[Any, ...], list[Result]]()
     for result in sorted(results, key=lambda result: result.key):
         texts = result.parameters
-        group = (texts["dataset"], texts["content"], texts["recipe"], result.kind, -result.protected)
-        groups.setdefault(group, []).append(result)
-    for *same, kind, share in sorted(groups):
-        if kind == "mixed" and share > -1:
-            whole = groups.get((*same, kind, -1.0), [])
-            groups[*same, kind, share] += [
-                result for result in whole if result.parameters["noise"] == idle_component("noise")
+        key = (texts["dataset"], texts["content"], texts["recipe"], result.kind, -result.protected)
+        groups.setdefault(key, []).append(result)
+    for *setting, kind, negative_share in sorted(groups):
+        if kind == "mixed" and negative_share > -1:
+            full_share = groups.get((*setting, kind, -1.0), [])
+            groups[*setting, kind, negative_share] += [
+                result for result in full_share if result.parameters["noise"] == idle_component("noise")
             ]
-    return [groups[group] for group in sorted(groups)]
+    return [groups[key] for key in sorted(groups)]
 
 
 def group_setting(result: Result) -> str:
@@ -57,10 +57,10 @@ def group_title(result: Result) -> str:
 
 
 def required_labels(part: Suite) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the labels of a cross product's required breakers and targets by canonical text."""
+    """Return the labels of a suite's required breakers and of its required targets, each by canonical text."""
     chains = [build_chain(part, text) for text in part.required_breakers]
     breakers = {
         "+".join(canonical_text(breaker) for breaker in chain): chain_label_in_suite(part, chain) for chain in chains
     }
-    built = [registry().build("target", text, part.defaults) for text in part.required_targets]
-    return breakers, {canonical_text(target): label_in_suite(part, "target", target) for target in built}
+    targets = [registry().build("target", text, part.defaults) for text in part.required_targets]
+    return breakers, {canonical_text(target): label_in_suite(part, "target", target) for target in targets}

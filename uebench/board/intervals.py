@@ -1,4 +1,4 @@
-"""Confidence intervals over few seeds: means with draws around them, and the bounds that the draws give."""
+"""Confidence intervals over few seeds: draws around a mean, and the bounds that follow from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
-"""How often an interval holds the true value."""
+"""Probability that an interval contains the true value."""
 DRAWS = 10_000
 Values = NDArray[np.float64]
 
@@ -17,9 +17,9 @@ Values = NDArray[np.float64]
 def _weights(seeds: tuple[int, ...]) -> Values:
     """Return weights (n, draws) that turn deviations from the mean over n seeds into errors of that mean.
 
-    A seed has the same normal weights wherever it occurs, which pairs all entries by seed. With a chi-square draw in
-    common the errors of one mean follow Student's distribution: few seeds give intervals as wide as they must be, which
-    drawing seeds with replacement does not (three seeds have ten such draws). Half of the draws mirror the others.
+    A seed has the same normal weights wherever it occurs, which pairs all entries by seed. A common chi-square draw
+    makes the errors of one mean follow Student's distribution, so intervals of few seeds are wide enough. Drawing seeds
+    with replacement would not be: three seeds have only ten such draws. Half of the draws mirror the other half.
     """
     count, half = len(seeds), DRAWS // 2
     if count < 2:
@@ -31,19 +31,20 @@ def _weights(seeds: tuple[int, ...]) -> Values:
 
 
 def means_with_draws(values: Values, seeds: tuple[int, ...]) -> Values:
-    """Return means (..., 1 + draws) of values (..., n) over seeds: the mean itself, and draws around it."""
-    middle = values.mean(-1, keepdims=True)
-    return np.concatenate([middle, middle + (values - middle) @ _weights(seeds)], -1)
+    """Return the mean of values (..., n) over seeds, and draws around it, as (..., 1 + draws)."""
+    means = values.mean(-1, keepdims=True)
+    return np.concatenate([means, means + (values - means) @ _weights(seeds)], -1)
 
 
-def confidence_interval(drawn: Values) -> tuple[float | None, float | None]:
-    """Return the bounds of a statistic, given it and its draws (1 + draws,); None for a single seed.
+def confidence_interval(values: Values) -> tuple[float | None, float | None]:
+    """Return the bounds of a statistic, given the statistic and its draws (1 + draws,); None for a single seed.
 
-    This is the basic interval of the bootstrap: the highest of several means is too high on average, that of draws
-    around them by as much again, and reflecting the draws takes both away.
+    This is the basic interval of the bootstrap. The highest of several means is biased upwards, and that of draws
+    around them is biased by the same amount again; reflecting the draws at the statistic removes both biases.
     """
-    if len(drawn) == 1 or not np.isfinite(drawn).all():
+    if len(values) == 1 or not np.isfinite(values).all():
         return None, None
+    statistic, draws = values[0], values[1:]
     tail = (1 - CONFIDENCE) / 2
-    high, low = np.quantile(drawn[1:], [tail, 1 - tail])
-    return float(2 * drawn[0] - low), float(2 * drawn[0] - high)
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(2 * statistic - high), float(2 * statistic - low)

@@ -1,4 +1,4 @@
-"""The tables of a board for people: head and rows of plain text."""
+"""The tables of a board for people, as head and rows of plain text."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def noise_table(board: Board, brief: bool = False) -> Table:
-    """Return the table of noises; the brief one leaves out how visible they are."""
+    """Return the table of noises; a brief table omits the `detail` columns."""
     breakers = breaker_names(board, required=True)
     columns = [
         column
         for column in NOISE_COLUMNS
         if (column.header or column.key == "accuracies") and not (brief and column.detail)
     ]
-    several = len({row.budget for row in board.noises if row.status != "reference"}) > 1
+    several_budgets = len({row.budget for row in board.noises if row.status != "reference"}) > 1
     head, rows = list[str](), []
     for column in columns:
         head += breakers if column.key == "accuracies" else [column.header]
@@ -42,7 +42,7 @@ def noise_table(board: Board, brief: bool = False) -> Table:
                 cells += [percent_mean(row.accuracies.get(name)) for name in breakers]
             else:
                 cells.append(column.text(row))
-        budget = [row.budget] if several and row.status != "reference" else []
+        budget = [row.budget] if several_budgets and row.status != "reference" else []
         rows.append([*cells, ", ".join([*noise_remarks(row), *budget])])
     return [*head, "remarks"], rows
 
@@ -92,8 +92,8 @@ def _protection(row: NoiseRow) -> list[str]:
 
 def breaker_matrix(board: Board) -> Table:
     """Return the accuracies of every noise under every breaker; breakers that no rank needs are in parentheses."""
-    needed, breakers = breaker_names(board, required=True), breaker_names(board, required=False)
-    head = ["rank", "noise", *(name if name in needed else f"({name})" for name in breakers)]
+    required, breakers = breaker_names(board, required=True), breaker_names(board, required=False)
+    head = ["rank", "noise", *(name if name in required else f"({name})" for name in breakers)]
     rows = [
         [_plain_rank(row), row.noise, *(percent_mean(row.accuracies.get(name)) for name in breakers)]
         for row in board.noises
@@ -102,8 +102,11 @@ def breaker_matrix(board: Board) -> Table:
 
 
 def target_table(board: Board) -> Table:
-    """Return what every noise leaves on every target; targets that no rank needs are in parentheses."""
-    head = ["rank", "noise", *(name if needed else f"({name})" for name, needed in board.targets.items())]
+    """Return the highest accuracy under a required breaker for every noise and target.
+
+    Targets that no rank needs are in parentheses.
+    """
+    head = ["rank", "noise", *(name if required else f"({name})" for name, required in board.targets.items())]
     rows = [
         [_plain_rank(row), row.noise, *(percent_mean(row.targets.get(name)) for name in board.targets)]
         for row in board.noises
@@ -118,7 +121,7 @@ def breaker_table(board: Board) -> Table:
 
 
 def recipe_table(boards: Sequence[Board]) -> Table:
-    """Return how alike recipes order noises; no rows where no two boards differ only in their recipe."""
+    """Return how alike recipes order noises; no rows unless two boards differ only in their recipe."""
     head = ["order by", "recipe", "and recipe", "on", "noises", "Kendall tau", "training s"]
     rows = [
         [
@@ -136,4 +139,5 @@ def recipe_table(boards: Sequence[Board]) -> Table:
 
 
 def _plain_rank(row: NoiseRow) -> str:
+    """Return the rank without the parentheses of a provisional one."""
     return UNKNOWN if row.rank is None else str(row.rank)
