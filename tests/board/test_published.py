@@ -87,7 +87,7 @@ def test_a_claim_holds_fails_or_lacks_numbers_pair_by_pair() -> None:
     assert verdict.fails == ["cifar10 / resnet18 / none: rem 30.00, rem:eot=false 30.00"], "equal is not below"
     assert str(verdict) == "fails (1 of 2, 2 missing)"
     assert str(judge_claim(CLAIM, beside(results[:2]), "ours")) == "holds (1 of 1, 3 missing)"
-    assert str(judge_claim(CLAIM, beside([]), "ours")) == "nothing to compare"
+    assert str(judge_claim(CLAIM, beside([]), "ours")) == "no comparison possible"
 
 
 def test_a_claim_without_breakers_is_about_all_of_them() -> None:
@@ -102,7 +102,7 @@ def test_published_numbers_bear_out_their_papers_main_claim() -> None:
     chosen = read_suite("rem-table1")
     verdicts = judge_claims(chosen, read_published(chosen), measured_cells(chosen, []))
     assert verdicts[0]["published"].startswith("holds (27 of 27")
-    assert verdicts[0]["ours"] == "nothing to compare"
+    assert verdicts[0]["ours"] == "no comparison possible"
 
 
 def run(tmp_path: Path, *words: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes a board's files: `noises.csv`, `.tex`, `breakers.csv`, `README.md`, and a table inside another document."""
+"""Writes a board's files: `noises.csv`, `.tex`, `breakers.csv`, `README.md`, and its tables in other documents."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ make an entry *provisional*. PSNR and SSIM are measured on the released 8-bit im
 """
 TARGETS_TEXT = "Every target: the accuracy under the required breaker that recovers most there"
 RECIPES_TEXT = """\
-How alike two recipes order the noises that both have been used on: Kendall's tau is 1 where the orders are the same and
--1 where one is the other reversed. Beside itself a recipe is compared seed by seed, and tau is the mean over their
-pairs: what chance leaves of an order. The times are those of training one network.
+How alike two recipes order the noises that both were run on: Kendall's tau is 1 for equal orders and -1 for reversed
+ones. A recipe is also compared with itself, one seed with another, and tau is the mean over pairs of seeds: it shows
+how much of an order is chance. The times are those of training one network.
 """
 INDEX_TEXT = """\
 # Leaderboards
 
-Generated; one folder a suite, each with its record, `results.jsonl`, one line a trained network. Every other file but
-`history.jsonl` follows from the record.
+This list is generated. Each suite has a folder with its record, `results.jsonl`, which has one line for each trained
+network. All other files but `history.jsonl` and the gallery are generated from the record.
 
 """
 RULES_TEXT = """
@@ -63,64 +63,65 @@ the last step on clean test images.
 
 `uebench submit SUITE --noise NAME --into FILE.zip` after `uebench run SUITE --noise NAME`, or with `--breaker NAME` for
 a breaker against noises that are listed; then send the file in a pull request or an issue. A maintainer runs
-`uebench verify`, which imports nothing from it, and `uebench accept`. Badges say how far an entry was looked at:
-*claimed* (handed in), *valid* (complete, unchanged, plausible, references as on the board), *re-run* (a sample of its
-cells, drawn by the maintainer, run again and found the same). No badge: run by the maintainers. Two accuracies of a
-cell are the same when they lie within three standard deviations of the difference between two runs,
+`uebench verify`, which imports nothing from it, and `uebench accept`. Badges say how far an entry was checked:
+*claimed* (handed in), *valid* (complete, unchanged, plausible, references as on the board), *re-run* (the maintainer
+ran a random sample of its cells again and got the same accuracies). No badge: run by the maintainers. Two accuracies of
+a cell are the same when they differ by at most three standard deviations of the difference between two runs,
 sqrt(2 (s² + p (1 - p) / n)): s is the deviation over the cell's seeds, p their mean, n the number of test images.
 
 ## Disputes and withdrawals
 
-Whoever doubts a number runs its cell again, or hands in a breaker that recovers more. Numbers that differ for one cell
-are never averaged: those on record stay until people have found out why. An entry that falls is withdrawn with its
-reason; it keeps its row and loses its rank. `history.jsonl` has every decision with its date and the values before and
-after it, and is only ever added to. A corrected noise comes back under a raised version.
+If you doubt a number, run its cell again, or hand in a breaker that recovers more. Different numbers for one cell are
+never averaged: those on record stay until the reason is known. An entry that proves wrong is withdrawn with the reason;
+it keeps its row and loses its rank. `history.jsonl` has every decision with its date and the values before and after
+it; its lines are never changed. A corrected noise is handed in with a raised version.
 """
 
 
 HEAT_MAP_FILE = "heat_map.svg"
 GENERATED_FILES = ("noises.csv", "noises.tex", "breakers.csv", HEAT_MAP_FILE, "README.md")
-"""The files that follow from a board's record."""
+"""The files that are generated from a board's record."""
 GALLERY = "gallery"
-"""The folder of pictures; they come with the noises and are no part of the record."""
+"""The folder of pictures of noises, which are not part of the record."""
 
 
 def picture_name(name: str) -> str:
-    """Return the name, in a board's gallery, of the picture of a noise."""
+    """Return the file name of a noise's picture in a board's gallery."""
     return f"{re.sub(r'[^a-z0-9.=-]+', '_', name)}.png"
 
 
-def write_gallery(folder: Path, galleries: Mapping[str, bytes]) -> None:
-    """Write pictures of noises, by name, into a board's gallery."""
-    for name, content in galleries.items():
+def write_gallery(folder: Path, pictures: Mapping[str, bytes]) -> None:
+    """Write pictures (PNG by noise name) into a board's gallery."""
+    for name, content in pictures.items():
         write_atomically(folder / GALLERY / picture_name(name), content)
 
 
 def publish_board(folder: Path, suite: Suite, boards: Sequence[Board], origin: str = "") -> None:
-    """Write every generated file of a board's folder; its page shows the pictures of its gallery.
+    """Write every generated file into a board's folder.
 
-    `origin` says what the files were made from, by default the record in the folder.
+    `origin` says on the page which results the files come from, by default the record in the folder.
     """
     for name, make_frame in (("noises", noise_frame), ("breakers", breaker_frame)):
         frames = [make_frame(board).assign(board=board.title) for board in boards]
         text = csv_table(pd.concat(frames), 6) if frames else ""
         write_atomically(folder / f"{name}.csv", text.encode())
-    sheets = [f"% {' '.join(board.title.split())}\n{latex_table(*noise_table(board))}" for board in boards]
-    write_atomically(folder / "noises.tex", "\n".join(sheets).encode())  # each title is a comment, and so one line
-    first = next((board for board in boards if len(breaker_names(board, required=False)) > 1), None)
-    if first:
-        write_atomically(folder / HEAT_MAP_FILE, board_heat_map(first))
+    # a title is a comment in LaTeX, so it must be one line
+    latex = [f"% {' '.join(board.title.split())}\n{latex_table(*noise_table(board))}" for board in boards]
+    write_atomically(folder / "noises.tex", "\n".join(latex).encode())
+    heat_map = next((board for board in boards if len(breaker_names(board, required=False)) > 1), None)
+    if heat_map:
+        write_atomically(folder / HEAT_MAP_FILE, board_heat_map(heat_map))
     origin = origin or f"Generated by `uebench rank {suite.name}` from `results.jsonl`."
-    parts = _page_parts(folder, suite, boards, first, origin)
-    write_atomically(folder / "README.md", "\n".join(parts).encode())
+    paragraphs = _page_paragraphs(folder, suite, boards, bool(heat_map), origin)
+    write_atomically(folder / "README.md", "\n".join(paragraphs).encode())
 
 
-def _page_parts(folder: Path, suite: Suite, boards: Sequence[Board], drawn: Board | None, origin: str) -> Iterator[str]:
-    """Yield the paragraphs of a board's page; `drawn` is the board of the heat map."""
+def _page_paragraphs(folder: Path, suite: Suite, boards: Sequence[Board], heat_map: bool, origin: str) -> Iterator[str]:
+    """Yield the paragraphs of a board's page, with or without a heat map, and with the pictures of its gallery."""
     yield f"# {suite.title}\n\nSuite `{suite.name}`. {origin}\n"
     if sentences := [sentence for board in boards if (sentence := headline(board))]:
         yield "\n".join(sentences)
-    if drawn:
+    if heat_map:
         yield f"![Accuracies of every noise under every breaker]({HEAT_MAP_FILE})\n"
     yield READING_TEXT
     for board in boards:
@@ -145,57 +146,57 @@ def _page_parts(folder: Path, suite: Suite, boards: Sequence[Board], drawn: Boar
 
 
 def write_index(boards: Path) -> None:
-    """Write the list of every board in a folder of boards."""
+    """Write the list of all boards in a folder of boards."""
     pages = [page for page in sorted(boards.glob("*/README.md")) if page.with_name("results.jsonl").exists()]
     titles = [page.read_text("utf-8").partition("\n")[0].removeprefix("# ") for page in pages]
     names = [page.parent.name for page in pages]
     rows = [
         [f"[{name}]({name}/README.md)", title.replace("|", "\\|")] for name, title in zip(names, titles, strict=True)
     ]
-    write_atomically(
-        boards / "README.md", (INDEX_TEXT + markdown_grid([["suite", "what it is"], *rows]) + RULES_TEXT).encode()
-    )
+    index = markdown_grid([["suite", "what it is"], *rows])
+    write_atomically(boards / "README.md", (INDEX_TEXT + index + RULES_TEXT).encode())
 
 
-def _replaced(text: str, block: re.Match[str]) -> str:
-    return block[1] + text + block[2]
+def _replace_content(content: str, block: re.Match[str]) -> str:
+    """Return a block with new content between its first and last line."""
+    return block[1] + content + block[2]
 
 
 BLOCKS = {"board": noise_table, "breakers": breaker_matrix, "targets": target_table}
-"""The tables of each board that a document may hold, between `<!-- NAME: SUITE -->` and `<!-- end -->`.
+"""The tables that a document may have for each board, between `<!-- NAME: SUITE -->` and `<!-- end -->`.
 
-Beside them `recipes` and `headline`, which are of all boards of a suite.
+There are also the blocks `recipes` and `headline`, for all boards of a suite together.
 """
 
 
 def insert_tables(document: Path, suite: Suite, boards: Sequence[Board]) -> None:
-    """Replace the blocks of a suite in a document by its tables; raises `UserError` where there is none."""
+    """Replace the blocks of a suite in a document by its tables; raises `UserError` if it has no block."""
     try:
         text = document.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {document}: {error}") from None
-    found = 0
-    contents = {name: [make(board) for board in boards] for name, make in BLOCKS.items()}
-    contents["recipes"] = [recipe_table(boards)]
-    blocks = {name: "\n".join(markdown_table(*table) for table in tables) for name, tables in contents.items()}
-    blocks["headline"] = "\n".join(headline(board) for board in boards)
-    for name, content in blocks.items():
+    tables_by_block = {name: [make_table(board) for board in boards] for name, make_table in BLOCKS.items()}
+    tables_by_block["recipes"] = [recipe_table(boards)]
+    contents = {name: "\n".join(markdown_table(*table) for table in tables) for name, tables in tables_by_block.items()}
+    contents["headline"] = "\n".join(headline(board) for board in boards)
+    replaced = 0
+    for name, content in contents.items():
         block = re.compile(rf"(<!-- {name}: {re.escape(suite.name)} -->\n).*?(<!-- end -->)", re.DOTALL)
-        text, count = block.subn(partial(_replaced, content), text)
-        found += count
-    if not found:
+        text, count = block.subn(partial(_replace_content, content), text)
+        replaced += count
+    if not replaced:
         raise UserError(f"{document} has no block <!-- board: {suite.name} --> ... <!-- end -->")
     write_atomically(document, text.encode())
 
 
 def read_board(boards: Path, suite: Suite) -> tuple[dict[str, Result], Rulings]:
-    """Return the results of a board by key, and what was decided about it."""
+    """Return the results of a board by key, and the maintainers' rulings on it."""
     folder = boards / suite.name
     return read_results(folder / "results.jsonl"), current_rulings(read_history(folder))
 
 
 def rebuild_board(folder: Path, suite: Suite, results: Mapping[str, Result]) -> list[Board]:
-    """Rank a board's results under the decisions in its history, and write every generated file; returns the boards."""
+    """Rank a board's results under the rulings in its history, write every generated file and return the boards."""
     boards = rank_results(suite, results.values(), current_rulings(read_history(folder)))
     publish_board(folder, suite, boards)
     write_index(folder.parent)
@@ -215,12 +216,14 @@ def rebuild_own_board(suite: Suite, records: SuiteRecords, choice: RecordChoice 
 
 
 def label_result(selection: Selection, cell: Cell, result: Result) -> Result:
-    """Return a result with the names that this suite gives its parts."""
-    names = dict(vars(cell_labels(selection, cell)))
+    """Return a result with the labels of this suite."""
+    fields = dict(vars(cell_labels(selection, cell)))
     if result.chosen:
         chains = [trial.cell.chain for trial in cell.trials]
         labels = {chain_text(chain): chain_label_in_suite(selection.suite, chain) for chain in chains}
-        labels |= {chain_label(chain): chain_label_in_suite(selection.suite, chain) for chain in chains}  # older stores
-        names |= {"chosen": labels[result.chosen]}
-        names |= {"trials": {labels[name]: accuracy for name, accuracy in result.trials.items()}}
-    return structs.replace(result, suite=selection.suite.name, parameters=cell.parameters, **names)
+        labels |= {
+            chain_label(chain): chain_label_in_suite(selection.suite, chain) for chain in chains
+        }  # stores of older versions
+        fields |= {"chosen": labels[result.chosen]}
+        fields |= {"trials": {labels[chain]: accuracy for chain, accuracy in result.trials.items()}}
+    return structs.replace(result, suite=selection.suite.name, parameters=cell.parameters, **fields)

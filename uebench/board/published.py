@@ -1,4 +1,4 @@
-"""Compares the numbers of a board with published ones, cell by cell, and judges the claims of papers."""
+"""Compares the accuracies of a board with published ones, cell by cell, and checks the claims of papers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from uebench.planning.suite import Claim, Suite
 from uebench.storage.result import Result
 
 CELL_COLUMNS = ["dataset", "noise", "breaker", "target", "protected", "kind"]
-"""The columns by which published numbers and results are matched: the labels of the suite."""
+"""The columns that match published numbers with results; components go by their label in the suite."""
 COMPARISON_COLUMNS = [*CELL_COLUMNS, "percent", "source", "doubt"]
 
 
@@ -32,9 +32,9 @@ def published_files() -> dict[str, Path]:
 
 
 def read_published(suite: Suite) -> pd.DataFrame | None:
-    """Return the published cells of a suite, `percent` from 0 to 100; None where there are claims only.
+    """Return the published cells of a suite, `percent` from 0 to 100; None if it has claims only.
 
-    Raises `UserError` where there are neither published numbers nor claims.
+    Raises `UserError` if it has neither published numbers nor claims.
     """
     path = published_files().get(suite.name)
     if path is None and not suite.claims:
@@ -46,12 +46,12 @@ def read_published(suite: Suite) -> pd.DataFrame | None:
     if list(table.columns) != COMPARISON_COLUMNS:
         raise UserError(f"{path} must have the columns {', '.join(COMPARISON_COLUMNS)}")
     if table.duplicated(CELL_COLUMNS).any():
-        raise UserError(f"{path} has a cell twice")
+        raise UserError(f"{path} has two rows for one cell")
     return table
 
 
 def measured_cells(suite: Suite, results: Iterable[Result]) -> pd.DataFrame:
-    """Return mean, deviation over seeds and number of seeds, in percent, of every cell run by the suite's recipe."""
+    """Return mean and deviation over seeds (percent) and number of seeds of every cell with a recipe of the suite."""
     recipes = {component_label(resolve_recipe(part)) for part in suite.parts}
     rows = [
         {**{name: getattr(result, name) for name in CELL_COLUMNS}, "ours": 100 * result.test_accuracy}
@@ -63,9 +63,9 @@ def measured_cells(suite: Suite, results: Iterable[Result]) -> pd.DataFrame:
     return means.rename(columns={"mean": "ours", "std": "deviation", "count": "seeds"})
 
 
-def join_published(theirs: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """Return the published cells in their order, each with ours; cells that were not run stay empty."""
-    table = theirs.merge(own, how="left", on=CELL_COLUMNS)
+def join_published(published: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the published cells in their order, each with our accuracy; it is NaN for a cell that was not run."""
+    table = published.merge(measured, how="left", on=CELL_COLUMNS)
     table["difference"] = table["ours"] - table["percent"]
     table["seeds"] = table["seeds"].fillna(0).astype(int)
     return table[[*CELL_COLUMNS, "percent", "ours", "deviation", "seeds", "difference", "doubt", "source"]]
@@ -73,7 +73,7 @@ def join_published(theirs: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How many of a claim's comparisons hold, and which fail; `missing` ones lack a number on either side."""
+    """How many of a claim's comparisons hold, which fail, and how many miss a number (`missing`)."""
 
     claim: Claim
     holds: int
@@ -83,7 +83,7 @@ class Verdict:
     def __str__(self) -> str:
         compared = self.holds + len(self.fails)
         if not compared:
-            return "nothing to compare"
+            return "no comparison possible"
         word = "holds" if not self.fails else "fails"
         rest = f", {self.missing} missing" if self.missing else ""
         return f"{word} ({self.holds} of {compared}{rest})"
@@ -127,45 +127,49 @@ def _cell_text(cell: Mapping[Hashable, Any]) -> str:
 
 
 def judge_claim(claim: Claim, table: pd.DataFrame, column: str) -> Verdict:
-    """Compare every pair of cells of a claim, on wholly protected sets, by a column in percent."""
-    whole = table[(table["protected"] == 1) & (table["kind"] == "mixed")]
+    """Compare every pair of cells of a claim, on fully protected sets, by the values of `column` (percent)."""
+    fully_protected = table[(table["protected"] == 1) & (table["kind"] == "mixed")]
     values = {
         (cell.dataset, cell.target, cell.breaker, cell.noise): getattr(cell, column)
-        for cell in whole.itertuples()
+        for cell in fully_protected.itertuples()
         if pd.notna(getattr(cell, column))
     }
-    settings = list(dict.fromkeys(zip(whole["dataset"], whole["target"], whole["breaker"], strict=True)))
+    columns = (fully_protected[name] for name in ("dataset", "target", "breaker"))
+    settings = list(dict.fromkeys(zip(*columns, strict=True)))
     holds, fails, missing = 0, [], 0
-    for setting, low, high in _pairs(claim, settings):
-        lower, higher = values.get((*setting, low)), values.get((*setting, high))
-        if lower is None or higher is None:
+    for setting, low_noise, high_noise in _claimed_pairs(claim, settings):
+        low, high = values.get((*setting, low_noise)), values.get((*setting, high_noise))
+        if low is None or high is None:
             missing += 1
-        elif lower < higher:
+        elif low < high:
             holds += 1
         else:
-            fails.append(f"{' / '.join(setting)}: {low} {lower:.2f}, {high} {higher:.2f}")
+            fails.append(f"{' / '.join(setting)}: {low_noise} {low:.2f}, {high_noise} {high:.2f}")
     return Verdict(claim, holds, fails, missing)
 
 
-def _pairs(claim: Claim, settings: Sequence[tuple[str, str, str]]) -> Iterator[tuple[tuple[str, str, str], str, str]]:
+def _claimed_pairs(
+    claim: Claim, settings: Sequence[tuple[str, str, str]]
+) -> Iterator[tuple[tuple[str, str, str], str, str]]:
+    """Yield (setting, noise, noise), where the claim says that the first noise has the lower accuracy."""
     for setting in settings:
         if not claim.breakers or setting[2] in claim.breakers:
             yield from product([setting], claim.lower, claim.higher)
 
 
-def judge_claims(suite: Suite, theirs: pd.DataFrame | None, own: pd.DataFrame) -> Sequence[Mapping[str, str]]:
+def judge_claims(suite: Suite, published: pd.DataFrame | None, measured: pd.DataFrame) -> Sequence[Mapping[str, str]]:
     """Return, for each claim of a suite, the verdict by the published numbers and by ours."""
     rows = []
-    cells = own if theirs is None else join_published(theirs, own)
+    cells = measured if published is None else join_published(published, measured)
     for claim in suite.claims:
-        paper = judge_claim(claim, theirs, "percent") if theirs is not None else None
-        mine = judge_claim(claim, cells, "ours")
+        published_verdict = "no numbers" if published is None else str(judge_claim(claim, published, "percent"))
+        our_verdict = judge_claim(claim, cells, "ours")
         rows.append(
             {
                 "claim": claim.says,
-                "published": str(paper) if paper else "no numbers",
-                "ours": str(mine),
-                "fails here": "; ".join(mine.fails),
+                "published": published_verdict,
+                "ours": str(our_verdict),
+                "fails here": "; ".join(our_verdict.fails),
             }
         )
     return rows

@@ -92,15 +92,15 @@ def plot_board(suite: str, choice: BoardChoice, into: Path | None) -> None:
 def compare_board(suite: str, choice: BoardChoice, form: str) -> None:
     """Print a board's numbers beside the published ones, and the verdicts on the paper's claims."""
     chosen = read_suite(suite)
-    theirs = read_published(chosen)
+    published = read_published(chosen)
     records = read_records(chosen.name, choice.store, choice.boards)
     record = choice.record or records.default
-    own = measured_cells(chosen, records.choose(record).values())
-    cells = own if theirs is None else join_published(theirs, own)
+    measured = measured_cells(chosen, records.choose(record).values())
+    cells = measured if published is None else join_published(published, measured)
     if form == "csv":
         click.echo(csv_table(cells, 2), nl=False)
         return
-    verdicts = judge_claims(chosen, theirs, own)
+    verdicts = judge_claims(chosen, published, measured)
     claims = (list(verdicts[0]) if verdicts else ["claim"], [list(verdict.values()) for verdict in verdicts])
     tables, doubts = comparison_tables(cells), doubted_cells(cells)
     if form == "json":
