@@ -35,9 +35,9 @@ class FileNoise(Noise):
     Arrays are (n, c, h, w) or (n, h, w, c) in the order of the data set. Signed integers are a noise in steps of 1/255,
     and uint8 values are images. Floats in pixel range [0, 1] are a noise if a value is negative or no value is above
     the radius, otherwise images. Labels in a safetensors file must equal those of the data set. A folder has
-    `<class>/<name>.png`, as `uebench export` writes it, or `<number>.png` with the index of the image in the data set,
-    from 0. Images that differ from the clean ones by more than the budget are refused: they are from another data
-    set, or in another order. Pickle files are never loaded.
+    `<class>/<name>.png`, as `uebench export` writes it (the folder that it made, or `images` in it), or `<number>.png`
+    with the index of the image in the data set, from 0. Images that differ from the clean ones by more than the budget
+    are refused: they are from another data set, or in another order. Pickle files are never loaded.
     """
 
     name = "file"
@@ -71,12 +71,14 @@ class FileNoise(Noise):
 
     @property
     def full_path(self) -> Path:
-        """Return the path of the file or folder, with `~` expanded."""
-        return Path(os.path.expanduser(self.path))
+        """Return the path of the file or folder, with `~` expanded; of what `uebench export` wrote, its pictures."""
+        path = Path(os.path.expanduser(self.path))
+        exported = (path / "manifest.json").is_file() and (path / "images").is_dir()
+        return path / "images" if exported else path
 
     def alias(self) -> str:
         """Return the title, or the file's name."""
-        return self.title or self.full_path.resolve().stem
+        return self.title or Path(os.path.expanduser(self.path)).resolve().stem
 
     def budget(self, shape: Sequence[int]) -> Budget:
         """Return the budget that the parameters declare."""

@@ -87,7 +87,7 @@ def test_exported_noise_is_read_bit_for_bit(call: Call) -> None:
     call("export", "out", *EM, *DIGITS)
     call("export", "other", *EM, *DIGITS, "--array", "npy")
     assert not torch.equal(released("out"), CLEAN)
-    for index, path in enumerate(("out/released.safetensors", "other/released.npy", "out/images")):
+    for index, path in enumerate(("out/released.safetensors", "other/released.npy", "out/images", "out")):
         call("export", str(index), "--noise", f"file:path={path}", *DIGITS)
         assert torch.equal(released(str(index)), released("out")), path
     call("export", "wide", "--noise", "file:path=out/images,radius=20/255", *DIGITS)
