@@ -257,3 +257,20 @@ def test_plots_and_pages_are_made_of_either_record_or_of_both(call: Call, tmp_pa
         assert {row["record"] for row in rows} == ({"published", "own"} if record == "both" else {""})
     call("plot", str(TINY), "--record", "own", *store)
     assert (tmp_path / "other" / "boards" / "tiny" / "plots").is_dir()
+
+
+def test_quiet_prints_results_alone_and_verbose_more_lines(call: Call) -> None:
+    quiet = call(*SMALL, "-q").output
+    assert quiet.startswith("your results: ")
+    assert "start " not in quiet
+    verbose = call("run", str(TINY), "--noise", "rem", "--breaker", "none", "--workers", "1", "-v").output
+    assert re.search(r"^\d\d:\d\d:\d\d step   making rem for digits, seed 0: \d+ of \d+", verbose, re.MULTILINE)
+
+
+def test_a_data_set_is_fetched_into_the_store(call: Call, tmp_path: Path) -> None:
+    output = call("fetch", "digits", "--suite", str(TINY)).output
+    assert output == "digits: 397 training and 1400 test images of 3x8x8, 10 classes, in .uebench\n"
+    assert list(tmp_path.rglob("train.safetensors"))
+    refused = CliRunner().invoke(main, ["fetch", "folder:path=nowhere"])
+    assert refused.exit_code == 2
+    assert "is missing or has no folder per class" in refused.output

@@ -70,6 +70,10 @@ read_boards_option = click.option(
 )
 """For commands that leave the published boards as they are."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+verbosity_options = combine_options(
+    click.option("-q", "--quiet", is_flag=True, help="No progress, only results and what failed."),
+    click.option("-v", "--verbose", is_flag=True, help="In a log, a line about each running job every second."),
+)
 seed_option = click.option(
     "--seed", "seeds", multiple=True, callback=parse_seeds, metavar="N,N", help="Seeds in place of the suite's."
 )

@@ -30,10 +30,10 @@ SILENCE = 30.0
 
 
 class Lines:
-    """A listener that prints a line for each event, and for a running job a line every `SILENCE` seconds."""
+    """A listener that prints a line for each event, and for a running job a line every `silence` seconds."""
 
-    def __init__(self, console: Console, names: Mapping[str, str], cells: int) -> None:
-        self.console, self.names, self.cells, self.done = console, names, cells, 0
+    def __init__(self, console: Console, names: Mapping[str, str], cells: int, silence: float = SILENCE) -> None:
+        self.console, self.names, self.cells, self.done, self.silence = console, names, cells, 0, silence
         self._first_steps: dict[str, tuple[float, int]] = {}
         self._last_lines: dict[str, float] = {}
 
@@ -55,7 +55,7 @@ class Lines:
         """Print how far a job is, with its loss, its rate so far, and the remaining time at this rate."""
         step, count, now = progress.step, progress.count, time.monotonic()
         began, first = self._first_steps.setdefault(job.key, (now, step))
-        if now - self._last_lines[job.key] > SILENCE and step > first:
+        if now - self._last_lines[job.key] > self.silence and step > first:
             self._last_lines[job.key] = now
             rate = (step - first) / (now - began)
             left = timedelta(seconds=round((count - step) / rate))
@@ -79,6 +79,19 @@ class Lines:
     def note(self, line: str) -> None:
         """Print a line worth knowing."""
         self._print(f"note   {line}")
+
+
+class Failures(Lines):
+    """A listener that prints what failed and what is worth knowing, and no progress."""
+
+    def started(self, job: Job) -> None:
+        """Print nothing."""
+
+    def progressed(self, job: Job, progress: StepReport) -> None:
+        """Print nothing."""
+
+    def finished(self, job: Job, result: Result | bool) -> None:
+        """Print nothing."""
 
 
 class _Rate(ProgressColumn):
@@ -155,6 +168,12 @@ def _accuracy_text(result: Result | bool) -> str:
     return f": {100 * result.test_accuracy:.1f} %" if isinstance(result, Result) else ""
 
 
-def make_listener(console: Console, names: Mapping[str, str], cells: int) -> Lines:
-    """Return bars for a terminal, lines for a log."""
-    return (Bars if console.is_terminal else Lines)(console, names, cells)
+def make_listener(
+    console: Console, names: Mapping[str, str], cells: int, *, quiet: bool = False, verbose: bool = False
+) -> Lines:
+    """Return bars for a terminal, lines for a log, or with `quiet` what failed alone."""
+    if quiet:
+        return Failures(console, names, cells)
+    return (
+        Bars(console, names, cells) if console.is_terminal else Lines(console, names, cells, 1 if verbose else SILENCE)
+    )

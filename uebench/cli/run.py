@@ -22,6 +22,8 @@ from uebench.cli.options import (
     pool_options,
     read_boards_option,
     seed_option,
+    store_option,
+    verbosity_options,
 )
 from uebench.cli.run_report import print_broken, print_failures, print_missing, print_problems, print_run, run_document
 
@@ -86,6 +88,7 @@ recipe_option = click.option(
 @click.option("--dry-run", "dry", is_flag=True, help="Show the cells and what is left to do, and stop.")
 @click.option("--wide", is_flag=True, help="Print every column of the board, and its breakers.")
 @json_option
+@verbosity_options
 @read_boards_option
 @plugin_option
 def run_command(
@@ -100,6 +103,8 @@ def run_command(
     dry: bool,
     wide: bool,
     as_json: bool,
+    quiet: bool,
+    verbose: bool,
     boards: Path,
     **request: Any,
 ) -> None:
@@ -123,7 +128,8 @@ def run_command(
     if dry:
         sys.exit(_print_plan(prepared, settings, as_json))
     print_broken(prepared)
-    report = run_suite(prepared, settings, partial(open_listener, errors=as_json))
+    listener = partial(open_listener, errors=as_json, quiet=quiet, verbose=verbose)
+    report = run_suite(prepared, settings, listener)
     if as_json:
         from uebench.cli.console import print_json
 
@@ -152,8 +158,18 @@ def run_command(
     help="Format of the array beside the pictures.",
 )
 @execution_options
+@verbosity_options
 @plugin_option
-def export_command(out: Path, threads: int, device: str | None, store: Path, keep_every: float, **request: Any) -> None:
+def export_command(
+    out: Path,
+    threads: int,
+    device: str | None,
+    store: Path,
+    keep_every: float,
+    quiet: bool,
+    verbose: bool,
+    **request: Any,
+) -> None:
     """Protect a data set and write it into OUT: pictures in one folder per class, an array, and a manifest.
 
     Photos keep their names and sizes. Files that cannot be read are left out and named, and the exit status is then 1.
@@ -165,7 +181,8 @@ def export_command(out: Path, threads: int, device: str | None, store: Path, kee
     from uebench.workflows.export import ExportRequest, export_protected
 
     settings = make_settings(store, device, 1, threads, keep_every)
-    report = export_protected(ExportRequest(**request), settings, out, open_listener)
+    listener = partial(open_listener, quiet=quiet, verbose=verbose)
+    report = export_protected(ExportRequest(**request), settings, out, listener)
     print_failures(report.failures)
     if report.images:
         print_line(f"{report.images} protected images and their manifest: {report.folder}")
@@ -174,6 +191,30 @@ def export_command(out: Path, threads: int, device: str | None, store: Path, kee
     else:
         print_missing(report.completed, report.done, report.jobs, "jobs")
     sys.exit(report.status)
+
+
+@click.command(short_help="Load data sets into the store, for use without a network.")
+@click.argument(
+    "datasets", nargs=-1, required=True, metavar="DATASET...", shell_complete=complete_components("dataset")
+)
+@click.option("--suite", default="demo", show_default=True, help="The suite whose settings the data sets take.")
+@store_option
+@plugin_option
+def fetch_command(datasets: tuple[str, ...], suite: str, store: Path) -> None:
+    """Download DATASET, or read it, check it and keep it in the store; later runs on this store need no network.
+
+    \b
+    uebench fetch cifar10 cifar100
+    """
+    from uebench.cli.console import print_line
+    from uebench.workflows.fetch import fetch_dataset
+
+    for text in datasets:
+        report = fetch_dataset(text, suite, store)
+        print_line(
+            f"{report.label}: {report.training_images} training and {report.test_images} test images of "
+            f"{report.shape}, {report.classes} classes, in {store}"
+        )
 
 
 @click.command(short_help="Measure how fast this device trains and attacks.")
@@ -225,12 +266,12 @@ def make_settings(*values: Any, **options: Any) -> ExecutionSettings:
     return replace(ExecutionSettings(*values, **options), note=_print_note)
 
 
-def open_listener(names: Mapping[str, str], cells: int, *, errors: bool = False) -> Any:
+def open_listener(names: Mapping[str, str], cells: int, *, errors: bool = False, **verbosity: bool) -> Any:
     """Open the display of a run, on standard output or with `errors` on standard error."""
     from uebench.cli.console import make_console
     from uebench.cli.progress import make_listener
 
-    return make_listener(make_console(errors), names, cells)
+    return make_listener(make_console(errors), names, cells, **verbosity)
 
 
 def _print_note(line: str) -> None:
@@ -255,4 +296,4 @@ def _print_plan(prepared: PreparedRun, settings: ExecutionSettings, as_json: boo
     return int(bool(prepared.broken))
 
 
-COMPUTING_COMMANDS = (run_command, export_command, bench_command)
+COMPUTING_COMMANDS = (run_command, export_command, fetch_command, bench_command)
