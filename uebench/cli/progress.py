@@ -174,6 +174,6 @@ def make_listener(
     """Return bars for a terminal, lines for a log, or with `quiet` what failed alone."""
     if quiet:
         return Failures(console, names, cells)
-    return (
-        Bars(console, names, cells) if console.is_terminal else Lines(console, names, cells, 1 if verbose else SILENCE)
-    )
+    if console.is_terminal:
+        return Bars(console, names, cells)
+    return Lines(console, names, cells, 1.0 if verbose else SILENCE)
