@@ -227,8 +227,8 @@ HOSTILE: dict[str, tuple[Callable[[Forger], None], str]] = {
     "a PSNR too low": (first(set_to(psnr=10.0)), "a PSNR of 10 dB is below what noise_linf 0.12549 allows"),
     "a norm of its own": (first(set_to(noise_norm="l7")), "there is no norm 'l7'"),
     "two noises under one seed": (first(set_to(psnr=21.0)), "differ in what they measured of the noise"),
-    "a made-up accuracy": (first(accuracy(0.123456789)), "test accuracy 0.123456789 counts no whole images"),
-    "accuracies of no common test set": (first(accuracy(1 / 999_983)), "counts no whole images of a test set"),
+    "a made-up accuracy": (first(accuracy(0.123456789)), "test accuracy 0.123456789 is no whole number of images"),
+    "accuracies of no common test set": (first(accuracy(1 / 999_983)), "is no whole number of images in a test set"),
     "an end that is not the curve's": (first(set_to(test_accuracy=0.5)), "test_accuracy is 0.5"),
     "a best that is not the curve's": (
         first(set_to(best_test_accuracy=1.0)),

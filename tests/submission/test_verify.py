@@ -144,7 +144,7 @@ def test_test_images_are_counted_from_accuracies() -> None:
     assert count_test_images(right / 12_345 for right in range(1, 12_345, 97)) == 12_345
     assert count_test_images([]) == 1
     for wrong in (0.1 + 0.2, 1 / 3 + 1e-9, math.pi / 4):
-        with pytest.raises(UserError, match="counts no whole images"):
+        with pytest.raises(UserError, match="is no whole number of images"):
             count_test_images([wrong])
 
 

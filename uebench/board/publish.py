@@ -204,7 +204,7 @@ def rebuild_board(folder: Path, suite: Suite, results: Mapping[str, Result]) -> 
 
 
 def rebuild_own_board(suite: Suite, records: SuiteRecords, choice: RecordChoice = "both") -> list[Board]:
-    """Rank the user's own results, beside the published ones or alone, and write the files of the own board."""
+    """Rank the user's own results, alone or together with the published ones, and write the files of the own board."""
     results = records.choose(choice)
     boards = rank_results(suite, results.values(), records.rulings)
     origin = "Your own results, from `results.jsonl`."

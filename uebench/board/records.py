@@ -1,4 +1,4 @@
-"""The two records of a suite: what was measured on this machine, and what is published."""
+"""The two records of a suite: the user's own results on this machine, and the published ones."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from msgspec import structs
 from uebench.board.agreement import Agreement, count_test_images, run_deviation
 from uebench.board.groups import group_setting
 from uebench.board.ranking import Board
+from uebench.board.rows import NoiseRow
 from uebench.storage.history import Rulings, current_rulings, read_history
 from uebench.storage.result import Result
 from uebench.storage.results_file import RESULTS_FILE, read_results
@@ -38,20 +39,20 @@ class SuiteRecords:
 
     @property
     def default(self) -> RecordChoice:
-        """The record that is shown where nobody says which: the published one, or where it is empty the user's own."""
+        """The record shown by default: the published one, or the user's own if nothing is published."""
         return "own" if self.own and not self.published else "published"
 
     def choose(self, choice: RecordChoice) -> dict[str, Result]:
-        """Return the results of one record, or of both; where both have a cell, the user's own result counts."""
+        """Return the results of one record or of both; if both have a cell, the user's own result is used."""
         published = {} if choice == "own" else self.published
         return {**published, **({} if choice == "published" else self.own)}
 
 
 def bundled_boards() -> Path | None:
     """Return the folder of published boards that came with the package: in a source tree, or as files of a wheel."""
-    beside = Path(__file__).parents[2] / "leaderboards"
-    if (beside.parent / "pyproject.toml").exists():
-        return beside if beside.is_dir() else None
+    in_source_tree = Path(__file__).parents[2] / "leaderboards"
+    if (in_source_tree.parent / "pyproject.toml").exists():
+        return in_source_tree if in_source_tree.is_dir() else None
     with suppress(PackageNotFoundError):
         for file in distribution("uebench").files or ():
             if file.parts[-3:-2] == ("leaderboards",) and file.name == RESULTS_FILE:
@@ -60,33 +61,33 @@ def bundled_boards() -> Path | None:
 
 
 def find_boards() -> Path:
-    """Return the folder of published boards: `leaderboards` here, or where there is none the one of the package."""
-    here = Path("leaderboards")
-    return here if here.is_dir() else bundled_boards() or here
+    """Return the folder of published boards: `leaderboards` in the working directory, else that of the package."""
+    in_working_directory = Path("leaderboards")
+    return in_working_directory if in_working_directory.is_dir() else bundled_boards() or in_working_directory
 
 
 def own_folder(store: Path, suite: str) -> Path:
-    """Return the folder of the user's own board of a suite, in a store."""
+    """Return the folder in a store with the user's own board of a suite."""
     return store / "boards" / suite
 
 
 def read_records(suite: str, store: Path, boards: Path) -> SuiteRecords:
-    """Return both records of a suite, given by name; one that does not exist is empty."""
+    """Return both records of a suite, given by its name; a record that does not exist is empty."""
     own, published = own_folder(store, suite), boards / suite
     return SuiteRecords(
-        own,
-        published,
-        read_results(own / RESULTS_FILE) if store.is_dir() else {},
-        read_results(published / RESULTS_FILE),
-        current_rulings(read_history(published)),
+        own_folder=own,
+        published_folder=published,
+        own=read_results(own / RESULTS_FILE) if store.is_dir() else {},
+        published=read_results(published / RESULTS_FILE),
+        rulings=current_rulings(read_history(published)),
     )
 
 
 def compare_records(own: Iterable[Result], published: Mapping[str, Result]) -> list[Agreement]:
     """Compare the accuracies of the user's results with the published ones of the same cells.
 
-    The measure is the spread between two runs, from the seeds of a published cell and the number of test images, which
-    follows from the user's accuracies: a published record may be damaged.
+    The standard deviation between two runs is that of `run_deviation`, from the seeds of the published cell. The number
+    of test images follows from the user's accuracies, because a published record may be damaged.
     """
     pairs = [(result, published[result.key]) for result in own if result.key in published]
     seeds: defaultdict[str, list[float]] = defaultdict(list)
@@ -95,7 +96,7 @@ def compare_records(own: Iterable[Result], published: Mapping[str, Result]) -> l
     accuracies: defaultdict[str, list[float]] = defaultdict(list)
     for ours, _ in pairs:
         accuracies[_dataset(ours)].append(ours.test_accuracy)
-    images = {dataset: count_test_images(known) for dataset, known in accuracies.items()}
+    images = {dataset: count_test_images(values) for dataset, values in accuracies.items()}
     return [
         Agreement(
             f"{ours.noise} / {ours.breaker} on {ours.target}, seed {ours.seed}",
@@ -108,20 +109,17 @@ def compare_records(own: Iterable[Result], published: Mapping[str, Result]) -> l
 
 
 def mark_records(boards: Sequence[Board], results: Iterable[Result], own: Mapping[str, Result]) -> list[Board]:
-    """Return boards whose rows say whose results they hold: the user's own, published ones, or both."""
-    kinds: defaultdict[tuple[str, str, str], set[bool]] = defaultdict(set)
+    """Return boards whose rows say whose results they have: the user's own, published ones, or both."""
+    records: defaultdict[tuple[str, str, str], set[str]] = defaultdict(set)
     for result in results:
-        kinds[group_setting(result), result.recipe, result.parameters["noise"]].add(result.key in own)
-    names = {frozenset({True}): "own", frozenset({False}): "published", frozenset({True, False}): "both"}
+        record = "own" if result.key in own else "published"
+        records[group_setting(result), result.recipe, result.parameters["noise"]].add(record)
 
-    def mark(board: Board) -> Board:
-        rows = [
-            replace(row, record=names[frozenset(kinds[board.setting, board.recipe, row.parameters])])
-            for row in board.noises
-        ]
-        return replace(board, noises=rows)
+    def mark_row(board: Board, row: NoiseRow) -> NoiseRow:
+        row_records = records[board.setting, board.recipe, row.parameters]
+        return replace(row, record="both" if len(row_records) > 1 else min(row_records))
 
-    return [mark(board) for board in boards]
+    return [replace(board, noises=[mark_row(board, row) for row in board.noises]) for board in boards]
 
 
 FRAME_COLUMNS = [
@@ -132,7 +130,7 @@ FRAME_COLUMNS = [
 
 
 def results_frame(results: Iterable[Result]) -> pd.DataFrame:
-    """Return results as a table, a row each, ordered by names and seed."""
+    """Return results as a table with one row each, sorted by names and seed."""
     rows = [{**structs.asdict(result), "device": result.made_with["device"]} for result in results]
     frame = pd.DataFrame(rows, columns=FRAME_COLUMNS)
     return frame.sort_values(FRAME_COLUMNS[:9], ignore_index=True)
@@ -143,6 +141,6 @@ def _dataset(result: Result) -> str:
 
 
 def _cell_text(result: Result) -> str:
-    """Return what all seeds of a cell share."""
-    parts = {**result.parameters, "protected": str(result.protected), "kind": result.kind}
-    return repr(sorted(parts.items()))
+    """Return a text that is the same for all seeds of a cell."""
+    cell = {**result.parameters, "protected": str(result.protected), "kind": result.kind}
+    return repr(sorted(cell.items()))

@@ -48,7 +48,7 @@ def noise_table(board: Board, brief: bool = False) -> Table:
 
 
 def own_table(board: Board, noises: Collection[str], breakers: Sequence[str]) -> Table:
-    """Return these noises of the user's own board and the clean reference, with accuracies under these breakers."""
+    """Return these noises of the user's own board and the clean reference, with their accuracies under breakers."""
     head = ["noise", "residual", "highest (breaker)", *breakers]
     rows = [
         [row.noise, *_protection(row), *(percent_mean(row.accuracies.get(name)) for name in breakers)]
@@ -58,16 +58,16 @@ def own_table(board: Board, noises: Collection[str], breakers: Sequence[str]) ->
     return head, rows
 
 
-def place_tables(board: Board) -> dict[str, Table]:
-    """Return the noises of each budget class that has one of the user's, in order, and whose results a row holds."""
-    whose = {"own": "yours", "both": "yours and published", "published": "published"}
+def rank_tables(board: Board) -> dict[str, Table]:
+    """Return, for each budget class with a noise of the user, its noises in order and whose results each row has."""
+    record_names = {"own": "yours", "both": "yours and published", "published": "published"}
     classes = dict.fromkeys(row.budget for row in board.noises if row.record != "published" and not row.is_reference)
     head = ["noise", "rank", "residual", "highest (breaker)", "whose"]
     return {
         budget: (
             head,
             [
-                [row.noise, rank_text(row), *_protection(row), whose[row.record]]
+                [row.noise, rank_text(row), *_protection(row), record_names[row.record]]
                 for row in board.noises
                 if row.budget == budget and not row.is_reference
             ],
@@ -77,13 +77,13 @@ def place_tables(board: Board) -> dict[str, Table]:
 
 
 def own_remarks(board: Board, noises: Collection[str]) -> list[str]:
-    """Return a line for each of these noises of the user's own board that has remarks."""
+    """Return a line with the remarks on each of these noises of the user's own board, if it has any."""
     rows = [row for row in board.noises if row.noise in noises and not row.is_reference]
     return [f"{row.noise}: {', '.join(remarks)}" for row in rows if (remarks := noise_remarks(row))]
 
 
 def _protection(row: NoiseRow) -> list[str]:
-    """Return the residual protection of a noise and its highest accuracy; the clean reference has none."""
+    """Return the residual protection of a noise, and its highest accuracy with the breaker, as texts."""
     highest = row.accuracies.get(row.worst_breaker or "")
     if row.is_reference:
         return [UNKNOWN, UNKNOWN]

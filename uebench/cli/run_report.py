@@ -35,9 +35,9 @@ def print_run(report: RunReport, wide: bool) -> int:
 
 
 def _print_own_boards(console: Console, report: RunReport) -> None:
-    """Print the user's own results, then the place of each noise among the published ones."""
+    """Print the user's own results, then the rank of each noise among the published ones."""
     from uebench.board.groups import group_title
-    from uebench.board.tables import own_remarks, own_table, place_tables
+    from uebench.board.tables import own_remarks, own_table, rank_tables
     from uebench.cli.console import print_split_table
 
     titles = {group_title(result) for result in report.results}
@@ -51,7 +51,7 @@ def _print_own_boards(console: Console, report: RunReport) -> None:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     for board in report.boards:
         if board.title in titles and any(row.record != "own" for row in board.noises):
-            for budget, table in place_tables(board).items():
+            for budget, table in rank_tables(board).items():
                 print_split_table(console, f"among the published, {budget}: {board.title}", *table)
 
 
