@@ -1,6 +1,6 @@
-"""Simulates boards with known ranks: how often rank sets hold them all, and how wide they are.
+"""Simulates boards with known ranks, to measure how often rank sets hold all of them and how wide the sets are.
 
-`python -m tests.board.rank_coverage` prints the table of leaderboards/RANKS.md.
+`python -m tests.board.rank_coverage` prints the results as a table in markdown.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from uebench.board.rank_sets import rank_sets
 NOISES, CELLS = 8, 4
 ORDERS = {
     "all noises equal": "every noise has the same accuracy under every breaker",
-    "equal but for breakers": "every noise has the same accuracies, each breaker another",
-    "half of them equal": "half of the noises are alike, and two breakers recover the same",
-    "all different": "accuracies drawn from 10 points",
+    "equal but for breakers": "all noises are equal, and breakers recover different accuracies",
+    "half of them equal": "half of the noises are equal, and two breakers recover the same",
+    "all different": "accuracies are uniform over 10 points",
 }
 SPREADS = ("equal", "unequal", "few large", "skewed to high", "skewed to low", "heavy tails")
 
@@ -36,7 +36,7 @@ def draw_means(order: str, random: np.random.Generator, noises: int = NOISES, ce
 
 
 def draw_errors(spread: str, shape: tuple[int, int, int], random: np.random.Generator) -> Values:
-    """Return errors (noises, cells, seeds) of mean 0, in points; standard deviations are 1 where they are equal."""
+    """Return errors (noises, cells, seeds) of mean 0, in points, most with standard deviations near 1."""
     if spread == "skewed to high":
         return random.exponential(1, shape) - 1
     if spread == "skewed to low":
@@ -52,7 +52,7 @@ def draw_errors(spread: str, shape: tuple[int, int, int], random: np.random.Gene
 
 
 def true_rank_ranges(means: Values) -> tuple[Values, Values]:
-    """Return the lowest and the highest rank of each noise; noises that are equal share a range."""
+    """Return the lowest and the highest rank of each noise; equal noises share a range."""
     highest = means.max(-1)
     return 1 + (highest < highest[:, None] - 1e-12).sum(1), (highest <= highest[:, None] + 1e-12).sum(1)
 
@@ -62,7 +62,7 @@ def simulate(
 ) -> tuple[float, float]:
     """Return the share of boards whose sets hold every true rank, and the mean number of ranks in a set.
 
-    `shared` is the standard deviation, in points, of the error that all noises have in common in a seed and cell.
+    `shared` is the standard deviation, in points, of the error that all noises share in a seed and cell.
     """
     covered, width = 0, 0.0
     for board in range(boards):

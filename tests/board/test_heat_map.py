@@ -1,4 +1,4 @@
-"""A heat map shows every accuracy that it is given, in colours that can be read, and the same bytes each time."""
+"""A heat map shows every accuracy in readable colours, and equal values give equal bytes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def contrast(first: str, second: str) -> float:
     """Return the contrast ratio of WCAG 2.2 between two colours."""
 
     def luminance(colour: str) -> float:
-        parts = [part / 255 for part in bytes.fromhex(colour[1:])]
-        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        channels = [channel / 255 for channel in bytes.fromhex(colour[1:])]
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
     low, high = sorted((luminance(first), luminance(second)))
@@ -28,9 +28,9 @@ def contrast(first: str, second: str) -> float:
 
 
 @given(st.floats(-1, 2))
-def test_every_number_can_be_read_on_its_colour(value: float) -> None:
-    fill, ink = cell_colour(value)
-    assert contrast(fill, ink) >= 4.5
+def test_every_number_is_readable_on_its_colour(value: float) -> None:
+    fill, text_colour = cell_colour(value)
+    assert contrast(fill, text_colour) >= 4.5
 
 
 def test_colours_grow_lighter_with_the_value() -> None:
@@ -39,7 +39,7 @@ def test_colours_grow_lighter_with_the_value() -> None:
     assert lightness[-1] > 10 * lightness[0]
 
 
-def test_a_map_has_a_number_for_each_known_cell_and_its_spread_as_a_tooltip() -> None:
+def test_a_map_has_a_number_and_a_tooltip_with_the_deviation_for_each_known_cell() -> None:
     svg = heat_map_svg("a <title>", ["none", "em<&>", "new"], {"none": "none", "adv": "(adv)"}, CELLS)
     root = ElementTree.fromstring(svg)
     texts = [element.text for element in root.iter(f"{SVG}text")]
@@ -58,7 +58,7 @@ def test_the_highest_accuracy_has_the_lightest_colour() -> None:
 
 
 @pytest.mark.parametrize("noises", [[], ["a" * 300]])
-def test_an_empty_map_and_long_names_are_drawn_inside_of_the_picture(noises: list[str]) -> None:
+def test_an_empty_map_and_long_names_fit_into_the_picture(noises: list[str]) -> None:
     root = ElementTree.fromstring(heat_map_svg("t", noises, dict.fromkeys(["b" * 90], "b" * 90), {}))
     assert float(root.get("width", 0)) > 6 * sum(map(len, noises)) + 0.8 * 6 * 90
     assert heat_map_svg("t", noises, {}, {}) == heat_map_svg("t", noises, {}, {})

@@ -1,4 +1,4 @@
-"""Breakers that differ in one number alone are found, in chains too, and nothing else is."""
+"""Families of breakers: those that differ in one numeric parameter only, also in chains."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from uebench.components.spec import canonical_text
 from uebench.planning.selection import build_chain, chain_label_in_suite
 from uebench.planning.suite import Suite
 
-BARE = Suite("", "")
+EMPTY_SUITE = Suite("", "")
 
 
 def chains(*texts: str) -> dict[str, str]:
-    """Return the labels of some chains by their canonical text."""
-    made = [build_chain(BARE, text) for text in texts]
-    return {canonical(text): chain_label_in_suite(BARE, one) for text, one in zip(texts, made, strict=True)}
+    """Return the labels of chains by their canonical text."""
+    return {canonical(text): chain_label_in_suite(EMPTY_SUITE, build_chain(EMPTY_SUITE, text)) for text in texts}
 
 
 def canonical(text: str) -> str:
-    return "+".join(canonical_text(one) for one in build_chain(BARE, text))
+    """Return the canonical text of a chain."""
+    return "+".join(canonical_text(breaker) for breaker in build_chain(EMPTY_SUITE, text))
 
 
-def told(family: BreakerFamily) -> tuple[str, str, str, list[float]]:
+def summary(family: BreakerFamily) -> tuple[str, str, str, list[float]]:
+    """Return label, breaker, parameter and sorted values of a family."""
     return family.label, family.breaker, family.parameter, sorted(family.values.values())
 
 
-FOUND: dict[str, tuple[list[str], tuple[Any, ...]]] = {
+FAMILIES: dict[str, tuple[list[str], tuple[Any, ...]]] = {
     "a radius": (
         ["none", "adv-linf:radius=1/255", "adv-linf", "grayscale"],
         ("adv-linf", "adv-linf", "radius", [1 / 255, 4 / 255]),
@@ -49,11 +50,11 @@ FOUND: dict[str, tuple[list[str], tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("case", FOUND)
+@pytest.mark.parametrize("case", FAMILIES)
 def test_breakers_that_differ_in_one_number_are_a_family(case: str) -> None:
-    texts, expected = FOUND[case]
+    texts, expected = FAMILIES[case]
     (family,) = breaker_families(chains(*texts))
-    assert told(family) == expected
+    assert summary(family) == expected
     assert set(family.values) <= {canonical(text) for text in texts}
 
 
@@ -71,20 +72,20 @@ def test_breakers_that_differ_in_one_number_are_a_family(case: str) -> None:
     ],
     ids="+".join,
 )
-def test_other_breakers_are_none(texts: list[str]) -> None:
+def test_other_breakers_are_no_family(texts: list[str]) -> None:
     assert breaker_families(chains(*texts)) == []
 
 
 def test_a_new_version_is_another_breaker() -> None:
-    one, two = chains("adv-linf:radius=1/255", "adv-linf:radius=2/255")
-    assert len(breaker_families({one: "", two: ""})) == 1
-    assert breaker_families({one: "", two.replace("@1", "@2"): ""}) == []
+    first, second = chains("adv-linf:radius=1/255", "adv-linf:radius=2/255")
+    assert len(breaker_families({first: "", second: ""})) == 1
+    assert breaker_families({first: "", second.replace("@1", "@2"): ""}) == []
 
 
-def test_a_grid_of_two_parameters_is_a_family_each_way() -> None:
+def test_a_grid_of_two_parameters_gives_families_over_both() -> None:
     grid = [f"adv-linf:radius={radius}/255,steps={steps}" for radius in (1, 2) for steps in (3, 5)]
-    found = breaker_families(chains(*grid))
-    assert [(label, parameter, values) for label, _, parameter, values in map(told, found)] == [
+    families = breaker_families(chains(*grid))
+    assert [(label, parameter, values) for label, _, parameter, values in map(summary, families)] == [
         ("adv-linf:steps=3", "radius", [1 / 255, 2 / 255]),
         ("adv-linf:steps=5", "radius", [1 / 255, 2 / 255]),
         ("adv-linf:radius=1/255", "steps", [3, 5]),
@@ -104,18 +105,18 @@ def test_a_grid_of_two_parameters_is_a_family_each_way() -> None:
         (["adv-linf:radius=0", "adv-linf"], {}),
     ],
 )
-def test_where_a_breaker_does_nothing_the_chain_without_it_stands(texts: list[str], idle: dict[str, float]) -> None:
-    """Not where nothing is known to do nothing, and not where the very value is on record."""
+def test_the_chain_without_the_breaker_has_the_neutral_value(texts: list[str], idle: dict[str, float]) -> None:
+    """There is no such chain if the parameter has no neutral value, or if a breaker with that value was run."""
     (family,) = breaker_families(chains(*texts))
     assert family.idle == {canonical(text): value for text, value in idle.items()}
 
 
-def test_an_axis_is_what_the_parameter_says_of_itself() -> None:
+def test_the_axis_has_the_description_of_the_parameter() -> None:
     (family,) = breaker_families(chains("adv-l2:radius=1/255", "adv-l2"))
     assert family.axis == "L2 radius of the attack (norm of [0, 1] pixels)"
 
 
-def test_a_breaker_that_is_not_installed_is_drawn_without_what_only_it_could_say() -> None:
+def test_a_breaker_that_is_not_installed_has_no_description_and_no_neutral_value() -> None:
     (family,) = breaker_families({f"gone@1:radius={value}": f"gone:radius={value}" for value in ("0.5", "1.0")})
     assert (family.axis, family.idle) == ("radius of gone", {})
-    assert told(family) == ("gone", "gone", "radius", [0.5, 1.0])
+    assert summary(family) == ("gone", "gone", "radius", [0.5, 1.0])

@@ -1,4 +1,4 @@
-"""What is drawn is the data, the same each time and for everyone, and noises are told apart without colour."""
+"""Figures show the data, equal data give equal bytes, and noises are distinguishable without colour."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from msgspec import structs
 from scipy import stats
 
-from tests.board.test_curves import attacked, cell, shared
+from tests.board.test_curves import attacked, cell, two_shares
 from uebench.board.curves import Curves, make_curves
 from uebench.board.plots import COLOURS, GREY, draw_figure, figure_svg, noise_styles
 from uebench.cli.main import main
@@ -27,53 +27,56 @@ from uebench.storage.result import Result
 from uebench.storage.results_file import write_results
 
 TRAINED = [
-    cell(noise, "none", 0.5, seed, curve=[(10, 0.1 + off, 0.8), (20, 0.2 + off, 0.9)])
+    cell(noise, "none", 0.5, seed, curve=[(10, 0.1 + offset, 0.8), (20, 0.2 + offset, 0.9)])
     for noise in ("none", "em", "rem", "sem", "tap")
-    for seed, off in enumerate((0.0, 0.1))
+    for seed, offset in enumerate((0.0, 0.1))
 ]
-FIGURES = {"parameter": attacked(), "steps": TRAINED, "share": shared()}
+FIGURES = {"parameter": attacked(), "steps": TRAINED, "share": two_shares()}
 
 
-def first(results: Sequence[Result]) -> Curves:
+def first_curves(results: Sequence[Result]) -> Curves:
+    """Return the data of the first figure."""
     return make_curves(results)[0][0]
 
 
-def drawn(one: Curves) -> Figure:
-    return draw_figure(one, noise_styles([one]))
+def first_figure(results: Sequence[Result]) -> Figure:
+    """Return the first figure, drawn."""
+    curves = first_curves(results)
+    return draw_figure(curves, noise_styles([curves]))
 
 
 T_TWO_SEEDS = stats.t.ppf(0.975, 1)
-"""Half of the interval of two seeds, in halves of their difference."""
+"""Half of the interval of two seeds, as a multiple of half of their difference."""
 
 
 def lines(axes: Axes) -> dict[str, np.ndarray]:
-    """Return what is drawn as lines, by the line's name."""
+    """Return the points of all lines, by the line's label."""
     return {str(line.get_label()): np.asarray(line.get_xydata()) for line in axes.lines}
 
 
 def areas(axes: Axes) -> list[np.ndarray]:
-    """Return the bands and bars that are drawn, each a list of corners."""
-    return [path.vertices for one in axes.collections for path in one.get_paths() if len(path.vertices)]
+    """Return the corners of every band and bar."""
+    return [path.vertices for collection in axes.collections for path in collection.get_paths() if len(path.vertices)]
 
 
 def test_the_lines_of_one_panel_are_the_means_in_percent() -> None:
-    found = lines(drawn(first(attacked())).axes[0])
+    found = lines(first_figure(attacked()).axes[0])
     assert set(found) == {"clean set", "em"}
     assert found["em"] == pytest.approx(np.array([[0, 30], [1 / 255, 55], [2 / 255, 70]]))
     assert found["clean set"] == pytest.approx(np.array([[0, 90], [1 / 255, 80]]))
 
 
 def test_bars_are_the_interval_and_one_seed_has_none() -> None:
-    bars = areas(drawn(first(attacked())).axes[0])
-    half = {x: (bar[0][1], bar[1][1]) for bar in bars for x in (round(bar[0][0] * 255),) if bar[:, 1].mean() < 75}
-    assert half == {
+    bars = areas(first_figure(attacked()).axes[0])
+    em_bounds = {round(bar[0][0] * 255): (bar[0][1], bar[1][1]) for bar in bars if bar[:, 1].mean() < 75}
+    assert em_bounds == {
         0: pytest.approx((30 - 10 * T_TWO_SEEDS, 30 + 10 * T_TWO_SEEDS), abs=10),
         1: pytest.approx((55 - 5 * T_TWO_SEEDS, 55 + 5 * T_TWO_SEEDS), abs=5),
     }
 
 
 def test_every_noise_has_a_panel_with_both_curves_and_a_band() -> None:
-    figure = drawn(first(TRAINED))
+    figure = first_figure(TRAINED)
     assert [axes.get_title() for axes in figure.axes] == ["clean set", "em", "rem", "sem", "tap"]
     for axes in figure.axes:
         test, train = axes.lines
@@ -85,84 +88,86 @@ def test_every_noise_has_a_panel_with_both_curves_and_a_band() -> None:
 
 
 @pytest.mark.parametrize("kind", FIGURES)
-def test_one_seed_has_no_band_and_says_so(kind: str) -> None:
-    results = [one for one in FIGURES[kind] if one.seed == 0]
-    figure = drawn(first(results))
+def test_one_seed_has_no_band_and_the_title_says_one_seed(kind: str) -> None:
+    results = [result for result in FIGURES[kind] if result.seed == 0]
+    figure = first_figure(results)
     assert [areas(axes) for axes in figure.axes] == [[]] * len(figure.axes)
     assert figure.get_suptitle().endswith("one seed")
-    assert any(areas(axes) for axes in drawn(first(FIGURES[kind])).axes)
+    assert any(areas(axes) for axes in first_figure(FIGURES[kind]).axes)
 
 
-def test_the_number_of_seeds_is_said() -> None:
-    assert drawn(first(attacked())).get_suptitle().endswith("mean and 95 % interval of 1 to 2 seeds")
-    assert drawn(first(TRAINED)).get_suptitle().endswith("mean and 95 % interval of 2 seeds")
+def test_the_title_has_the_number_of_seeds() -> None:
+    assert first_figure(attacked()).get_suptitle().endswith("mean and 95 % interval of 1 to 2 seeds")
+    assert first_figure(TRAINED).get_suptitle().endswith("mean and 95 % interval of 2 seeds")
 
 
 @pytest.mark.parametrize("kind", FIGURES)
-def test_the_same_data_give_the_same_bytes_whatever_the_user_likes(kind: str) -> None:
+def test_equal_data_give_equal_bytes_whatever_the_users_settings(kind: str) -> None:
     def svg(results: Sequence[Result]) -> bytes:
-        one = first(results)
-        return figure_svg(one, noise_styles([one]))
+        curves = first_curves(results)
+        return figure_svg(curves, noise_styles([curves]))
 
-    once = svg(FIGURES[kind])
+    with_defaults = svg(FIGURES[kind])
     with matplotlib.rc_context(
         {"font.size": 20, "xtick.direction": "in", "svg.fonttype": "path", "axes.facecolor": "red"}
     ):
-        assert svg([*reversed(FIGURES[kind])]) == once
-        assert matplotlib.rcParams["font.size"] == 20, "the user's settings come back"
-    assert b"<dc:date>" not in once
+        assert svg([*reversed(FIGURES[kind])]) == with_defaults
+        assert matplotlib.rcParams["font.size"] == 20, "the user's settings are restored"
+    assert b"<dc:date>" not in with_defaults
 
 
 @pytest.mark.parametrize("kind", FIGURES)
 def test_a_figure_has_no_background_and_text_is_text_in_mid_grey(kind: str) -> None:
-    one = first(FIGURES[kind])
-    written = figure_svg(one, noise_styles([one])).decode()
-    root = ElementTree.fromstring(written)
+    curves = first_curves(FIGURES[kind])
+    svg = figure_svg(curves, noise_styles([curves])).decode()
+    root = ElementTree.fromstring(svg)
     texts = list(root.iter("{http://www.w3.org/2000/svg}text"))
-    assert {"".join(text.itertext()) for text in texts} >= {"em", "accuracy (%)", one.title}
+    assert {"".join(text.itertext()) for text in texts} >= {"em", "accuracy (%)", curves.title}
     assert all(GREY in text.get("style", "") for text in texts)
-    assert not re.search(r"fill: (#fff|#ffffff|white|#000|#000000|black)\b", written)
+    assert not re.search(r"fill: (#fff|#ffffff|white|#000|#000000|black)\b", svg)
 
 
 def luminance(colour: str) -> float:
     """Return the relative luminance of `#rrggbb` (WCAG 2)."""
-    values = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values)
+    channels = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+    red, green, blue = (
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in channels
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-@pytest.mark.parametrize("ground", ["#ffffff", "#0d1117"])
-def test_text_and_curves_show_on_light_and_on_dark_ground(ground: str) -> None:
+@pytest.mark.parametrize("background", ["#ffffff", "#0d1117"])
+def test_text_and_curves_are_visible_on_a_light_and_a_dark_background(background: str) -> None:
     def contrast(colour: str) -> float:
-        low, high = sorted([luminance(colour), luminance(ground)])
+        low, high = sorted([luminance(colour), luminance(background)])
         return (high + 0.05) / (low + 0.05)
 
     assert contrast(GREY) > 4
     assert min(map(contrast, COLOURS)) > 2
 
 
-def test_many_noises_look_different_each_and_the_same_in_every_figure() -> None:
-    names = [f"noise-{place:02}" for place in range(30)]
+def test_each_of_many_noises_has_its_own_style_in_all_figures() -> None:
+    names = [f"noise-{index:02}" for index in range(30)]
     points = pd.DataFrame({"noise": names, "parameters": [f"{name}@1" for name in names], "reference": False})
-    one = Curves("one", "", "", points)
-    looks = noise_styles([one, replace(one, points=points.iloc[::-1])])
-    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 30
-    assert "--" not in {look["linestyle"] for look in looks.values()}, "dashes are for the reference"
-    assert all(a["color"] != b["color"] and a["marker"] != b["marker"] for a, b in pairwise(looks.values()))
+    curves = Curves("curves", "", "", points)
+    styles = noise_styles([curves, replace(curves, points=points.iloc[::-1])])
+    assert len({(style["color"], style["marker"]) for style in styles.values()}) == 30
+    assert "--" not in {style["linestyle"] for style in styles.values()}, "dashes are for the reference"
+    assert all(a["color"] != b["color"] and a["marker"] != b["marker"] for a, b in pairwise(styles.values()))
 
 
-def test_labels_of_values_that_lie_close_do_not_overlap() -> None:
+def test_labels_of_close_values_do_not_overlap() -> None:
     results = [cell("em", f"jpeg:quality={quality}", 0.5) for quality in (1, 2, 3, 10, 50, 90)]
-    figure = drawn(first(results))
+    figure = first_figure(results)
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["1", "10", "50", "90"]
     assert len(lines(figure.axes[0])["em"]) == 6, "all points are drawn"
 
 
-def test_long_names_are_folded_at_their_joints_and_nothing_of_them_is_lost() -> None:
-    long = "rem:noise_perturbation=random,surrogate_perturbation=none"
-    results = [structs.replace(one, noise=long if one.noise == "em" else one.noise) for one in attacked()]
-    folded = next(name for name in lines(drawn(first(results)).axes[0]) if name != "clean set")
-    assert folded.split("\n") == ["rem:noise_perturbation=", "random,surrogate_", "perturbation=none"]
+def test_long_labels_are_wrapped_after_punctuation_and_stay_complete() -> None:
+    label = "rem:noise_perturbation=random,surrogate_perturbation=none"
+    results = [structs.replace(result, noise=label if result.noise == "em" else result.noise) for result in attacked()]
+    wrapped = next(name for name in lines(first_figure(results).axes[0]) if name != "clean set")
+    assert wrapped.split("\n") == ["rem:noise_perturbation=", "random,surrogate_", "perturbation=none"]
 
 
 @pytest.fixture
@@ -172,13 +177,13 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Sequence
 
     def write(results: Sequence[Result]) -> Path:
         folder = Path("leaderboards/demo")
-        write_results(folder / "results.jsonl", {one.key: one for one in results})
+        write_results(folder / "results.jsonl", {result.key: result for result in results})
         return folder
 
     return write
 
 
-def test_the_command_draws_what_it_can_and_says_what_it_cannot(board: Callable[[Sequence[Result]], Path]) -> None:
+def test_the_command_draws_figures_and_lists_the_missing_ones(board: Callable[[Sequence[Result]], Path]) -> None:
     folder = board([*attacked(), *TRAINED])
     done = CliRunner().invoke(main, ["plot", "demo"], catch_exceptions=False)
     assert done.exit_code == 0
@@ -194,7 +199,7 @@ def test_the_command_draws_what_it_can_and_says_what_it_cannot(board: Callable[[
     assert {path.name: path.read_bytes() for path in Path("other").iterdir()} == before
 
 
-def test_a_record_that_has_data_for_no_figure_is_no_mistake(board: Callable[[Sequence[Result]], Path]) -> None:
+def test_a_record_without_data_for_figures_is_no_error(board: Callable[[Sequence[Result]], Path]) -> None:
     folder = board([cell("em", "none", 0.5)])
     done = CliRunner().invoke(main, ["plot"], catch_exceptions=False)
     assert done.exit_code == 0

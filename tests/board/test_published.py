@@ -1,4 +1,4 @@
-"""Our numbers beside the published ones: matched by name, missing where missing, and claims judged by comparisons."""
+"""Our accuracies beside the published ones: cells are matched by name, and claims are checked by comparisons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from tests.board.test_tables import made
+from tests.board.test_tables import make_result
 from uebench import UserError
 from uebench.board.published import (
     comparison_tables,
@@ -38,85 +38,90 @@ RECIPE = component_label(resolve_recipe(TABLE4))
 
 
 def result(noise: str, breaker: str, seed: int, percent: float, **other: Any) -> Result:
+    """Return a result of the suite on CIFAR-10, its accuracy in percent."""
     labels = {"dataset": "cifar10", "target": "resnet18", "recipe": RECIPE, "suite": "rem-table4"}
-    one = made("rem", "none", seed, percent / 100, **other)
+    demo_result = make_result("rem", "none", seed, percent / 100, **other)
     key = f"{noise}/{breaker}/{seed}/{other}"
-    return structs.replace(one, **{**labels, "key": key, "noise": noise, "breaker": breaker, **other})
+    return structs.replace(demo_result, **{**labels, "key": key, "noise": noise, "breaker": breaker, **other})
 
 
-def beside(results: list[Result]) -> pd.DataFrame:
-    theirs = read_published(TABLE4)
-    assert theirs is not None
-    return join_published(theirs, measured_cells(TABLE4, results))
+def joined_cells(results: list[Result]) -> pd.DataFrame:
+    """Return the published cells of the suite with these results."""
+    published = read_published(TABLE4)
+    assert published is not None
+    return join_published(published, measured_cells(TABLE4, results))
 
 
 def row(table: pd.DataFrame, noise: str, breaker: str) -> dict[str, Any]:
-    found = table[(table.dataset == "cifar10") & (table.noise == noise) & (table.breaker == breaker)]
-    assert len(found) == 1
-    return dict(found.iloc[0])
+    """Return the only row of a noise and breaker on CIFAR-10."""
+    rows = table[(table.dataset == "cifar10") & (table.noise == noise) & (table.breaker == breaker)]
+    assert len(rows) == 1
+    return dict(rows.iloc[0])
 
 
-def test_cells_are_matched_by_name_and_seeds_averaged() -> None:
-    table = beside([result("rem", "adv-linf", seed, 40 + 2 * seed) for seed in range(3)])
-    found = row(table, "rem", "adv-linf")
-    assert (found["ours"], found["deviation"], found["seeds"]) == (pytest.approx(42), pytest.approx(2), 3)
-    assert found["difference"] == pytest.approx(42 - found["percent"])
+def test_cells_are_matched_by_name_and_averaged_over_seeds() -> None:
+    table = joined_cells([result("rem", "adv-linf", seed, 40 + 2 * seed) for seed in range(3)])
+    rem = row(table, "rem", "adv-linf")
+    assert (rem["ours"], rem["deviation"], rem["seeds"]) == (pytest.approx(42), pytest.approx(2), 3)
+    assert rem["difference"] == pytest.approx(42 - rem["percent"])
     assert len(table) == 30
-    assert table["ours"].notna().sum() == 1, "what is not run stays empty"
+    assert table["ours"].notna().sum() == 1, "a cell that was not run stays empty"
 
 
 @pytest.mark.parametrize(
     "other", [{"recipe": "sgd:steps=10"}, {"protected": 0.2}, {"kind": "clean-only"}, {"target": "vgg16"}]
 )
 def test_another_recipe_share_or_network_is_another_cell(other: dict[str, Any]) -> None:
-    assert beside([result("rem", "adv-linf", 0, 40, **other)])["ours"].isna().all()
+    assert joined_cells([result("rem", "adv-linf", 0, 40, **other)])["ours"].isna().all()
 
 
 CLAIM = Claim("low below high", lower=["rem"], higher=["rem:eot=false"], breakers=["adv-linf", "none"])
 
 
-def test_a_claim_holds_fails_or_lacks_numbers_pair_by_pair() -> None:
+def test_each_pair_of_a_claim_holds_fails_or_misses_a_number() -> None:
     results = [
         result("rem", "adv-linf", 0, 40),
         result("rem:eot=false", "adv-linf", 0, 41),
         result("rem", "none", 0, 30),
         result("rem:eot=false", "none", 0, 30),
     ]
-    verdict = judge_claim(CLAIM, beside(results), "ours")
+    verdict = judge_claim(CLAIM, joined_cells(results), "ours")
     assert (verdict.holds, verdict.missing) == (1, 2), "CIFAR-100 has no numbers"
     assert verdict.fails == ["cifar10 / resnet18 / none: rem 30.00, rem:eot=false 30.00"], "equal is not below"
     assert str(verdict) == "fails (1 of 2, 2 missing)"
-    assert str(judge_claim(CLAIM, beside(results[:2]), "ours")) == "holds (1 of 1, 3 missing)"
-    assert str(judge_claim(CLAIM, beside([]), "ours")) == "no comparison possible"
+    assert str(judge_claim(CLAIM, joined_cells(results[:2]), "ours")) == "holds (1 of 1, 3 missing)"
+    assert str(judge_claim(CLAIM, joined_cells([]), "ours")) == "no comparison possible"
 
 
 def test_a_claim_without_breakers_is_about_all_of_them() -> None:
-    theirs = read_published(TABLE4)
-    assert theirs is not None
-    every = judge_claim(replace(CLAIM, breakers=()), theirs, "percent")
-    assert every.holds + len(every.fails) == 6
-    assert every.missing == 0
+    published = read_published(TABLE4)
+    assert published is not None
+    verdict = judge_claim(replace(CLAIM, breakers=()), published, "percent")
+    assert verdict.holds + len(verdict.fails) == 6
+    assert verdict.missing == 0
 
 
-def test_published_numbers_bear_out_their_papers_main_claim() -> None:
-    chosen = read_suite("rem-table1")
-    verdicts = judge_claims(chosen, read_published(chosen), measured_cells(chosen, []))
+def test_published_numbers_confirm_the_main_claim_of_their_paper() -> None:
+    suite = read_suite("rem-table1")
+    verdicts = judge_claims(suite, read_published(suite), measured_cells(suite, []))
     assert verdicts[0]["published"].startswith("holds (27 of 27")
     assert verdicts[0]["ours"] == "no comparison possible"
 
 
 def run(tmp_path: Path, *words: str) -> str:
+    """Return the output of `uebench compare` for a board with one cell."""
     path = tmp_path / "rem-table4" / "results.jsonl"
-    write_results(path, {one.key: one for one in [result("rem", "adv-linf", seed, 40 + seed) for seed in range(3)]})
+    results = [result("rem", "adv-linf", seed, 40 + seed) for seed in range(3)]
+    write_results(path, {record.key: record for record in results})
     done = CliRunner().invoke(main, ["compare", "rem-table4", "--boards", str(tmp_path), *words])
     assert done.exit_code == 0, done.output
     return done.output
 
 
-def test_the_command_prints_every_form(tmp_path: Path) -> None:
+def test_the_command_prints_every_format(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(run(tmp_path, "--format", "csv"))))
     assert len(rows) == 30
-    assert [one["ours"] for one in rows if one["ours"]] == ["41.00"]
+    assert [cell["ours"] for cell in rows if cell["ours"]] == ["41.00"]
     markdown = run(tmp_path, "--format", "markdown")
     assert "cifar10, resnet18, all protected: published / ours, in percent" in markdown
     assert re.search(r"^\| rem \| .* / 41\.00 ± 1\.00 \|$", markdown, re.MULTILINE)
@@ -128,14 +133,14 @@ def test_the_command_prints_every_form(tmp_path: Path) -> None:
     assert "With the expectation REM protects better than without" in table
 
 
-def test_doubt_is_marked_and_explained() -> None:
-    cells = beside([])
+def test_a_doubtful_published_number_is_marked_and_explained() -> None:
+    cells = joined_cells([])
     texts = [text for _, rows in comparison_tables(cells).values() for row in rows for text in row]
-    doubted = [cell for cell in cells.to_dict("records") if cell["doubt"]]
-    assert doubted
-    assert sum("*" in text for text in texts) == len(doubted)
-    assert all(f"{cell['percent']:.2f}* / –" in texts for cell in doubted)
-    assert all(any(cell["doubt"] in line for line in doubted_cells(cells)) for cell in doubted)
+    doubtful = [cell for cell in cells.to_dict("records") if cell["doubt"]]
+    assert doubtful
+    assert sum("*" in text for text in texts) == len(doubtful)
+    assert all(f"{cell['percent']:.2f}* / –" in texts for cell in doubtful)
+    assert all(any(cell["doubt"] in line for line in doubted_cells(cells)) for cell in doubtful)
 
 
 @pytest.mark.parametrize(
@@ -151,19 +156,19 @@ def test_doubt_is_marked_and_explained() -> None:
     ],
 )
 def test_tables_have_the_papers_shape(name: str, titles: list[str], columns: list[str]) -> None:
-    chosen = read_suite(name)
-    theirs = read_published(chosen)
-    assert theirs is not None
-    tables = comparison_tables(join_published(theirs, measured_cells(chosen, [])))
+    suite = read_suite(name)
+    published = read_published(suite)
+    assert published is not None
+    tables = comparison_tables(join_published(published, measured_cells(suite, [])))
     assert list(tables)[:1] == titles
     head, rows = tables[titles[0]]
     assert head[: len(columns) + 1] == ["noise", *columns]
     assert [row[0] for row in rows][:2] == ["none", "em-rem"]
-    published = sum(text.endswith(" / –") for _, rows in tables.values() for row in rows for text in row)
-    assert published == len(theirs), "each published number stands once"
+    shown = sum(text.endswith(" / –") for _, rows in tables.values() for row in rows for text in row)
+    assert shown == len(published), "each published number is shown once"
 
 
-def test_a_suite_without_published_numbers_is_said_and_one_with_claims_only_is_judged() -> None:
+def test_a_suite_without_published_numbers_is_refused_unless_it_has_claims() -> None:
     with pytest.raises(UserError, match="suite demo has no published numbers"):
         read_published(read_suite("demo"))
     assert read_published(read_suite("sem-cifar10")) is None

@@ -1,4 +1,4 @@
-"""How alike two recipes order noises: Kendall's tau counted by hand, and where it is shown."""
+"""How alike two recipes order noises: Kendall's tau by its definition, and the pages that show it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from tests.board.test_tables import DEMO, made
+from tests.board.test_tables import DEMO, make_result
 from uebench import UserError
 from uebench.board.formats import markdown_table
 from uebench.board.publish import insert_tables, publish_board
@@ -20,101 +20,106 @@ from uebench.site import build
 from uebench.storage.result import Result
 from uebench.storage.results_file import write_results
 
-ONE = {"em": (0.1, 0.9), "rem": (0.2, 0.5), "sem": (0.3, 0.6), "tap": (0.4, 0.7), "ntga": (0.5, 0.4)}
-OTHER = {"em": (0.2, 0.7), "rem": (0.1, 0.4), "sem": (0.3, 0.6), "tap": (0.3, 0.6), "ntga": (0.6, 0.8)}
-"""Accuracies plainly and under attack; the second ties two of them."""
+FIRST = {"em": (0.1, 0.9), "rem": (0.2, 0.5), "sem": (0.3, 0.6), "tap": (0.4, 0.7), "ntga": (0.5, 0.4)}
+SECOND = {"em": (0.2, 0.7), "rem": (0.1, 0.4), "sem": (0.3, 0.6), "tap": (0.3, 0.6), "ntga": (0.6, 0.8)}
+"""Accuracies after plain training and under attack; the second has ties."""
 
 
 def results(accuracies: dict[str, tuple[float, float]], steps: int, seconds: float, **other: object) -> list[Result]:
-    """Return a board by a recipe of so many steps, three seeds, the clean set above all noises."""
-    names = {"recipe": f"sgd@1:steps={steps}", "train_seconds": seconds, **other}
-    found = [
-        made(noise, breaker, seed, accuracy + 0.001 * seed, **names)
+    """Return results by a recipe with this number of steps: three seeds, the clean set above all noises."""
+    fields = {"recipe": f"sgd@1:steps={steps}", "train_seconds": seconds, **other}
+    with_canonical_recipe = [
+        make_result(noise, breaker, seed, accuracy + 0.001 * seed, **fields)
         for noise, pair in {"none": (0.98, 0.95), **accuracies}.items()
         for breaker, accuracy in zip(("none", "adv-linf"), pair, strict=True)
         for seed in range(3)
     ]
-    return [structs.replace(one, recipe=f"sgd:steps={steps}") for one in found]
+    return [structs.replace(result, recipe=f"sgd:steps={steps}") for result in with_canonical_recipe]
 
 
-def counted(left: list[float], right: list[float]) -> float:
-    """Return tau-b by its definition: pairs in the same order less pairs in the other, over pairs that are no ties."""
+def tau_by_definition(left: list[float], right: list[float]) -> float:
+    """Return tau-b: pairs in the same order minus pairs in reversed order, over the pairs without ties."""
     pairs = list(combinations(range(len(left)), 2))
-    signs = [[(one[a] > one[b]) - (one[a] < one[b]) for a, b in pairs] for one in (left, right)]
-    agreeing = sum(a * b for a, b in zip(*signs, strict=True))
-    return float(agreeing / (sum(map(abs, signs[0])) * sum(map(abs, signs[1]))) ** 0.5)
+    signs = [[(values[a] > values[b]) - (values[a] < values[b]) for a, b in pairs] for values in (left, right)]
+    difference = sum(a * b for a, b in zip(*signs, strict=True))
+    return float(difference / (sum(map(abs, signs[0])) * sum(map(abs, signs[1]))) ** 0.5)
 
 
-def found(records: list[Result]) -> list[RankAgreement]:
-    """Return the concordances of recipes that differ."""
-    return [one for one in rank_agreements(rank_results(DEMO, records)) if one.recipes[0] != one.recipes[1]]
+def agreements_of_recipes(records: list[Result]) -> list[RankAgreement]:
+    """Return the agreements of two different recipes."""
+    agreements = rank_agreements(rank_results(DEMO, records))
+    return [agreement for agreement in agreements if agreement.recipes[0] != agreement.recipes[1]]
 
 
-def itself(records: list[Result]) -> dict[str, RankAgreement]:
-    """Return the concordance of each recipe with itself, by plain training alone."""
-    every = rank_agreements(rank_results(replace(DEMO, required_breakers=["none"]), records))
-    return {one.recipes[0]: one for one in every if one.recipes[0] == one.recipes[1] and one.order == "none"}
+def self_agreements(records: list[Result]) -> dict[str, RankAgreement]:
+    """Return the agreement of each recipe with itself, by plain training alone."""
+    agreements = rank_agreements(rank_results(replace(DEMO, required_breakers=["none"]), records))
+    return {
+        agreement.recipes[0]: agreement
+        for agreement in agreements
+        if agreement.recipes[0] == agreement.recipes[1] and agreement.order == "none"
+    }
 
 
-def test_tau_is_that_of_its_definition_for_every_order() -> None:
-    residual, plain, attacked = found([*results(ONE, 400, 12.0), *results(OTHER, 40, 2.0)])
-    assert [one.order for one in (residual, plain, attacked)] == [RESIDUAL, "none", "adv-linf"]
-    for place, one in enumerate((plain, attacked)):
-        left, right = ([accuracies[noise][place] for noise in ONE] for accuracies in (ONE, OTHER))
-        assert one.tau == pytest.approx(counted(left, right))
-        assert one.tau not in (-1, 0, 1)
-        assert (one.noises, one.seconds) == (5, (2.0, 12.0)), "the clean set is no noise"
-        assert one.recipes == ("sgd:steps=40", "sgd:steps=400")
-    left, right = ([0.98 - max(pair) for pair in accuracies.values()] for accuracies in (ONE, OTHER))
-    assert residual.tau == pytest.approx(counted(left, right))
+def test_tau_follows_its_definition_for_every_order() -> None:
+    residual, plain, attacked = agreements_of_recipes([*results(FIRST, 400, 12.0), *results(SECOND, 40, 2.0)])
+    assert [agreement.order for agreement in (residual, plain, attacked)] == [RESIDUAL, "none", "adv-linf"]
+    for index, agreement in enumerate((plain, attacked)):
+        left, right = ([accuracies[noise][index] for noise in FIRST] for accuracies in (FIRST, SECOND))
+        assert agreement.tau == pytest.approx(tau_by_definition(left, right))
+        assert agreement.tau not in (-1, 0, 1)
+        assert (agreement.noises, agreement.seconds) == (5, (2.0, 12.0)), "the clean set does not count"
+        assert agreement.recipes == ("sgd:steps=40", "sgd:steps=400")
+    left, right = ([0.98 - max(pair) for pair in accuracies.values()] for accuracies in (FIRST, SECOND))
+    assert residual.tau == pytest.approx(tau_by_definition(left, right))
     assert residual.seconds == (None, None)
 
 
-def test_orders_that_are_the_same_reversed_or_none() -> None:
-    turned = {noise: (1 - plain, 1 - attacked) for noise, (plain, attacked) in ONE.items()}
-    flat = dict.fromkeys(ONE, (0.5, 0.5))
-    for other, expected in ((ONE, 1), (turned, -1), (flat, None)):
-        taus = [one.tau for one in found([*results(ONE, 400, 1.0), *results(other, 40, 1.0)])]
+def test_equal_and_reversed_orders_and_ties_only() -> None:
+    reversed_order = {noise: (1 - plain, 1 - attacked) for noise, (plain, attacked) in FIRST.items()}
+    ties_only = dict.fromkeys(FIRST, (0.5, 0.5))
+    for other, expected in ((FIRST, 1), (reversed_order, -1), (ties_only, None)):
+        taus = [
+            agreement.tau for agreement in agreements_of_recipes([*results(FIRST, 400, 1.0), *results(other, 40, 1.0)])
+        ]
         assert taus[1:] == [pytest.approx(expected)] * 2
 
 
-def test_a_recipe_is_held_against_itself_seed_by_seed() -> None:
+def test_a_recipe_is_compared_with_itself_seed_by_seed() -> None:
     by_seed = [[0.1, 0.2, 0.3, 0.4], [0.2, 0.1, 0.3, 0.4], [0.4, 0.3, 0.2, 0.2]]
     records = [
-        structs.replace(made(noise, "none", seed, accuracy, recipe="sgd@1:steps=40"), recipe="sgd:steps=40")
+        structs.replace(make_result(noise, "none", seed, accuracy, recipe="sgd@1:steps=40"), recipe="sgd:steps=40")
         for seed, accuracies in enumerate(by_seed)
         for noise, accuracy in zip(("none", "em", "rem", "sem", "tap"), [0.9, *accuracies], strict=True)
     ]
-    assert not itself(records), "a recipe alone is compared with nothing"
-    one = itself([*records, *results(ONE, 400, 1.0)])["sgd:steps=40"]
-    assert one.noises == 4
-    assert one.tau == pytest.approx(sum(counted(*pair) for pair in combinations(by_seed, 2)) / 3)
-    single = [record for record in records if record.seed == 1]
-    assert list(itself([*single, *results(ONE, 400, 1.0)])) == ["sgd:steps=400"]
+    assert not self_agreements(records), "a single recipe is not compared with itself"
+    agreement = self_agreements([*records, *results(FIRST, 400, 1.0)])["sgd:steps=40"]
+    assert agreement.noises == 4
+    assert agreement.tau == pytest.approx(sum(tau_by_definition(*pair) for pair in combinations(by_seed, 2)) / 3)
+    one_seed = [record for record in records if record.seed == 1]
+    assert list(self_agreements([*one_seed, *results(FIRST, 400, 1.0)])) == ["sgd:steps=400"]
 
 
-def test_only_boards_that_differ_in_their_recipe_alone_are_compared() -> None:
-    one = results(ONE, 400, 1.0)
-    assert not found(one)
-    assert not found([*one, *results(ONE, 40, 1.0, kind="clean-only", protected=0.5)])
-    assert not found([*one, *(structs.replace(r, recipe="sgd:steps=400") for r in results(ONE, 40, 1.0))]), (
-        "other content"
-    )
-    alone = replace(DEMO, required_breakers=["none"])
-    plain = [r for r in [*one, *results(OTHER, 40, 1.0)] if r.breaker == "none"]
-    assert [r.order for r in rank_agreements(rank_results(alone, plain))] == ["none"] * 3, (
-        "either recipe with itself, too"
-    )
-    two = {noise: ONE[noise] for noise in ("em", "rem")}
-    assert not found([*one, *results(two, 40, 1.0)]), "two noises are no order"
-    assert len(found([*one, *results(ONE, 40, 1.0), *results(ONE, 4, 1.0)])) == 3 * 3
+def test_only_boards_that_differ_in_nothing_but_their_recipe_are_compared() -> None:
+    slow = results(FIRST, 400, 1.0)
+    assert not agreements_of_recipes(slow)
+    assert not agreements_of_recipes([*slow, *results(FIRST, 40, 1.0, kind="clean-only", protected=0.5)])
+    same_name = [structs.replace(result, recipe="sgd:steps=400") for result in results(FIRST, 40, 1.0)]
+    assert not agreements_of_recipes([*slow, *same_name]), "the recipes have one name"
+    only_plain = replace(DEMO, required_breakers=["none"])
+    plain = [result for result in [*slow, *results(SECOND, 40, 1.0)] if result.breaker == "none"]
+    agreements = rank_agreements(rank_results(only_plain, plain))
+    assert [agreement.order for agreement in agreements] == ["none"] * 3, "also each recipe with itself"
+    two_noises = {noise: FIRST[noise] for noise in ("em", "rem")}
+    assert not agreements_of_recipes([*slow, *results(two_noises, 40, 1.0)]), "two noises are too few"
+    assert len(agreements_of_recipes([*slow, *results(FIRST, 40, 1.0), *results(FIRST, 4, 1.0)])) == 3 * 3
 
 
-def test_the_table_stands_on_the_boards_page_on_the_site_and_in_documents(
+def test_the_table_is_on_the_page_of_the_board_on_the_site_and_in_documents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = [*results(ONE, 400, 12.0), *results(OTHER, 40, 2.0)]
-    write_results(tmp_path / "demo" / "results.jsonl", {one.key: one for one in records})
+    records = [*results(FIRST, 400, 12.0), *results(SECOND, 40, 2.0)]
+    write_results(tmp_path / "demo" / "results.jsonl", {result.key: result for result in records})
     boards = rank_results(DEMO, records)
     line, *_, last = markdown_table(*recipe_table(boards)).splitlines()[3:]
     assert line.startswith("| accuracy under none | sgd:steps=40 | sgd:steps=400 | digits | 5 |")

@@ -1,4 +1,4 @@
-"""The user's own record beside the published one."""
+"""The user's own record beside the published record."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def published() -> list[Result]:
     return results("em", "rem")
 
 
-def test_own_results_count_where_both_records_have_a_cell(published: list[Result], tmp_path: Path) -> None:
+def test_the_own_result_is_used_if_both_records_have_a_cell(published: list[Result], tmp_path: Path) -> None:
     put_on_board(tmp_path / "boards", published)
-    own = {one.key: one for one in results("em", right={"em": 300})}
+    own = {result.key: result for result in results("em", right={"em": 300})}
     write_results(own_folder(tmp_path / "store", SUITE.name) / "results.jsonl", own)
     records = read_records(SUITE.name, tmp_path / "store", tmp_path / "boards")
     both = records.choose("both")
-    assert set(both) == {one.key for one in published}
-    assert {both[key].test_accuracy for key in own} == {one.test_accuracy for one in own.values()}
+    assert set(both) == {result.key for result in published}
+    assert {both[key].test_accuracy for key in own} == {result.test_accuracy for result in own.values()}
     assert records.choose("own") == own
-    assert records.choose("published") == {one.key: one for one in published}
+    assert records.choose("published") == {result.key: result for result in published}
 
 
 def test_a_missing_record_is_empty(tmp_path: Path) -> None:
@@ -39,16 +39,22 @@ def test_a_missing_record_is_empty(tmp_path: Path) -> None:
 
 
 def test_a_row_says_whose_results_it_holds(published: list[Result]) -> None:
-    own = {one.key: one for one in published if one.noise == "rem" or (one.noise, one.seed) == ("none", 0)}
+    own = {
+        result.key: result
+        for result in published
+        if result.noise == "rem" or (result.noise, result.seed) == ("none", 0)
+    }
     (board,) = mark_records(rank_results(SUITE, published), published, own)
     assert {row.noise: row.record for row in board.noises} == {"none": "both", "em": "published", "rem": "own"}
 
 
 @pytest.mark.parametrize(("images", "agree"), [(0, True), (1, True), (700, False)])
 def test_cells_agree_within_the_spread_between_two_runs(published: list[Result], images: int, agree: bool) -> None:
-    plain = [one for one in published if (one.noise, one.breaker, one.seed) == ("em", "none", 0)]
-    ours = [structs.replace(one, test_accuracy=round(1400 * one.test_accuracy + images) / 1400) for one in plain]
-    (agreement,) = compare_records(ours, {one.key: one for one in published})
+    plain = [result for result in published if (result.noise, result.breaker, result.seed) == ("em", "none", 0)]
+    ours = [
+        structs.replace(result, test_accuracy=round(1400 * result.test_accuracy + images) / 1400) for result in plain
+    ]
+    (agreement,) = compare_records(ours, {result.key: result for result in published})
     assert agreement.holds == agree
     assert agreement.cell == "em / none on smallcnn, seed 0"
 
@@ -57,8 +63,8 @@ def test_cells_that_are_not_published_are_not_compared(published: list[Result]) 
     assert not compare_records(published, {})
 
 
-def test_a_damaged_published_number_is_a_difference_and_no_error(published: list[Result]) -> None:
-    damaged = {one.key: structs.replace(one, test_accuracy=0.123456789) for one in published}
+def test_a_damaged_published_number_is_a_difference_but_no_error(published: list[Result]) -> None:
+    damaged = {result.key: structs.replace(result, test_accuracy=0.123456789) for result in published}
     assert not any(agreement.holds for agreement in compare_records(published, damaged) if agreement.found > 0.4)
 
 

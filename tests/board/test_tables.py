@@ -1,4 +1,4 @@
-"""Ranks and tables from results made up for the purpose, for which the right answer is known."""
+"""Ranks and tables from constructed results whose right answer is known."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from uebench.storage.result import Result, parse_result
 from uebench.storage.results_file import merge_results, read_results, write_results
 
 DEMO = replace(read_suite("demo"), required_breakers=["none", "adv-linf"])
-"""The demo suite with two required breakers, which are enough to show how ranks are made."""
+"""The demo suite with only two required breakers."""
 
 
 def text(kind: str, name: str) -> str:
+    """Return the canonical text of a component of the demo suite."""
     return canonical_text(registry().build(kind, name, DEMO.defaults))
 
 
-def made(noise: str, breaker: str, seed: int, accuracy: float, **other: Any) -> Result:
-    """Return a record of the demo suite with this accuracy."""
+def make_result(noise: str, breaker: str, seed: int, accuracy: float, **other: Any) -> Result:
+    """Return a result of the demo suite; `other` replaces any of its fields."""
     linf = 0.0 if noise == "none" else 32 / 255
     values = {
         "key": f"{noise}-{breaker}-{seed}-{other.get('recipe', '')}",
@@ -75,21 +76,23 @@ def made(noise: str, breaker: str, seed: int, accuracy: float, **other: Any) -> 
     return Result(**{**values, **other})  # type: ignore[arg-type]
 
 
-def board(results: list[Result], chosen: Suite = DEMO) -> Board:
-    (found,) = rank_results(chosen, results)
-    return found
+def board(results: list[Result], suite: Suite = DEMO) -> Board:
+    """Return the only board of these results."""
+    (demo_board,) = rank_results(suite, results)
+    return demo_board
 
 
-def row(found: Board, noise: str) -> Mapping[str, Any]:
-    table = noise_frame(found).set_index("noise").astype(object)
+def row(demo_board: Board, noise: str) -> Mapping[str, Any]:
+    """Return a noise's row of the table in files, with None for unknown values."""
+    table = noise_frame(demo_board).set_index("noise").astype(object)
     return dict(table.where(table.notna(), None).loc[noise])
 
 
-def full(seeds: int = 3) -> list[Result]:
-    """Return a complete board: rem protects best, em not at all under attack."""
+def complete_results(seeds: int = 3) -> list[Result]:
+    """Return the results of a complete board: rem protects best, em hardly protects under attack."""
     accuracies = {"none": (0.98, 0.90), "em": (0.10, 0.88), "rem": (0.20, 0.50), "sem": (0.30, 0.60)}
     return [
-        made(noise, breaker, seed, accuracy + 0.01 * seed)
+        make_result(noise, breaker, seed, accuracy + 0.01 * seed)
         for noise, pair in accuracies.items()
         for breaker, accuracy in zip(("none", "adv-linf"), pair, strict=True)
         for seed in range(seeds)
@@ -97,87 +100,102 @@ def full(seeds: int = 3) -> list[Result]:
 
 
 def test_noises_rank_by_residual_protection() -> None:
-    found = board(full())
-    ranked = noise_frame(found)[noise_frame(found)["status"] == "ranked"]
-    assert list(ranked["noise"]) == ["rem", "sem", "em"]
-    assert list(ranked["rank"]) == [1, 2, 3]
-    rem = row(found, "rem")
+    demo_board = board(complete_results())
+    rows = noise_frame(demo_board)[noise_frame(demo_board)["status"] == "ranked"]
+    assert list(rows["noise"]) == ["rem", "sem", "em"]
+    assert list(rows["rank"]) == [1, 2, 3]
+    rem = row(demo_board, "rem")
     assert rem["residual_protection"] == pytest.approx(0.98 - 0.50)
     assert rem["same_breaker_gap"] == pytest.approx(min(0.98 - 0.20, 0.90 - 0.50))
     assert rem["worst_breaker"] == "adv-linf"
     assert rem["accuracy adv-linf"] == pytest.approx(0.51)
     assert rem["deviation adv-linf"] == pytest.approx(0.01)
-    assert row(found, "none")["status"] == "reference"
-    assert row(found, "none")["rank"] is None
+    assert row(demo_board, "none")["status"] == "reference"
+    assert row(demo_board, "none")["rank"] is None
 
 
 def test_means_come_before_the_worst_breaker() -> None:
-    """Per seed the worst breaker differs; the mean of the worst would be 0.6, the worst of the means is 0.4."""
+    """The worst breaker differs between seeds: the mean of the worst would be 0.6, the worst of the means is 0.4."""
     pairs = {0: (0.6, 0.2), 1: (0.2, 0.6), 2: (0.4, 0.4)}
-    results = [one for one in full() if one.noise == "none"]
-    results += [made("em", b, s, pair[b != "none"]) for s, pair in pairs.items() for b in ("none", "adv-linf")]
+    results = [result for result in complete_results() if result.noise == "none"]
+    results += [
+        make_result("em", breaker, seed, pair[breaker != "none"])
+        for seed, pair in pairs.items()
+        for breaker in ("none", "adv-linf")
+    ]
     assert row(board(results), "em")["residual_protection"] == pytest.approx(0.99 - 0.4)
 
 
 def test_a_breaker_that_ruins_clean_images_does_not_count_for_the_gap() -> None:
-    results = [one for one in full() if one.noise in ("em",)]
-    results += [made("none", b, s, a) for s in range(3) for b, a in (("none", 0.98), ("adv-linf", 0.30))]
-    found = row(board(results), "em")
-    assert found["same_breaker_gap"] == pytest.approx(0.98 - 0.11)
-    assert found["residual_protection"] == pytest.approx(0.98 - 0.89)
+    results = [result for result in complete_results() if result.noise in ("em",)]
+    results += [
+        make_result("none", breaker, seed, accuracy)
+        for seed in range(3)
+        for breaker, accuracy in (("none", 0.98), ("adv-linf", 0.30))
+    ]
+    em = row(board(results), "em")
+    assert em["same_breaker_gap"] == pytest.approx(0.98 - 0.11)
+    assert em["residual_protection"] == pytest.approx(0.98 - 0.89)
 
 
 def test_fewer_than_three_seeds_are_provisional() -> None:
-    assert row(board(full(2)), "rem")["status"] == "provisional"
-    assert row(board(full(1)), "rem")["deviation adv-linf"] is None
+    assert row(board(complete_results(2)), "rem")["status"] == "provisional"
+    assert row(board(complete_results(1)), "rem")["deviation adv-linf"] is None
 
 
-def test_an_entry_that_lacks_a_required_cell_is_unranked_and_says_what() -> None:
-    results = [one for one in full() if (one.noise, one.breaker) != ("rem", "adv-linf")]
-    found = row(board(results), "rem")
-    assert found["status"] == "unranked"
-    assert found["rank"] is None
-    assert found["residual_protection"] is None
-    assert found["lacks"] == "rem / adv-linf / smallcnn"
+def test_an_entry_without_a_required_cell_is_unranked_and_names_the_cell() -> None:
+    results = [result for result in complete_results() if (result.noise, result.breaker) != ("rem", "adv-linf")]
+    rem = row(board(results), "rem")
+    assert rem["status"] == "unranked"
+    assert rem["rank"] is None
+    assert rem["residual_protection"] is None
+    assert rem["lacks"] == "rem / adv-linf / smallcnn"
     assert row(board(results), "sem")["rank"] == 1
 
 
 def test_without_the_clean_reference_nothing_is_ranked() -> None:
-    found = board([one for one in full() if one.noise != "none"])
-    assert set(noise_frame(found)["status"]) == {"unranked"}
-    assert "none / adv-linf / smallcnn" in row(found, "em")["lacks"]
+    demo_board = board([result for result in complete_results() if result.noise != "none"])
+    assert set(noise_frame(demo_board)["status"]) == {"unranked"}
+    assert "none / adv-linf / smallcnn" in row(demo_board, "em")["lacks"]
 
 
 def test_the_plain_clean_reference_is_needed_even_where_plain_training_is_not_required() -> None:
-    chosen = replace(DEMO, required_breakers=["adv-linf"])
-    assert row(board(full(), chosen), "em")["residual_protection"] == pytest.approx(0.98 - 0.88)
-    lacking = [one for one in full() if (one.noise, one.breaker) != ("none", "none")]
-    assert row(board(lacking, chosen), "em")["lacks"] == "none / none / smallcnn"
+    suite = replace(DEMO, required_breakers=["adv-linf"])
+    assert row(board(complete_results(), suite), "em")["residual_protection"] == pytest.approx(0.98 - 0.88)
+    without_plain_clean = [
+        result for result in complete_results() if (result.noise, result.breaker) != ("none", "none")
+    ]
+    assert row(board(without_plain_clean, suite), "em")["lacks"] == "none / none / smallcnn"
 
 
 def test_only_seeds_that_all_required_cells_share_count() -> None:
-    results = [one for one in full() if (one.noise, one.breaker, one.seed) != ("rem", "adv-linf", 0)]
-    results += [made("rem", "none", 7, 0.99)]
-    found = row(board(results), "rem")
-    assert found["seeds"] == 2
-    assert found["residual_protection"] == pytest.approx((0.99 + 1.0) / 2 - (0.51 + 0.52) / 2)
+    results = [
+        result for result in complete_results() if (result.noise, result.breaker, result.seed) != ("rem", "adv-linf", 0)
+    ]
+    results += [make_result("rem", "none", 7, 0.99)]
+    rem = row(board(results), "rem")
+    assert rem["seeds"] == 2
+    assert rem["residual_protection"] == pytest.approx((0.99 + 1.0) / 2 - (0.51 + 0.52) / 2)
 
 
 def test_recipes_are_never_mixed() -> None:
-    other = [made(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in full()]
-    assert len(rank_results(DEMO, full() + other)) == 2
+    other = [
+        make_result(result.noise, result.breaker, result.seed, 0.5, recipe="sgd@1:steps=9")
+        for result in complete_results()
+    ]
+    assert len(rank_results(DEMO, complete_results() + other)) == 2
 
 
 def test_breakers_rank_by_what_they_recover() -> None:
-    table = breaker_frame(board(full()))
+    table = breaker_frame(board(complete_results()))
     assert list(table["breaker"]) == ["adv-linf", "none"]
     assert list(table["recovered"]) == pytest.approx([0.01 + (0.88 + 0.50 + 0.60) / 3, 0.01 + (0.1 + 0.2 + 0.3) / 3])
     assert list(table["clean_accuracy"]) == pytest.approx([0.91, 0.99])
 
 
 def test_a_breaker_without_every_ranked_noise_is_unranked() -> None:
-    extra = [made("rem", "adv-linf:radius=8/255", seed, 0.99) for seed in range(3)]
-    table = breaker_frame(board(full() + extra)).set_index("breaker")
+    extra = [make_result("rem", "adv-linf:radius=8/255", seed, 0.99) for seed in range(3)]
+    table = breaker_frame(board(complete_results() + extra)).set_index("breaker")
     assert table.loc["adv-linf:radius=8/255", "lacks"] == "em / smallcnn; sem / smallcnn"
     assert table["recovered"].isna().sum() == 1
 
@@ -194,13 +212,13 @@ def test_a_breaker_without_every_ranked_noise_is_unranked() -> None:
         ("none", 1 / 255, "unbounded"),
     ],
 )
-def test_budget_classes_go_by_the_norm_and_by_what_was_measured(norm: str, linf: float, expected: str) -> None:
+def test_budget_classes_follow_from_the_norm_and_the_measured_change(norm: str, linf: float, expected: str) -> None:
     assert budget_class(norm, linf) == expected
 
 
-def test_a_noise_of_another_norm_is_ranked_apart() -> None:
-    results = full() + [
-        made("sc", breaker, seed, 0.97, noise_norm="l2") for breaker in ("none", "adv-linf") for seed in range(3)
+def test_a_noise_of_another_norm_is_ranked_separately() -> None:
+    results = complete_results() + [
+        make_result("sc", breaker, seed, 0.97, noise_norm="l2") for breaker in ("none", "adv-linf") for seed in range(3)
     ]
     assert row(board(results), "sc")["rank"] == 1
     assert row(board(results), "sc")["budget"] == "L2"
@@ -208,52 +226,61 @@ def test_a_noise_of_another_norm_is_ranked_apart() -> None:
 
 def test_breakers_that_no_rank_needs_are_shown_in_parentheses_and_change_nothing() -> None:
     extra = "adv-linf:radius=8/255"
-    found = board(full() + [made("rem", extra, seed, 0.99) for seed in range(3)])
-    assert row(found, "rem")[f"accuracy {extra}"] == pytest.approx(0.99)
+    demo_board = board(complete_results() + [make_result("rem", extra, seed, 0.99) for seed in range(3)])
+    assert row(demo_board, "rem")[f"accuracy {extra}"] == pytest.approx(0.99)
     for name in ("residual_protection", "same_breaker_gap", "worst_breaker", "rank"):
-        assert row(found, "rem")[name] == row(board(full()), "rem")[name]
-    assert row(found, "rem")["residual_best_known"] == pytest.approx(0.99 - 0.99)
-    assert (row(found, "rem")["best_known_breaker"], row(found, "rem")["best_known_since"]) == (extra, "2026-01-01")
-    assert not any(extra in name for name in noise_table(found)[0])
-    head, rows = breaker_matrix(found)
-    place = head.index(f"({extra})")
-    assert place > head.index("adv-linf")
-    cells = {one[1]: one[place] for one in rows}
-    assert cells["rem"].startswith("99.0")
-    assert cells["em"] == "–"
+        assert row(demo_board, "rem")[name] == row(board(complete_results()), "rem")[name]
+    assert row(demo_board, "rem")["residual_best_known"] == pytest.approx(0.99 - 0.99)
+    assert (row(demo_board, "rem")["best_known_breaker"], row(demo_board, "rem")["best_known_since"]) == (
+        extra,
+        "2026-01-01",
+    )
+    assert not any(extra in name for name in noise_table(demo_board)[0])
+    head, rows = breaker_matrix(demo_board)
+    column = head.index(f"({extra})")
+    assert column > head.index("adv-linf")
+    accuracies = {cells[1]: cells[column] for cells in rows}
+    assert accuracies["rem"].startswith("99.0")
+    assert accuracies["em"] == "–"
 
 
 def test_a_breaker_that_no_rank_needs_may_have_fewer_seeds() -> None:
     extra = "adv-linf:radius=8/255"
-    found = board(
-        full() + [made("rem", extra, seed, 0.97 + 0.02 * seed) for seed in (0, 1)] + [made("em", extra, 1, 0.2)]
+    demo_board = board(
+        complete_results()
+        + [make_result("rem", extra, seed, 0.97 + 0.02 * seed) for seed in (0, 1)]
+        + [make_result("em", extra, 1, 0.2)]
     )
-    own = row(found, "rem")
-    assert (own["seeds"], own[f"accuracy {extra}"]) == (3, pytest.approx(0.98))
-    assert own[f"deviation {extra}"] == pytest.approx(0.02 / 2**0.5)
-    assert (own["residual_best_known"], own["best_known_breaker"]) == (pytest.approx(0.99 - 0.98), extra)
-    head, rows = breaker_matrix(found)
-    cells = {one[1]: one[head.index(f"({extra})")] for one in rows}
-    assert (cells["rem"], cells["em"], cells["sem"]) == ("98.0 ± 1.4", "20.0", "–")
+    rem = row(demo_board, "rem")
+    assert (rem["seeds"], rem[f"accuracy {extra}"]) == (3, pytest.approx(0.98))
+    assert rem[f"deviation {extra}"] == pytest.approx(0.02 / 2**0.5)
+    assert (rem["residual_best_known"], rem["best_known_breaker"]) == (pytest.approx(0.99 - 0.98), extra)
+    head, rows = breaker_matrix(demo_board)
+    accuracies = {cells[1]: cells[head.index(f"({extra})")] for cells in rows}
+    assert (accuracies["rem"], accuracies["em"], accuracies["sem"]) == ("98.0 ± 1.4", "20.0", "–")
 
 
-def test_a_record_from_before_other_norms_is_of_an_l_inf_noise() -> None:
-    table = json.loads(full()[0].line())
+def test_a_record_without_a_norm_has_an_l_inf_noise() -> None:
+    table = json.loads(complete_results()[0].line())
     assert table.pop("noise_norm") == "linf"
-    assert parse_result(json.dumps(table)) == full()[0]
+    assert parse_result(json.dumps(table)) == complete_results()[0]
 
 
-def test_budget_classes_are_ranked_apart() -> None:
-    results = full()
-    results += [made("em:radius=8/255", b, s, 0.97, noise_linf=8 / 255) for b in ("none", "adv-linf") for s in range(3)]
-    found = board(results)
-    assert row(found, "em:radius=8/255")["rank"] == 1
-    assert row(found, "rem")["rank"] == 1
+def test_budget_classes_are_ranked_separately() -> None:
+    results = complete_results()
+    results += [
+        make_result("em:radius=8/255", breaker, seed, 0.97, noise_linf=8 / 255)
+        for breaker in ("none", "adv-linf")
+        for seed in range(3)
+    ]
+    demo_board = board(results)
+    assert row(demo_board, "em:radius=8/255")["rank"] == 1
+    assert row(demo_board, "rem")["rank"] == 1
 
 
-def test_records_survive_their_line() -> None:
-    one = full()[0]
-    assert parse_result(one.line()) == one
+def test_a_record_written_as_a_line_and_read_is_unchanged() -> None:
+    result = complete_results()[0]
+    assert parse_result(result.line()) == result
 
 
 @pytest.mark.parametrize(
@@ -266,16 +293,16 @@ def test_records_survive_their_line() -> None:
     ],
 )
 def test_a_record_with_a_wrong_value_is_refused(field: str, value: Any, expected: str) -> None:
-    table = {**json.loads(full()[0].line()), field: value}
+    table = {**json.loads(complete_results()[0].line()), field: value}
     with pytest.raises(UserError, match=re.escape(expected)):
         parse_result(json.dumps(table))
 
 
 def test_merging_adds_keeps_and_reports() -> None:
-    old = {one.key: one for one in full()[:2]}
-    same = made("none", "none", 0, 0.98, train_seconds=9.0)
-    other = made("none", "none", 1, 0.5)
-    merged, conflicts = merge_results(old, [same, other, full()[5]])
+    old = {result.key: result for result in complete_results()[:2]}
+    same = make_result("none", "none", 0, 0.98, train_seconds=9.0)
+    other = make_result("none", "none", 1, 0.5)
+    merged, conflicts = merge_results(old, [same, other, complete_results()[5]])
     assert len(merged) == 3
     assert merged[same.key].train_seconds == 2.0, "an equal run changes no line"
     assert merged[other.key].test_accuracy == pytest.approx(0.99)
@@ -286,12 +313,12 @@ def test_merging_adds_keeps_and_reports() -> None:
 
 def test_files_follow_from_the_record_alone_and_are_the_same_each_time(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    write_results(path, {one.key: one for one in full()})
+    write_results(path, {result.key: result for result in complete_results()})
     written = []
-    for place in ("one", "two"):
+    for folder in (tmp_path / "first", tmp_path / "second"):
         results = read_results(path)
-        publish_board(tmp_path / place, DEMO, rank_results(DEMO, reversed(list(results.values()))))
-        written.append({file.name: file.read_bytes() for file in (tmp_path / place).iterdir()})
+        publish_board(folder, DEMO, rank_results(DEMO, reversed(list(results.values()))))
+        written.append({file.name: file.read_bytes() for file in folder.iterdir()})
     assert written[0] == written[1]
     assert set(written[0]) == set(GENERATED_FILES)
     head = written[0]["noises.csv"].decode().splitlines()[0].split(",")
@@ -300,7 +327,7 @@ def test_files_follow_from_the_record_alone_and_are_the_same_each_time(tmp_path:
     assert line in written[0]["README.md"].decode()
 
 
-def test_latex_shows_every_text_as_it_is_and_in_its_cell() -> None:
+def test_latex_shows_every_text_unchanged_in_its_cell() -> None:
     hostile = "\\input{x} a_b & 5 % #1 $y$ ^^5c~\n\nend \\\\"
     head, rule, line, *_ = latex_table(["rank", "in_percent"], [["1", hostile]]).splitlines()[2:]
     assert (head, rule) == (r"rank & in\_percent \\", r"\midrule")
@@ -309,8 +336,12 @@ def test_latex_shows_every_text_as_it_is_and_in_its_cell() -> None:
 
 
 def test_the_latex_tables_follow_from_the_record(tmp_path: Path) -> None:
-    results = full() + [made(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in full()]
-    publish_board(tmp_path, DEMO, rank_results(DEMO, [structs.replace(one, dataset="a\nb") for one in results]))
+    other = [
+        make_result(result.noise, result.breaker, result.seed, 0.5, recipe="sgd@1:steps=9")
+        for result in complete_results()
+    ]
+    results = complete_results() + other
+    publish_board(tmp_path, DEMO, rank_results(DEMO, [structs.replace(result, dataset="a\nb") for result in results]))
     text = (tmp_path / "noises.tex").read_text()
     assert [line for line in text.splitlines() if line.startswith("%")] == [
         "% a b, recipe sgd",
@@ -323,7 +354,7 @@ def test_the_latex_tables_follow_from_the_record(tmp_path: Path) -> None:
 def test_the_table_goes_into_a_document(tmp_path: Path) -> None:
     document = tmp_path / "README.md"
     document.write_text("before\n<!-- board: demo -->\nold\n<!-- end -->\nafter\n")
-    insert_tables(document, DEMO, rank_results(DEMO, full()))
+    insert_tables(document, DEMO, rank_results(DEMO, complete_results()))
     text = document.read_text()
     assert text.startswith("before\n<!-- board: demo -->\n| rank | noise | rank set |")
     assert text.endswith("|\n<!-- end -->\nafter\n")

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from tests.board.test_tables import DEMO, full, made, text
+from tests.board.test_tables import DEMO, complete_results, make_result, text
 from tests.conftest import ROOT
 from uebench import UserError
 from uebench.board import standings
@@ -95,19 +95,27 @@ def boards(folder: Path, results: list[Result], suite: str = "demo") -> Path:
 def varied() -> list[Result]:
     """Return results with everything that pages tell apart: three budgets, two boards, few seeds, missing cells."""
     curve = [CurvePoint(step, step / 20, 1 - step / 20) for step in (5, 10, 20)]
-    results = [structs.replace(one, curve=curve) for one in full()]
-    results += [made("sc", breaker, seed, 0.9, noise_norm="l2") for breaker in ("none", "adv-linf") for seed in (0, 1)]
-    results += [made(noise, "adv-linf:radius=8/255", s, 0.7 + s / 50) for noise in ("none", "em") for s in range(3)]
-    results += [made("tap", "none", 0, 0.3, flags=["diverged"], peak_bytes=3 * 2**20)]
-    return results + [made(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in full(1)]
+    results = [structs.replace(one, curve=curve) for one in complete_results()]
+    results += [
+        make_result("sc", breaker, seed, 0.9, noise_norm="l2") for breaker in ("none", "adv-linf") for seed in (0, 1)
+    ]
+    results += [
+        make_result(noise, "adv-linf:radius=8/255", s, 0.7 + s / 50) for noise in ("none", "em") for s in range(3)
+    ]
+    results += [make_result("tap", "none", 0, 0.3, flags=["diverged"], peak_bytes=3 * 2**20)]
+    return results + [
+        make_result(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in complete_results(1)
+    ]
 
 
 def spoilt() -> list[Result]:
     """Return results in which every text that people may choose is hostile."""
     texts = {"noise": HOSTILE, "breaker": f"b{HOSTILE}", "target": f"t{HOSTILE}", "key": f"k{HOSTILE}"}
     device = {"device": HOSTILE, "plugins": {HOSTILE: HOSTILE}, HOSTILE: {HOSTILE: HOSTILE}}
-    extra = made("sem", "adv-linf:radius=8/255", 0, 0.5, flags=[HOSTILE], made_with=device, finished=HOSTILE)
-    others = [structs.replace(one, noise="javascript:alert(1)") if one.noise == "rem" else one for one in full()]
+    extra = make_result("sem", "adv-linf:radius=8/255", 0, 0.5, flags=[HOSTILE], made_with=device, finished=HOSTILE)
+    others = [
+        structs.replace(one, noise="javascript:alert(1)") if one.noise == "rem" else one for one in complete_results()
+    ]
     others = [structs.replace(one, noise=HOSTILE) if one.noise == "sem" else one for one in others]
     return [structs.replace(one, dataset=HOSTILE) for one in [structs.replace(extra, **texts), *others]]
 
@@ -133,8 +141,8 @@ def test_every_suite_and_every_noise_has_a_whole_page(made_site: dict[str, bytes
 
 
 def test_the_page_of_a_noise_says_what_a_breaker_chose_and_by_which_scores(tmp_path: Path) -> None:
-    chosen = made("rem", "best-of", 0, 0.4, chosen="none", trials={"none": 0.991, "jpeg": 0.5})
-    site = build.build_site(boards(tmp_path, [*full(), chosen]))
+    chosen = make_result("rem", "best-of", 0, 0.4, chosen="none", trials={"none": 0.991, "jpeg": 0.5})
+    site = build.build_site(boards(tmp_path, [*complete_results(), chosen]))
     text = Page(next(content for name, content in site.items() if name.startswith("demo/rem-"))).text
     assert "chose none; held out: jpeg 50.0, none 99.1" in " ".join(text.split())
     assert "chose none (1)" in Page(site["demo/index.html"]).text
@@ -226,7 +234,7 @@ def test_rows_stand_in_the_order_of_the_ranks_without_a_script(tmp_path: Path) -
 
 
 def test_what_maintainers_decided_stands_in_the_row_and_on_the_page(tmp_path: Path) -> None:
-    folder, em, rem = boards(tmp_path, full()) / "demo", text("noise", "em"), text("noise", "rem")
+    folder, em, rem = boards(tmp_path, complete_results()) / "demo", text("noise", "em"), text("noise", "rem")
     handed_in = {"bundle": "0", "dataset": "digits@1", "breaker": "", "submitter": "Ada", "paper": "", "rerun": None}
     append_decision(folder, "accepted", "2026-01-01", [], **handed_in, noises=[em], badge="valid")
     append_decision(folder, "withdrawn", "2026-01-02", [], noise=rem, reason="made from <b>test</b> images")
@@ -240,13 +248,13 @@ def test_what_maintainers_decided_stands_in_the_row_and_on_the_page(tmp_path: Pa
 
 
 def test_the_page_of_a_noise_has_the_decisions_about_it_with_the_values_before_and_after(tmp_path: Path) -> None:
-    (group, *_), (board, *_) = comparable_groups(full()), rank_results(DEMO, full())
+    (group, *_), (board, *_) = comparable_groups(complete_results()), rank_results(DEMO, complete_results())
     em, rem, breaker, data = text("noise", "em"), text("noise", "rem"), text("breaker", "adv-linf"), group[0].parameters
     old, new = (
         {"status": "ranked", "residual_protection": left, "worst_breaker": worst}
         for left, worst in ((0.25, "none"), (0.125, "<i>jpeg</i>"))
     )
-    folder = boards(tmp_path, full()) / "demo"
+    folder = boards(tmp_path, complete_results()) / "demo"
     change = {"board": board.title, "noise": em, "old": old, "new": new}
     handed_in = {"bundle": "0", "paper": "", "rerun": None, "badge": "valid", "submitter": "Ada <b>"}
     against = {**handed_in, "breaker": breaker, "noises": [em]}
@@ -316,7 +324,7 @@ def test_every_flag_is_explained(tmp_path: Path) -> None:
     raised = {name for source in sources for name in re.findall(r'flags\b.*?"([a-z]+(?:-[a-z]+)*)"', source)}
     raised |= set(re.findall(r'yield "([a-z-]+)"', inspect.getsource(cell._flags)))
     assert {"diverged", "constant-class", "surrogate-equals-target", "clean-below-protected"} <= raised
-    explained = json.loads(build.build_site(boards(tmp_path, full()))["data.json"])["flags"]
+    explained = json.loads(build.build_site(boards(tmp_path, complete_results()))["data.json"])["flags"]
     assert set(explained) == raised
 
 
@@ -373,8 +381,8 @@ def test_numbers_on_the_heat_map_can_be_read_and_its_steps_told_apart() -> None:
 
 
 def test_curves_have_means_and_intervals_over_seeds() -> None:
-    results = full() + [made(noise, "adv-linf:radius=8/255", 0, 0.7) for noise in ("none", "em")]
-    results += [made("em", "adv-linf", 0, 0.1, target="other", key="other")]
+    results = complete_results() + [make_result(noise, "adv-linf:radius=8/255", 0, 0.7) for noise in ("none", "em")]
+    results += [make_result("em", "adv-linf", 0, 0.1, target="other", key="other")]
     (sweep,) = breaker_sweeps(results)
     assert (sweep.breaker, sweep.parameter, sweep.target) == ("adv-linf", "radius", "smallcnn")
     points = sweep.curves[text("noise", "em")]
@@ -412,12 +420,12 @@ def test_labels_do_not_cover_each_other_and_stay_within() -> None:
 
 
 def test_pages_of_noises_no_longer_on_record_are_removed_and_strangers_are_not(tmp_path: Path) -> None:
-    folder, into = boards(tmp_path / "boards", full()), tmp_path / "site"
+    folder, into = boards(tmp_path / "boards", complete_results()), tmp_path / "site"
     build.write_site(folder, into)
     mine = into / "demo" / "mine.html"
     mine.write_text("<h1>mine</h1>")
     before = {path.name for path in (into / "demo").glob("*.html")}
-    boards(folder, [one for one in full() if one.noise != "sem"])
+    boards(folder, [one for one in complete_results() if one.noise != "sem"])
     build.write_site(folder, into)
     (gone,) = before - {path.name for path in (into / "demo").glob("*.html")}
     assert gone.startswith("sem-")
@@ -469,9 +477,9 @@ def test_a_wheel_holds_the_templates(tmp_path: Path) -> None:
 
 
 def test_a_noise_that_two_boards_call_differently_has_one_page(tmp_path: Path) -> None:
-    other = [made(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in full()]
+    other = [make_result(one.noise, one.breaker, one.seed, 0.5, recipe="sgd@1:steps=9") for one in complete_results()]
     renamed = [structs.replace(one, noise="rem:other") if one.noise == "rem" else one for one in other]
-    site = build.build_site(boards(tmp_path, full() + renamed))
+    site = build.build_site(boards(tmp_path, complete_results() + renamed))
     found = [
         row["page"] for board in json.loads(site["data.json"])["suites"]["demo"]["boards"] for row in board["noises"]
     ]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
-from tests.board.test_tables import DEMO, full, made
+from tests.board.test_tables import DEMO, complete_results, make_result
 from tests.conftest import ROOT
 from uebench import UserError
 from uebench.cli.main import main
@@ -35,7 +35,7 @@ def planned(chosen: Suite, content: str, lists: dict[str, Any]) -> list[Result]:
     for selection in select_components(chosen, **lists):
         for cell in plan_selection(selection, nothing, (plain,), [content] * len(selection.sources)).cells:  # type: ignore[arg-type]
             names = asdict(cell_labels(selection, cell))
-            one = made("none", "none", cell.protect.seed, 0.5)
+            one = make_result("none", "none", cell.protect.seed, 0.5)
             found.append(structs.replace(one, key=cell.key, parameters=cell.parameters, suite=chosen.name, **names))
     return found
 
@@ -112,4 +112,4 @@ def test_cells_that_no_command_plans_are_told() -> None:
         find_rerun_command(DEMO, [*cells, structs.replace(cells[0], key="0123")])
     for text in ("--boards=/", "$(reboot)", "em --store /", "gone"):
         with pytest.raises(UserError):
-            find_rerun_command(DEMO, [structs.replace(one, noise=text) for one in full()])
+            find_rerun_command(DEMO, [structs.replace(one, noise=text) for one in complete_results()])
