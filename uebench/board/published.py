@@ -84,24 +84,25 @@ class Verdict:
         compared = self.holds + len(self.fails)
         if not compared:
             return "no comparison possible"
-        word = "holds" if not self.fails else "fails"
-        rest = f", {self.missing} missing" if self.missing else ""
-        return f"{word} ({self.holds} of {compared}{rest})"
+        outcome = "fails" if self.fails else "holds"
+        missing = f", {self.missing} missing" if self.missing else ""
+        return f"{outcome} ({self.holds} of {compared}{missing})"
 
 
 def comparison_tables(cells: pd.DataFrame) -> dict[str, Table]:
-    """Return the comparison as the papers print it, by title: noises down, breakers, targets or shares across.
+    """Return the comparison by title, in the form of the papers' tables.
 
-    A cell has the published number and ours, in percent; a star marks a published number that is in doubt.
+    There is a row for each noise; the columns are the breakers, targets or shares, whichever are most. A cell has the
+    published number and ours, in percent; a star marks a doubtful published number.
     """
     cells = cells.assign(share=[_share_text(*pair) for pair in zip(cells["protected"], cells["kind"], strict=True)])
     counts = {dimension: cells[dimension].nunique() for dimension in ("breaker", "target", "share")}
-    across = max(counts, key=lambda dimension: counts[dimension])
-    others = ["dataset", *(dimension for dimension in counts if dimension != across)]
+    column_dimension = max(counts, key=lambda dimension: counts[dimension])
+    title_dimensions = ["dataset", *(dimension for dimension in counts if dimension != column_dimension)]
     tables = {}
-    for values, part in cells.groupby(others, sort=False):
-        texts = {(cell["noise"], cell[across]): _cell_text(cell) for cell in part.to_dict("records")}
-        noises, columns = dict.fromkeys(part["noise"]), list(dict.fromkeys(part[across]))
+    for values, part in cells.groupby(title_dimensions, sort=False):
+        texts = {(cell["noise"], cell[column_dimension]): _cell_text(cell) for cell in part.to_dict("records")}
+        noises, columns = dict.fromkeys(part["noise"]), list(dict.fromkeys(part[column_dimension]))
         rows = [[noise, *(texts.get((noise, column), UNKNOWN) for column in columns)] for noise in noises]
         tables[", ".join(map(str, values))] = (["noise", *columns], rows)
     return tables
@@ -114,11 +115,12 @@ def doubted_cells(cells: pd.DataFrame) -> list[str]:
 
 
 def _share_text(share: float, kind: str) -> str:
+    """Return a protected share in words."""
     return "all protected" if (share, kind) == (1, "mixed") else f"{share:.0%} {kind}"
 
 
 def _cell_text(cell: Mapping[Hashable, Any]) -> str:
-    """Write the published number and ours."""
+    """Return the published number and ours as text."""
     deviation = "" if pd.isna(cell["deviation"]) else f" ± {cell['deviation']:.2f}"
     ours = f"{cell['ours']:.2f}{deviation}" if cell["seeds"] > 0 else UNKNOWN
     if "percent" not in cell:
