@@ -118,6 +118,19 @@ def test_own_noises_have_their_place_among_the_published(call: Call, tmp_path: P
     assert "2 of your 2 cells agree" in place, "the clean reference"
 
 
+def test_own_noises_have_their_place_on_boards_of_every_protected_share(call: Call) -> None:
+    call(*SMALL, "--protect", "0.5,1")
+    call("publish", str(TINY))
+    output = call(*SMALL, "--protect", "0.5,1", "--store", "other").output
+    assert (
+        output.count("your results: digits, recipe") == output.count("your results: digits, 50% protected (mixed)") == 1
+    )
+    assert output.count("among the published, ") == 2
+    assert "6 of your 6 cells agree with the published record." in output
+    for record in ("own", "both", "published"):
+        call("rank", str(TINY), "--record", record, "--store", "other")
+
+
 def test_publishing_keeps_other_numbers_unless_told(call: Call, tmp_path: Path) -> None:
     call(*SMALL)
     call("publish", str(TINY))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
@@ -14,9 +14,8 @@ import pandas as pd
 from msgspec import structs
 
 from uebench.board.agreement import Agreement, count_test_images, run_deviation
-from uebench.board.groups import group_setting
+from uebench.board.groups import comparable_groups
 from uebench.board.ranking import Board
-from uebench.board.rows import NoiseRow
 from uebench.storage.history import Rulings, current_rulings, read_history
 from uebench.storage.result import Result
 from uebench.storage.results_file import RESULTS_FILE, read_results
@@ -108,18 +107,19 @@ def compare_records(own: Iterable[Result], published: Mapping[str, Result]) -> l
     ]
 
 
-def mark_records(boards: Sequence[Board], results: Iterable[Result], own: Mapping[str, Result]) -> list[Board]:
-    """Return boards whose rows say whose results they have: the user's own, published ones, or both."""
-    records: defaultdict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for result in results:
-        record = "own" if result.key in own else "published"
-        records[group_setting(result), result.recipe, result.parameters["noise"]].add(record)
-
-    def mark_row(board: Board, row: NoiseRow) -> NoiseRow:
-        row_records = records[board.setting, board.recipe, row.parameters]
-        return replace(row, record="both" if len(row_records) > 1 else min(row_records))
-
-    return [replace(board, noises=[mark_row(board, row) for row in board.noises]) for board in boards]
+def mark_records(boards: Sequence[Board], results: Collection[Result], own: Mapping[str, Result]) -> list[Board]:
+    """Return the boards of these results with rows that say whose results they have: own, published ones, or both."""
+    marked = []
+    for board, group in zip(boards, comparable_groups(results), strict=True):
+        records: defaultdict[str, set[str]] = defaultdict(set)
+        for result in group:
+            records[result.parameters["noise"]].add("own" if result.key in own else "published")
+        rows = [
+            replace(row, record="both" if len(records[row.parameters]) > 1 else min(records[row.parameters]))
+            for row in board.noises
+        ]
+        marked.append(replace(board, noises=rows))
+    return marked
 
 
 FRAME_COLUMNS = [

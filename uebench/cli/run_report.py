@@ -50,7 +50,7 @@ def _print_own_boards(console: Console, report: RunReport) -> None:
         for line in own_remarks(board, noises):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     for board in report.boards:
-        if board.title in titles and any(row.record != "own" for row in board.noises):
+        if board.title in titles and report.prepared.records.published:
             for budget, table in rank_tables(board).items():
                 print_split_table(console, f"among the published, {budget}: {board.title}", *table)
 
