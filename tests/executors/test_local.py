@@ -116,13 +116,17 @@ def test_a_bug_shows_its_trace_and_fails_its_cells_only(tmp_path: Path, workers:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_in_a_destructor_still_stops_the_run(tmp_path: Path, workers: int) -> None:
+    outside = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
     before, watcher = signal.getsignal(signal.SIGINT), Stopper()
     queue = JobQueue(watcher)
     settings = ExecutionSettings(tmp_path, "cpu", workers)
-    assert not settings.execute(planned([], []), queue)
-    assert not queue.results
-    assert len(watcher.begun) == 1
-    assert signal.getsignal(signal.SIGINT) is before
+    try:
+        assert not settings.execute(planned([], []), queue)
+        assert not queue.results
+        assert len(watcher.begun) == 1
+        assert signal.getsignal(signal.SIGINT) is before
+    finally:
+        signal.signal(signal.SIGINT, outside)
 
 
 def test_a_process_that_dies_fails_its_cell_and_is_replaced(tmp_path: Path) -> None:

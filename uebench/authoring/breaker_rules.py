@@ -30,8 +30,8 @@ def breaker_findings(breaker: Breaker) -> Iterator[Finding]:
     yield from _filter_findings(breaker, train.images, labels)
     yield from _augment_findings(breaker, given[0], given[2])
     yield from _attack_findings(breaker, given[0], given[1])
-    untouched = all(map(torch.equal, given, (images, labels, soft)))
-    yield Finding("leaves its inputs alone", untouched, "work on a copy")
+    unchanged = all(map(torch.equal, given, (images, labels, soft)))
+    yield Finding("leaves its inputs alone", unchanged, "work on a copy")
     same = all(map(torch.equal, _batch(breaker, HOST), _batch(breaker, HOST)))
     yield Finding("same seed, same batch", same, DRAW)
     if choice := breaker.choice():
@@ -49,8 +49,8 @@ def use_breaker_on_device(breaker: Breaker, device: torch.device) -> None:
 
 def _filter_findings(breaker: Breaker, images: torch.Tensor, labels: torch.Tensor) -> Iterator[Finding]:
     try:
-        once, again = (apply_filters((breaker,), images, labels, 0) for _ in range(2))
-        yield Finding("same seed, same filter", torch.equal(once, again), DRAW)
+        first, second = (apply_filters((breaker,), images, labels, 0) for _ in range(2))
+        yield Finding("same seed, same filter", torch.equal(first, second), DRAW)
         reason = ""
     except ContractError as error:
         reason = str(error)

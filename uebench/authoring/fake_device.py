@@ -33,22 +33,22 @@ _FROM_NUMBERS = (torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tens
 _BY_INDEX = (Tensor.__getitem__, Tensor.__setitem__)
 
 
-class _Away(Tensor):
+class _DeviceTensor(Tensor):
     """A tensor that reports the simulated device and wraps the tensor on the host that holds its values."""
 
-    here: Tensor
+    host_tensor: Tensor
 
     @staticmethod
-    def __new__(cls, here: Tensor) -> _Away:
-        wrapper: _Away = Tensor._make_wrapper_subclass(
+    def __new__(cls, host_tensor: Tensor) -> _DeviceTensor:
+        wrapper: _DeviceTensor = Tensor._make_wrapper_subclass(
             cls,
-            here.size(),
-            strides=here.stride(),
-            storage_offset=here.storage_offset(),
-            dtype=here.dtype,
+            host_tensor.size(),
+            strides=host_tensor.stride(),
+            storage_offset=host_tensor.storage_offset(),
+            dtype=host_tensor.dtype,
             device=DEVICE,
         )
-        wrapper.here = here
+        wrapper.host_tensor = host_tensor
         return wrapper
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -59,7 +59,7 @@ class _Away(Tensor):
 
     def tolist(self) -> Any:
         """Return the values as Python numbers; torch refuses that for a class of tensors."""
-        return self.here.tolist()
+        return self.host_tensor.tolist()
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -90,12 +90,12 @@ class _Numbers(TorchFunctionMode):
 def _perform(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Run an operation on the host tensors; the result is on the device where torch would put it."""
     device = kwargs.get("device")
-    there = _refuse_mixed(operation, args, kwargs) if device is None else torch.device(device) == DEVICE
-    inner = {**kwargs, "device": CPU} if there and device is not None else kwargs
+    on_device = _refuse_mixed(operation, args, kwargs) if device is None else torch.device(device) == DEVICE
+    inner = {**kwargs, "device": CPU} if on_device and device is not None else kwargs
     result = operation(*_here(args), **_here(inner))
-    if not there:
+    if not on_device:
         return result
-    wrapped = tree_map_only(Tensor, _Away, result)
+    wrapped = tree_map_only(Tensor, _DeviceTensor, result)
     return return_and_correct_aliasing(operation, args, kwargs, wrapped)  # type: ignore[no-untyped-call]
 
 
@@ -107,7 +107,7 @@ def _is_host_index(index: Any) -> bool:
 
 
 def _here(values: Any) -> Any:
-    return tree_map_only(_Away, lambda wrapper: wrapper.here, values)
+    return tree_map_only(_DeviceTensor, lambda wrapper: wrapper.host_tensor, values)
 
 
 def _refuse_mixed(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -116,14 +116,14 @@ def _refuse_mixed(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     As on a GPU, single numbers may be on the host, and so may the index of a tensor on the device.
     """
     if operation in _MOVES:
-        return isinstance(args[0], _Away)
-    if operation in _INDEXES and isinstance(args[0], _Away):
+        return isinstance(args[0], _DeviceTensor)
+    if operation in _INDEXES and isinstance(args[0], _DeviceTensor):
         args, kwargs = [args[0], *args[2:]], {}
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    there = any(isinstance(tensor, _Away) for tensor in tensors)
-    if there and any(tensor.dim() and not isinstance(tensor, _Away) for tensor in tensors):
+    on_device = any(isinstance(tensor, _DeviceTensor) for tensor in tensors)
+    if on_device and any(tensor.dim() and not isinstance(tensor, _DeviceTensor) for tensor in tensors):
         raise RuntimeError(f"{operation} takes tensors on two devices")
-    return there
+    return on_device
 
 
 @contextmanager

@@ -62,8 +62,8 @@ def _noise_findings_in(noise: Noise, whole: bool) -> Iterator[Finding]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         delta, images, labels = make_sample_noise(noise, store, whole=whole)
-        untouched = torch.equal(images, to_float(data.train.images)) and torch.equal(labels, data.train.labels)
-        yield Finding("leaves its inputs alone", untouched, "work on a copy: images.clone()")
+        unchanged = torch.equal(images, to_float(data.train.images)) and torch.equal(labels, data.train.labels)
+        yield Finding("leaves its inputs alone", unchanged, "work on a copy: images.clone()")
         try:
             released, reason = release_images(noise, data.train.images, delta), ""
         except ContractError as error:
@@ -74,8 +74,8 @@ def _noise_findings_in(noise: Noise, whole: bool) -> Iterator[Finding]:
         excess = budget_excess(noise.budget(SHAPE), (released.float() - data.train.images.float()) / 255)
         yield Finding("keeps the budget in 8 bits", excess <= 1 + 1e-5, f"{excess:.3g} of it on the released images")
         store.forget("check")
-        again, *_ = make_sample_noise(noise, store, whole=whole)
-        yield Finding("same seed, same bytes", torch.equal(delta, again), DRAW)
+        second_delta, *_ = make_sample_noise(noise, store, whole=whole)
+        yield Finding("same seed, same bytes", torch.equal(delta, second_delta), DRAW)
         store.forget("check")
         try:
             make_sample_noise(noise, store, dies_after=2, whole=whole)

@@ -93,17 +93,17 @@ def compare_records(own: Iterable[Result], published: Mapping[str, Result]) -> l
     for result in published.values():
         seeds[_cell_text(result)].append(result.test_accuracy)
     accuracies: defaultdict[str, list[float]] = defaultdict(list)
-    for ours, _ in pairs:
-        accuracies[_dataset(ours)].append(ours.test_accuracy)
+    for own_result, _ in pairs:
+        accuracies[_dataset(own_result)].append(own_result.test_accuracy)
     images = {dataset: count_test_images(values) for dataset, values in accuracies.items()}
     return [
         Agreement(
-            f"{ours.noise} / {ours.breaker} on {ours.target}, seed {ours.seed}",
-            theirs.test_accuracy,
-            ours.test_accuracy,
-            run_deviation(seeds[_cell_text(theirs)], images[_dataset(ours)]),
+            f"{own_result.noise} / {own_result.breaker} on {own_result.target}, seed {own_result.seed}",
+            published_result.test_accuracy,
+            own_result.test_accuracy,
+            run_deviation(seeds[_cell_text(published_result)], images[_dataset(own_result)]),
         )
-        for ours, theirs in pairs
+        for own_result, published_result in pairs
     ]
 
 

@@ -61,15 +61,15 @@ def print_dry_run(
 
 def _group_cells(group: Sequence[PlannedJob]) -> list[str]:
     """Return the number of jobs of a group, how many are done, and what the others take."""
-    left = [job for job in group if not job.done]
-    passes, times = sum(job.passes for job in left), [job.seconds for job in left]
+    jobs_left = [job for job in group if not job.done]
+    passes, times = sum(job.passes for job in jobs_left), [job.seconds for job in jobs_left]
     known = [seconds for seconds in times if seconds is not None]
     time = format_seconds(sum(known) if len(known) == len(times) else None)
     return [
         str(len(group)),
-        str(len(group) - len(left)),
+        str(len(group) - len(jobs_left)),
         format_passes(passes) if passes else "–",
-        time if left else "",
+        time if jobs_left else "",
     ]
 
 

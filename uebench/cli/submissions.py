@@ -114,8 +114,8 @@ def _verify(
         return rerun_sample(report, count, seed, settings, listener) if count else report
     _print_lines(_summary_lines(report.summary))
     largest = max((agreement.deviations for agreement in report.references), default=0.0)
-    apart = f", at most {largest:.1f} standard deviations apart" if report.references else ""
-    _print_lines([f"checks    hold; {len(report.references)} references are on the board{apart}"])
+    distance = f", at most {largest:.1f} standard deviations apart" if report.references else ""
+    _print_lines([f"checks    hold; {len(report.references)} references are on the board{distance}"])
     if count:
         report = rerun_sample(report, count, seed, settings, open_listener)
         assert report.rerun

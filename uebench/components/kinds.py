@@ -48,11 +48,11 @@ def interface_problem(module: object) -> str:
 
     A plug-in asks by `uebench_interface = 1` in its module; without it every version is tried.
     """
-    wanted = getattr(module, "uebench_interface", INTERFACE_VERSION)
-    if isinstance(wanted, int) and OLDEST_INTERFACE <= wanted <= INTERFACE_VERSION:
+    interface = getattr(module, "uebench_interface", INTERFACE_VERSION)
+    if isinstance(interface, int) and OLDEST_INTERFACE <= interface <= INTERFACE_VERSION:
         return ""
     versions = sorted({str(OLDEST_INTERFACE), str(INTERFACE_VERSION)})
-    return f"it asks for version {wanted!r} of the plug-in interface; this uebench has {' to '.join(versions)}"
+    return f"it asks for version {interface!r} of the plug-in interface; this uebench has {' to '.join(versions)}"
 
 
 def advise_plugin(module: object) -> str:

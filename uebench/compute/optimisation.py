@@ -85,11 +85,11 @@ class Training:
         After the last step, set the weights to the averages in any case.
         """
         done, last = step + 1, step + 1 == self.recipe.steps
-        due = done % self.recipe.lookahead == 0
-        if due or last:
+        average_now = done % self.recipe.lookahead == 0
+        if average_now or last:
             share = LOOKAHEAD * (done / self.recipe.steps) ** 3
             for name, value in self._averaged().items():
-                if due:
+                if average_now:
                     self._averages[name].lerp_(value, 1 - share)
                 value.copy_(self._averages[name])
 

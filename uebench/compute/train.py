@@ -173,7 +173,7 @@ def train_network(
     measured_steps = [recipe.steps * (number + 1) // points - 1 for number in range(points)]
     curve = torch.zeros(points, 4, dtype=torch.float64)
     tally = torch.zeros(4, dtype=torch.float64, device=train.labels.device)
-    correct, seen, total_loss, not_finite = tally  # the first three are reset at each measured step
+    correct, images_seen, total_loss, not_finite = tally  # the first three are reset at each measured step
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     pixels = Pixels(train.images, train.labels.device)
     views = Views(recipe, len(train.labels), augment, mirrors, seed, train.labels.device)
@@ -198,7 +198,7 @@ def train_network(
         loss, logits = training.step(step, attacked, targets)
         progress.tell(loss)
         correct += (logits.argmax(1) == labels).sum()
-        seen += len(labels)
+        images_seen += len(labels)
         total_loss += loss * len(labels)
         not_finite += ~loss.isfinite()
         if step in measured_steps:
@@ -208,7 +208,7 @@ def train_network(
             for breaker in chain:
                 if (accuracy := breaker.attacked_accuracy(network, images, labels)) is not None:
                     attacked_accuracy = float(accuracy)
-            row = [test_accuracy, float(correct / seen), float(total_loss / seen), attacked_accuracy]
+            row = [test_accuracy, float(correct / images_seen), float(total_loss / images_seen), attacked_accuracy]
             curve[measured_steps.index(step)] = torch.tensor(row, dtype=torch.float64)
             tally[:3] = 0
         progress.keep(training.state, curve=curve, tally=tally, confusion=confusion)

@@ -157,8 +157,8 @@ def run_on_ray(
         spec = ray.put(RayNodeSpec(settings, "cuda:0" if gpu else "cpu", token, content, hash_source()))
         _check_nodes(ray, spec, nodes)
         reports = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Reports)
-        here = _node_affinity(ray, ray.get_runtime_context().get_node_id())
-        reports = reports.options(scheduling_strategy=here).remote()
+        driver_node = _node_affinity(ray, ray.get_runtime_context().get_node_id())
+        reports = reports.options(scheduling_strategy=driver_node).remote()
         ray.get(reports.take.remote())  # the actor is ready before a job sends a message
         run_task = ray.remote(num_cpus=resources["CPU"], num_gpus=gpu, max_retries=RETRIES)(run_ray_job)
         refs: dict[str, Any] = {}

@@ -18,12 +18,15 @@ def make_sheet(clean: torch.Tensor, released: torch.Tensor, labels: torch.Tensor
     are enlarged by a whole factor, pixel for pixel.
     """
     first = [int((labels == label).nonzero()[0, 0]) for label in sorted(set(labels.tolist()))[:SHEET_COLUMNS]]
-    x, z = clean[first].cpu(), released[first].cpu()
-    noise = z.int() - x.int()
+    clean_pictures, released_pictures = clean[first].cpu(), released[first].cpu()
+    noise = released_pictures.int() - clean_pictures.int()
     gain = 127 / max(1, int(noise.abs().max()))
     amplified = (128 + gain * noise).round().to(torch.uint8)
-    scale = max(1, SIDE // max(x.shape[2:]))
-    rows = [np.concatenate([_tile(image, scale) for image in row], axis=1) for row in (x, z, amplified)]
+    scale = max(1, SIDE // max(clean_pictures.shape[2:]))
+    rows = [
+        np.concatenate([_tile(image, scale) for image in row], axis=1)
+        for row in (clean_pictures, released_pictures, amplified)
+    ]
     content = io.BytesIO()
     Image.fromarray(np.concatenate(rows)).save(content, "PNG", optimize=True)
     return content.getvalue()

@@ -33,25 +33,25 @@ class Selection:
 def resolve_recipe(suite: Suite, text: str | None = None) -> Recipe:
     """Return a suite's recipe, or in its place that of a text `family:key=value`; raises `UserError`."""
     if text is None:
-        where, given = f"suite {suite.name}: recipe", dict(suite.recipe)
-        family = given.pop("family", "paper")
+        where, settings = f"suite {suite.name}: recipe", dict(suite.recipe)
+        family = settings.pop("family", "paper")
     else:
         where = "recipe"
-        family, given = parse_component(text)
+        family, settings = parse_component(text)
     if family not in RECIPE_FAMILIES:
         raise UserError(f"{where}: unknown family {family!r}{nearest_match(str(family), RECIPE_FAMILIES)}")
     types = parameter_types(Recipe)
-    for key in given:
+    for key in settings:
         if key not in types:
             raise UserError(f"{where} has no parameter {key!r}{nearest_match(key, types)}")
-    whole = {**RECIPE_FAMILIES[family], **given}
-    return Recipe(**{key: convert_value(where, key, types[key], value) for key, value in whole.items()})
+    values = {**RECIPE_FAMILIES[family], **settings}
+    return Recipe(**{key: convert_value(where, key, types[key], value) for key, value in values.items()})
 
 
 def build_chain(suite: Suite, text: str) -> tuple[Breaker, ...]:
     """Turn `breaker+breaker` into a chain, with the suite's defaults; raises `UserError`."""
-    made = [registry().build("breaker", part, suite.defaults) for part in split_outside_parentheses(text, "+")]
-    return make_chain(cast(list[Breaker], made))
+    breakers = [registry().build("breaker", part, suite.defaults) for part in split_outside_parentheses(text, "+")]
+    return make_chain(cast(list[Breaker], breakers))
 
 
 def select_components(
@@ -76,7 +76,7 @@ def select_components(
     given = {"datasets": datasets, "noises": noises, "breakers": breakers, "targets": targets}
     found = []
     for part in suite.parts:
-        lists = {key: _wanted(suite, part, key, texts) for key, texts in given.items()}
+        lists = {key: _choose_texts(suite, part, key, texts) for key, texts in given.items()}
         if suite.grids and not all(lists.values()):
             continue
 
@@ -104,30 +104,30 @@ def select_components(
     return found
 
 
-def _wanted(suite: Suite, part: Suite, key: str, given: Sequence[str]) -> Sequence[str]:
-    """Return what a cross product takes of a list that was given.
+def _choose_texts(suite: Suite, part: Suite, key: str, given: Sequence[str]) -> Sequence[str]:
+    """Return those of the given components that a cross product takes.
 
-    Data sets join none of several: each has settings of its own for those it has.
+    It takes a data set only if it lists it: its settings are for those that it lists.
     """
     own: Sequence[str] = getattr(part, key)
     if not given or not suite.grids:
         return given or own
-    mine = {component_names(text) for text in own}
-    listed = {component_names(text) for part in suite.parts for text in getattr(part, key)}
+    own_names = {component_names(text) for text in own}
+    suite_names = {component_names(text) for part in suite.parts for text in getattr(part, key)}
     return [
         text
         for text in given
-        if component_names(text) in mine or (key != "datasets" and component_names(text) not in listed)
+        if component_names(text) in own_names or (key != "datasets" and component_names(text) not in suite_names)
     ]
 
 
 def label_in_suite(suite: Suite, kind: str, component: Any) -> str:
     """Return a component's label: its name and what differs from this suite's defaults."""
-    known = suite.labels.get(component)
-    if known is None:
-        usual = registry().usual(kind, component.name, suite.defaults)
-        known = suite.labels[component] = component_label(component, usual)
-    return known
+    label = suite.labels.get(component)
+    if label is None:
+        defaults = registry().usual(kind, component.name, suite.defaults)
+        label = suite.labels[component] = component_label(component, defaults)
+    return label
 
 
 def chain_label_in_suite(suite: Suite, chain: Sequence[Breaker]) -> str:

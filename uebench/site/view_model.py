@@ -159,11 +159,11 @@ def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
 def _decisions(lines: Sequence[dict[str, Any]], group: Group, noise: str) -> Iterator[dict[str, Any]]:
     """Yield the decisions about a noise, or that changed what is left of it, with its values before and after."""
     names = {result.parameters["breaker"]: result.breaker for result in group.records}
-    here = {result.parameters["dataset"] for result in group.records}
+    board_datasets = {result.parameters["dataset"] for result in group.records}
     for line in lines:
         found = [change for change in line["changes"] if (change["board"], change["noise"]) == (group.title, noise)]
         accepted = line["event"] == "accepted"
-        about = noise in line["noises"] and line["dataset"] in here if accepted else noise == line["noise"]
+        about = noise in line["noises"] and line["dataset"] in board_datasets if accepted else noise == line["noise"]
         if about or found:
             breaker = line.get("breaker", "")
             change = found[0] if found else {"old": None, "new": None}

@@ -45,9 +45,10 @@ def merge_results(recorded: Mapping[str, Result], new: Iterable[Result]) -> tupl
         old = merged.setdefault(result.key, result)
         if old is not result and not old.same_numbers(result):
             cell = f"{result.noise} / {result.breaker} / {result.target} seed {result.seed}"
-            here, recorded_on = result.made_with["device"], old.made_with["device"]
+            device, recorded_device = result.made_with["device"], old.made_with["device"]
             conflicts.append(
-                f"{cell}: {result.test_accuracy:.4f} here ({here}), {old.test_accuracy:.4f} on record ({recorded_on})"
+                f"{cell}: {result.test_accuracy:.4f} here ({device}), "
+                f"{old.test_accuracy:.4f} on record ({recorded_device})"
             )
     return merged, conflicts
 

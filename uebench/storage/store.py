@@ -162,8 +162,8 @@ class Store:
             for name, expected in msgspec.json.decode(manifest).items() if sound else ():
                 path = f"{folder}/{name}"
                 files[name] = path, expected
-                untouched = os.stat(path).st_mtime_ns <= sealed
-                sound = (untouched and not thorough) or _digest_file(path) == expected
+                unmodified = os.stat(path).st_mtime_ns <= sealed
+                sound = (unmodified and not thorough) or _digest_file(path) == expected
                 if not sound:
                     break
         except OSError:

@@ -63,7 +63,7 @@ def check_bundle(
 def _check_complete(entry: Entry, bundle: Bundle) -> None:
     """Raise `UserError` where a cell is missing, or not needed, or the seeds are not 0, 1, 2 and so on."""
     seeds = sorted({result.seed for result in bundle.results})
-    present = {(*cell_of_result(result), result.seed) for result in bundle.results}
+    recorded_cells = {(*cell_of_result(result), result.seed) for result in bundle.results}
     names = {
         text: label
         for result in bundle.results
@@ -78,11 +78,13 @@ def _check_complete(entry: Entry, bundle: Bundle) -> None:
     for result in bundle.results:
         if cell_of_result(result) not in entry.needed:
             raise UserError(f"the bundle holds {' / '.join(_labels(result))}, which the entry does not need")
-    lacking = sorted({(*needed, seed) for needed in entry.needed for seed in seeds or [0]} - present)
-    if lacking:
-        missing = [f"{' / '.join(names.get(text, text) for text in texts)} seed {seed}" for *texts, seed in lacking]
-        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        raise UserError(f"the entry lacks {'; '.join(missing[:NAMED])}{more}")
+    missing_cells = sorted({(*needed, seed) for needed in entry.needed for seed in seeds or [0]} - recorded_cells)
+    if missing_cells:
+        cell_texts = [
+            f"{' / '.join(names.get(text, text) for text in texts)} seed {seed}" for *texts, seed in missing_cells
+        ]
+        more = f" and {len(cell_texts) - NAMED} more" if len(cell_texts) > NAMED else ""
+        raise UserError(f"the entry lacks {'; '.join(cell_texts[:NAMED])}{more}")
     if seeds != list(range(len(seeds))):
         raise UserError(f"seeds must be 0, 1, 2 and so on, so that nobody chooses them, not {str(seeds)[:60]}")
 
@@ -187,9 +189,9 @@ def _check_listed(entry: Entry, bundle: Bundle, board: Mapping[str, Result], rul
             raise UserError(f"noise {names[noise]} is withdrawn: {rulings.withdrawn[noise]}")
     for noise in entry.noises if entry.breaker else ():
         listed = Entry(entry.part, entry.dataset, entry.content, [noise], "")
-        on_board = {(*cell_of_result(result), result.seed) for result in listed.pick(board.values())}
+        board_cells = {(*cell_of_result(result), result.seed) for result in listed.pick(board.values())}
         seeds = set.intersection(
-            *({seed for *texts, seed in on_board if tuple(texts) == need} for need in listed.needed)
+            *({seed for *texts, seed in board_cells if tuple(texts) == need} for need in listed.needed)
         )
         if not seeds:
             raise UserError(f"noise {names[noise]} is not listed on the board; hand in its entry first")

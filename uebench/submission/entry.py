@@ -124,14 +124,14 @@ def entry_from_bundle(bundle: Bundle, suite: Suite) -> Entry:
     if name not in known:
         raise UserError(f"suite {suite.name} has no data set {name!r}{nearest_match(name, known)}")
     part = suite.part(name)
-    usual = list(_suite_datasets(part, name))
-    if usual and manifest["dataset"] not in usual:
-        raise UserError(f"data set {manifest['dataset']!r} is not that of suite {suite.name}: {usual[0]!r}")
-    for key, mine in entry_terms(part).items():
-        if manifest["terms"][key] != mine:
+    suite_datasets = list(_suite_datasets(part, name))
+    if suite_datasets and manifest["dataset"] not in suite_datasets:
+        raise UserError(f"data set {manifest['dataset']!r} is not that of suite {suite.name}: {suite_datasets[0]!r}")
+    for key, term in entry_terms(part).items():
+        if manifest["terms"][key] != term:
             raise UserError(
                 f"the bundle is of another version of suite {suite.name}: "
-                f"{key} {manifest['terms'][key]!r}, here {mine!r}"
+                f"{key} {manifest['terms'][key]!r}, here {term!r}"
             )
     clean, breakers = canonical_text(registry().build("noise", "none")), required_labels(part)[0]
     for text in manifest["noises"]:

@@ -43,13 +43,13 @@ def check_zip_end(file: IO[bytes], path: Path) -> int:
     file.seek(max(0, size - 2**16 - _END.size))
     tail = file.read()
     position = tail.rfind(b"PK\5\6")
-    behind = len(tail) - position - _END.size
-    if position < 0 or behind < 0:
+    bytes_after_end = len(tail) - position - _END.size
+    if position < 0 or bytes_after_end < 0:
         raise UserError(f"{path} is not a zip file, or was cut short")
-    if behind:
-        raise UserError(f"{path} has {behind} bytes behind its end")
-    _, disk, first, here, count, length, start, comment = _END.unpack(tail[position:])
-    if disk or first or here != count or comment or tail[position - 20 : position - 16] == b"PK\6\7":
+    if bytes_after_end:
+        raise UserError(f"{path} has {bytes_after_end} bytes behind its end")
+    _, disk, first, count_on_disk, count, length, start, comment = _END.unpack(tail[position:])
+    if disk or first or count_on_disk != count or comment or tail[position - 20 : position - 16] == b"PK\6\7":
         raise UserError(f"{path} is one of several parts, has a comment, or is a zip file of 64 bits")
     if count > MOST_MEMBERS or length > count * DIRECTORY_BYTES:
         raise UserError(f"{path} has {count} members in a list of {length} bytes; a bundle has at most {MOST_MEMBERS}")
@@ -76,9 +76,9 @@ def check_zip_members(archive: zipfile.ZipFile, path: Path) -> set[str]:
             raise UserError(f"{path}: {name} is {'a link' if stat.S_ISLNK(mode) else 'not a plain file'}")
         if member.compress_type != zipfile.ZIP_STORED:
             raise UserError(f"{path}: {name} is compressed; members of a bundle are stored as they are")
-        most = MEMBER_LIMITS.get(name, LARGEST_BUNDLE)
-        if member.file_size > most:
-            raise UserError(f"{path}: {name} has {member.file_size} bytes; at most {most}")
+        size_limit = MEMBER_LIMITS.get(name, LARGEST_BUNDLE)
+        if member.file_size > size_limit:
+            raise UserError(f"{path}: {name} has {member.file_size} bytes; at most {size_limit}")
         names.add(name)
     if sum(member.file_size for member in archive.infolist()) > LARGEST_BUNDLE:
         raise UserError(f"{path} states more bytes of members than a bundle can hold")
