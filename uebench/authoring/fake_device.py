@@ -83,7 +83,7 @@ class _Numbers(TorchFunctionMode):
             return function(*args, **kwargs)
         like = args[0].device if args and isinstance(args[0], Tensor) else None
         device = kwargs.pop("device", None) or like
-        tensor = function(*_here(args), **kwargs)
+        tensor = function(*_host_values(args), **kwargs)
         return tensor if device is None else tensor.to(device)
 
 
@@ -92,7 +92,7 @@ def _perform(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
     device = kwargs.get("device")
     on_device = _refuse_mixed(operation, args, kwargs) if device is None else torch.device(device) == DEVICE
     inner = {**kwargs, "device": CPU} if on_device and device is not None else kwargs
-    result = operation(*_here(args), **_here(inner))
+    result = operation(*_host_values(args), **_host_values(inner))
     if not on_device:
         return result
     wrapped = tree_map_only(Tensor, _DeviceTensor, result)
@@ -106,7 +106,7 @@ def _is_host_index(index: Any) -> bool:
     return isinstance(index, np.ndarray)
 
 
-def _here(values: Any) -> Any:
+def _host_values(values: Any) -> Any:
     return tree_map_only(_DeviceTensor, lambda wrapper: wrapper.host_tensor, values)
 
 
