@@ -47,9 +47,9 @@ def attacked(noise: str = "em", **other: Any) -> list[Result]:
     results = [
         cell(name, "none", mean + offset, seed, **other)
         for name, mean in (("none", 0.9), (noise, 0.3))
-        for seed, offset in enumerate((-0.1, 0.1))
+        for seed, offset in enumerate((-0.01, 0.01))
     ]
-    results += [cell(noise, ATTACKS[1 / 255], value, seed, **other) for seed, value in enumerate((0.5, 0.6))]
+    results += [cell(noise, ATTACKS[1 / 255], value, seed, **other) for seed, value in enumerate((0.545, 0.555))]
     results += [cell("none", ATTACKS[1 / 255], value, seed, **other) for seed, value in enumerate((0.8, 0.8))]
     return [*results, cell(noise, ATTACKS[2 / 255], 0.7, 0, **other)]
 
@@ -62,7 +62,7 @@ def test_points_are_means_and_intervals_over_seeds_with_plain_training_at_radius
     half_width = stats.t.ppf(0.975, 1) / math.sqrt(2)  # of two seeds, in standard deviations
     for bound, sign in (("low", -1), ("high", 1)):
         widths = [sign * (value - mean) for value, mean in zip(em[bound], em["mean"], strict=True)]
-        assert widths[:2] == pytest.approx([0.1 * math.sqrt(2) * half_width, 0.05 * math.sqrt(2) * half_width], rel=0.1)
+        assert widths[:2] == pytest.approx([0.01 * math.sqrt(2) * half_width, 0.005 * math.sqrt(2) * half_width], rel=0.1)
         assert math.isnan(widths[2]), "one seed has no interval"
     assert list(em["seeds"]) == [2, 2, 1]
     assert set(em["parameters"]) == {text("noise", "em")}

@@ -101,6 +101,22 @@ def test_one_seed_has_no_interval_and_two_seeds_have_a_wide_one() -> None:
     assert em["residual_high"] - em["residual_low"] > 0.2, "Student's with one degree of freedom"
 
 
+def test_intervals_hold_only_values_that_are_possible() -> None:
+    accuracies = {"none": [0.99, 0.85, 0.95], "em": [0.02, 0.25, 0.12]}
+    results = [
+        make_result(noise, breaker, seed, accuracy)
+        for noise, values in accuracies.items()
+        for breaker in ("none", "adv-linf")
+        for seed, accuracy in enumerate(values)
+    ]
+    demo_board = board(results)
+    noise = next(row for row in demo_board.noises if row.noise == "em")
+    assert noise.residual_high == 1, "clean accuracy is 1 at most, protected accuracy 0 at least"
+    assert noise.residual_low is not None
+    assert noise.residual_low > 0
+    assert {row.recovered_low for row in demo_board.breakers} == {0}
+
+
 def test_the_same_results_in_another_order_give_the_same_numbers() -> None:
     results = [*CLEAN, *entry("em", (0.5, 0.55, 0.6)), *entry("rem", (0.52, 0.5, 0.51))]
     assert noise_frame(board(results)).equals(noise_frame(board(results[::-1])))

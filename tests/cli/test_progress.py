@@ -11,7 +11,7 @@ from rich.console import Console
 from tests.submission.factory import SUITE, results
 from uebench.cli.progress import Bars
 from uebench.components.registry import registry
-from uebench.executors.messages import StepReport
+from uebench.executors.messages import RunOutline, StepReport
 from uebench.planning.plan import Cell, plan_selection
 from uebench.planning.selection import select_components
 
@@ -27,7 +27,7 @@ def test_no_line_is_wider_than_the_terminal_and_numbers_stay(cells: list[Cell]) 
     output = io.StringIO()
     console = Console(file=output, width=80, force_terminal=True, color_system=None)
     long = "rem:radius=16/255,adv_radius=8/255 / lowpass-median+adv-linf:radius=8/255 on resnet18, seed 0"
-    with Bars(console, {cell.key: long for cell in cells}, len(cells)) as bars:
+    with Bars(console, RunOutline({cell.key: long for cell in cells}, len(cells))) as bars:
         bars.started(cells[0])
         bars.progressed(cells[0], StepReport(1234, 40000, 1.234))
         bars.progress.refresh()
@@ -41,7 +41,8 @@ def test_no_line_is_wider_than_the_terminal_and_numbers_stay(cells: list[Cell]) 
 
 def test_cells_of_an_earlier_run_are_no_speed(cells: list[Cell]) -> None:
     bars = Bars(
-        Console(file=io.StringIO(), width=80, force_terminal=True), {cell.key: "" for cell in cells}, len(cells)
+        Console(file=io.StringIO(), width=80, force_terminal=True),
+        RunOutline({cell.key: "" for cell in cells}, len(cells), {cells[-1].key: 2.0}),
     )
     (result, *_) = results("em")
     for cell in cells[:-1]:

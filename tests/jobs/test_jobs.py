@@ -23,7 +23,7 @@ from uebench.components.errors import ContractError
 from uebench.components.registry import registry
 from uebench.compute.train import evaluate_network
 from uebench.executors.local import run_locally
-from uebench.executors.messages import Failed, StepReport
+from uebench.executors.messages import Failed, RunOutline, StepReport
 from uebench.executors.scheduler import JobQueue
 from uebench.jobs import cell, checkpoint, protect
 from uebench.jobs.checkpoint import StoredProgress
@@ -620,7 +620,7 @@ def test_the_code_of_a_job_is_that_of_its_components_their_parameters_and_what_t
 def told(monkeypatch: pytest.MonkeyPatch) -> tuple[Clock, progress.Lines, Job, io.StringIO]:
     job, output = planned([NoNoise()]).protects[0], io.StringIO()
     clock = Clock(monkeypatch, progress)
-    lines = progress.make_listener(Console(file=output, width=40), {job.key: "making [none]"}, 3)
+    lines = progress.make_listener(Console(file=output, width=40), RunOutline({job.key: "making [none]"}, 3))
     assert type(lines) is progress.Lines
     lines.started(job)
     return clock, lines, job, output
@@ -651,7 +651,7 @@ def test_a_log_tells_loss_rate_and_time_left_now_and_then(monkeypatch: pytest.Mo
 def test_bars_show_the_loss_beside_the_name() -> None:
     job, output = planned([NoNoise()]).protects[0], io.StringIO()
     console = Console(file=output, width=120, force_terminal=True, color_system=None)
-    bars = progress.make_listener(console, {job.key: "making [none]"}, 3)
+    bars = progress.make_listener(console, RunOutline({job.key: "making [none]"}, 3))
     assert isinstance(bars, progress.Bars)
     bars.started(job)
     bars.progressed(job, StepReport(4, 8, None))

@@ -183,7 +183,7 @@ def _mean_and_interval(values: Mapping[int, float]) -> tuple[float, float | None
     """Return the mean of accuracies (by seed), the bounds of its interval, and the number of seeds."""
     seeds = tuple(sorted(values))
     means = means_with_draws(np.array([values[seed] for seed in seeds]), seeds)
-    return float(means[0]), *confidence_interval(means), len(seeds)
+    return float(means[0]), *confidence_interval(means, 0, 1), len(seeds)
 
 
 def _group_by(records: Iterable[Result], *kinds: str) -> Iterator[list[Result]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from uebench.board.ranking import Board
 from uebench.board.rows import NoiseRow
+from uebench.board.standings import SEEDS
 
 
 def headline(board: Board) -> str:
@@ -37,7 +38,7 @@ def headline(board: Board) -> str:
 def _residual_text(row: NoiseRow) -> str:
     """Return the residual protection of a row in points, with its interval where it is known."""
     interval = ""
-    if row.residual_low is not None and row.residual_high is not None:
+    if row.seeds >= SEEDS and row.residual_low is not None and row.residual_high is not None:
         interval = f" [{100 * row.residual_low:.1f}, {100 * row.residual_high:.1f}]"
     return f"{100 * (row.residual_protection or 0):.1f}{interval} points"
 

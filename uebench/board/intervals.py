@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
@@ -36,8 +37,12 @@ def means_with_draws(values: Values, seeds: tuple[int, ...]) -> Values:
     return np.concatenate([means, means + (values - means) @ _weights(seeds)], -1)
 
 
-def confidence_interval(values: Values) -> tuple[float | None, float | None]:
+def confidence_interval(
+    values: Values, lowest: float = -math.inf, highest: float = math.inf
+) -> tuple[float | None, float | None]:
     """Return the bounds of a statistic, given the statistic and its draws (1 + draws,); None for a single seed.
+
+    They lie within `lowest` and `highest`, the values that the statistic can have.
 
     This is the basic interval of the bootstrap. The highest of several means is biased upwards, and that of draws
     around them is biased by the same amount again; reflecting the draws at the statistic removes both biases.
@@ -47,4 +52,5 @@ def confidence_interval(values: Values) -> tuple[float | None, float | None]:
     statistic, draws = values[0], values[1:]
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(2 * statistic - high), float(2 * statistic - low)
+    bounds = np.clip([2 * statistic - high, 2 * statistic - low], lowest, highest)
+    return float(bounds[0]), float(bounds[1])

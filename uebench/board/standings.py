@@ -238,8 +238,8 @@ class Standings:
         gap = np.where(above_floor, clean - protected, np.inf).min((0, 1))
         target = int(residuals[:, 0].argmin())
         one_seed = any(len(shared) < 2 for shared in challengers.values())  # the deviation of one seed is unknown
-        low, high = (None, None) if one_seed else confidence_interval(residual)
-        gap_low, gap_high = (None, None) if one_seed else confidence_interval(gap)
+        low, high = (None, None) if one_seed else confidence_interval(residual, -1, 1)
+        gap_low, gap_high = (None, None) if one_seed else confidence_interval(gap, -1, 1)
         return {
             "residual_protection": float(residual[0]),
             "residual_low": low,
@@ -293,8 +293,10 @@ class Standings:
         cells = [(noise, target) for noise in noises for target in self.required_targets]
         missing = sorted(f"{self.labels[noise]} / {self.labels[target]}" for noise, target in set(cells) - set(means))
         recovered = [means[cell] for cell in cells] if cells and not missing else []
-        several_seeds = bool(recovered) and all(len(values) > 1 for values in recovered)
-        low, high = confidence_interval(np.mean(recovered, 0)) if several_seeds else (None, None)
+        enough_seeds = bool(recovered) and all(
+            len(self.accuracies[noise, chain, target]) >= SEEDS for noise, target in cells
+        )
+        low, high = confidence_interval(np.mean(recovered, 0), 0, 1) if enough_seeds else (None, None)
         same_as_plain = [
             self.accuracies.get((noise, self.no_breaker, target), {}).get(seed) == accuracy
             for (noise, breaker, target), by_seed in self.accuracies.items()

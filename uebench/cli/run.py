@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from uebench.cli.options import (
 from uebench.cli.run_report import print_broken, print_failures, print_missing, print_problems, print_run, run_document
 
 if TYPE_CHECKING:
+    from uebench.executors.messages import RunOutline
     from uebench.executors.settings import ExecutionSettings
     from uebench.workflows.run import PreparedRun
 
@@ -266,12 +266,12 @@ def make_settings(*values: Any, **options: Any) -> ExecutionSettings:
     return replace(ExecutionSettings(*values, **options), note=_print_note)
 
 
-def open_listener(names: Mapping[str, str], cells: int, *, errors: bool = False, **verbosity: bool) -> Any:
+def open_listener(outline: RunOutline, *, errors: bool = False, **verbosity: bool) -> Any:
     """Open the display of a run, on standard output or with `errors` on standard error."""
     from uebench.cli.console import make_console
     from uebench.cli.progress import make_listener
 
-    return make_listener(make_console(errors), names, cells, **verbosity)
+    return make_listener(make_console(errors), outline, **verbosity)
 
 
 def _print_note(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the process that keeps the messages of a Ray cluster loads this module and should stay small
@@ -92,8 +92,20 @@ class Listener(Protocol):
         """Take a line worth knowing."""
 
 
-OpenListener = Callable[[Mapping[str, str], int], AbstractContextManager[Listener]]
-"""Opens a listener for a run, given the names of its jobs by key and the number of its cells."""
+@dataclass(frozen=True)
+class RunOutline:
+    """What is known of a run before it starts: the names of its jobs by key, and the number of its cells.
+
+    `work` has the expected work of each unfinished job by key, all in one unit; empty where nobody asks for the time.
+    """
+
+    names: Mapping[str, str]
+    cells: int = 0
+    work: Mapping[str, float] = field(default_factory=dict)
+
+
+OpenListener = Callable[[RunOutline], AbstractContextManager[Listener]]
+"""Opens a listener for a run."""
 
 
 def death_message(status: int | None) -> str:

@@ -13,7 +13,7 @@ import torch
 from uebench.components.errors import UserError
 from uebench.executors.messages import Done, Failed, Held, Listener, Outcome
 from uebench.jobs.checkpoint import ReportStep
-from uebench.jobs.forecast import estimate_seconds
+from uebench.jobs.forecast import estimate_work
 from uebench.jobs.run import find_finished, run_job_once
 from uebench.jobs.workspace import Workspace
 from uebench.planning.plan import Cell, Job, Plan, Protect, Trial
@@ -161,10 +161,7 @@ def order_jobs(jobs: Iterable[Job], store: Store, device: torch.device) -> list[
     """
     jobs = list(jobs)
     keys = {job.key for job in jobs}
-    times = estimate_seconds(jobs, store, device)
-    measured = [time for time in times if time is not None]
-    lengths = measured if len(measured) == len(jobs) else [sum(job.passes().values()) for job in jobs]
-    length = {job.key: seconds for job, seconds in zip(jobs, lengths, strict=True)}
+    length = estimate_work(jobs, store, device)
     consumers: dict[str, list[Cell | Trial]] = {}
     noises: dict[str, Protect] = {}
     for job in jobs:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from uebench.components.registry import registry
 from uebench.executors.local import choose_devices, count_workers, run_locally
 from uebench.executors.ray_driver import check_ray, run_on_ray
 from uebench.executors.scheduler import JobQueue
 from uebench.executors.worker_pool import WorkerSettings
+from uebench.jobs.forecast import estimate_work
 from uebench.jobs.run import plugin_versions
-from uebench.planning.plan import Plan
+from uebench.planning.plan import Job, Plan
 from uebench.storage.store import Store
 
 
@@ -52,6 +55,14 @@ class ExecutionSettings:
         """Return the device of each worker process."""
         devices, count = count_workers(self.device, self.workers, self.threads)
         return devices * count
+
+    def work_left(self, jobs: Sequence[Job]) -> dict[str, float]:
+        """Return the expected work of each of some unfinished jobs by key, all in seconds or all in passes."""
+        if not jobs:
+            return {}  # so that torch is not loaded
+        torch.set_num_threads(self.threads)
+        device = "cpu" if self.executor == "ray" else self.worker_devices()[0]
+        return estimate_work(jobs, self.open_store(), device)
 
     def execute(self, plan: Plan, queue: JobQueue) -> bool:
         """Run the unfinished jobs of a plan; returns whether it came to its end without an interruption."""

@@ -70,11 +70,20 @@ def _read_rates(store: Store) -> dict[tuple[str, ...], float]:
     return {unit: median(values) for unit, values in rates.items()}
 
 
-def estimate_seconds(jobs: Iterable[Job], store: Store, device: torch.device) -> list[float | None]:
+def estimate_seconds(jobs: Iterable[Job], store: Store, device: torch.device | str) -> list[float | None]:
     """Return the time of each job on one worker, None where no such work was measured on this device."""
-    rates, name = _read_rates(store), _device_text(device)
+    rates, name = _read_rates(store), _device_text(torch.device(device))
     units = [_work_unit(job, name) for job in jobs]
     return [amount * rates[unit] if unit in rates else None for unit, amount in units]
+
+
+def estimate_work(jobs: Iterable[Job], store: Store, device: torch.device | str) -> dict[str, float]:
+    """Return the work of each job by key: its seconds where every job's time was measured, else its passes."""
+    jobs = list(jobs)
+    times = estimate_seconds(jobs, store, device)
+    measured = [seconds for seconds in times if seconds is not None]
+    work = measured if len(measured) == len(jobs) else [sum(job.passes().values()) for job in jobs]
+    return {job.key: amount for job, amount in zip(jobs, work, strict=True)}
 
 
 def networks_to_measure(jobs: Iterable[Job]) -> list[Victim]:

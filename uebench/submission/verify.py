@@ -67,6 +67,7 @@ def rerun_sample(
     The store is one of its own, so that no result is compared with itself. Raises `UserError` where an accuracy is no
     whole number of test images, or a device is not available.
     """
+    from uebench.executors.messages import RunOutline
     from uebench.executors.scheduler import JobQueue  # loads torch, which nothing else here needs
 
     settings.execution.check()
@@ -82,7 +83,7 @@ def rerun_sample(
     store.prepare()
     plan = prepared.plan
     names = {job.key: job_name(prepared.selection, job) for job in plan.jobs}
-    with open_listener(names, len(plan.cells)) as listener:
+    with open_listener(RunOutline(names, len(plan.cells))) as listener:
         queue = JobQueue(listener)
         execution.execute(plan, queue)
     same_images = {}

@@ -17,7 +17,7 @@ import torch
 from uebench.components.component import parameter
 from uebench.components.errors import UserError
 from uebench.components.interfaces import Dataset, Source, Split
-from uebench.executors.messages import Failed, StepReport
+from uebench.executors.messages import Failed, RunOutline, StepReport
 from uebench.executors.scheduler import JobQueue
 from uebench.executors.settings import ExecutionSettings
 from uebench.jobs.tensor_files import load_tensors
@@ -79,9 +79,9 @@ class SilentListener:
 
 
 @contextmanager
-def open_silent_listener(names: Mapping[str, str], cells: int) -> Iterator[SilentListener]:
+def open_silent_listener(outline: RunOutline) -> Iterator[SilentListener]:
     """Open a listener that prints nothing."""
-    yield SilentListener(names)
+    yield SilentListener(outline.names)
 
 
 def protect_array(

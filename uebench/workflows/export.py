@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uebench.components.errors import UserError
-from uebench.executors.messages import OpenListener
+from uebench.executors.messages import OpenListener, RunOutline
 from uebench.executors.scheduler import JobQueue
 from uebench.executors.settings import ExecutionSettings
 from uebench.jobs.datasets import content_fingerprint, image_names
@@ -72,7 +72,7 @@ def export_protected(
     plan = Plan(job.victims, [job], [])
     store.prepare()
     names = {job.key: job_name(selection, job) for job in plan.jobs}
-    with open_listener(names, 0) as listener:
+    with open_listener(RunOutline(names)) as listener:
         queue = JobQueue(listener)
         completed = settings.execute(plan, queue)
     done = sum(bool(find_finished(job, store)) for job in plan.jobs)

@@ -13,12 +13,12 @@ from uebench.board.ranking import Board, rank_results
 from uebench.board.records import SuiteRecords, compare_records, read_records
 from uebench.components.interfaces import Breaker, Noise, Source
 from uebench.components.registry import registry
-from uebench.executors.messages import OpenListener
+from uebench.executors.messages import OpenListener, RunOutline
 from uebench.executors.preflight import BrokenDataset, Preflight
 from uebench.executors.scheduler import JobQueue
 from uebench.executors.settings import ExecutionSettings
 from uebench.planning.job_names import name_jobs, noise_name
-from uebench.planning.plan import Plan, plan_cells, plan_selection
+from uebench.planning.plan import Job, Plan, plan_cells, plan_selection
 from uebench.planning.selection import Selection, select_components
 from uebench.planning.suite import ShareKind, Suite
 from uebench.planning.suite_file import read_suite
@@ -48,8 +48,9 @@ class PreparedRun:
     """The plan of a run, before any job of it started.
 
     `records` are the user's own and the published results of the suite.
-    `plan` has the cells whose data sets are usable, `requested` the number of all cells, `selections` and `names` are
-    by the key of a job, `added_breakers` are those that join the requested ones because every rank needs them.
+    `plan` has the cells whose data sets are usable, `unfinished` those of its jobs that are to be run, `requested` the
+    number of all cells. `selections` and `names` are by the key of a job. `added_breakers` join the requested ones
+    because every rank needs them.
     """
 
     suite: Suite
@@ -60,6 +61,7 @@ class PreparedRun:
     names: Mapping[str, str]
     broken: Sequence[BrokenDataset]
     added_breakers: Sequence[str]
+    unfinished: Sequence[Job] = ()
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,13 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
     plans = [plan_with_references(selection, preflight.fingerprint) for selection in selections]
     whole = plan_cells(cell for plan in plans for cell in plan.cells)
     plan = preflight.usable_plan(whole)
+    unfinished: list[Job] = []
     if load:
         store.prepare()
         unfinished = [job for job in plan.jobs if not store.holds(job.key)]
         preflight.load_datasets(unfinished)
         plan = preflight.usable_plan(whole)
+        unfinished = [job for job in unfinished if job.source not in preflight.failures]
         preflight.build_networks(unfinished)
     by_key = {job.key: selection for selection, plan in zip(selections, plans, strict=True) for job in plan.jobs}
     given = request.breakers or suite.required_breakers
@@ -129,13 +133,15 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
         names=name_jobs(by_key, whole.jobs),
         broken=preflight.broken_datasets(whole),
         added_breakers=[text for text in suite.required_breakers if suite.required_run and text not in given],
+        unfinished=unfinished,
     )
 
 
 def run_suite(prepared: PreparedRun, settings: ExecutionSettings, open_listener: OpenListener) -> RunReport:
     """Run the unfinished jobs of a plan, add the results to the user's own record, and rank them."""
     store, plan, recorded = settings.open_store(), prepared.plan, prepared.records.own
-    with open_listener(prepared.names, len(plan.cells)) as listener:
+    work = settings.work_left(prepared.unfinished)
+    with open_listener(RunOutline(prepared.names, len(plan.cells), work)) as listener:
         queue = JobQueue(listener, recorded=recorded)
         completed = settings.execute(plan, queue)
     results = label_results(plan, prepared.selections, queue.results, recorded)
