@@ -415,6 +415,12 @@ def test_a_source_that_loads_wrongly(rule: str, change: Callable[[Dataset], Data
     assert broken("dataset", Wrong()) == [rule]
 
 
+@pytest.mark.parametrize(("method", "value"), [("shape", (3, 9, 9)), ("class_count", 9)])
+def test_a_source_that_declares_what_it_does_not_load(method: str, value: object) -> None:
+    wrong = type("Wrong", (Grey,), {method: lambda source: value})
+    assert broken("dataset", wrong()) == ["declares what it loads"]
+
+
 OWN = torch.Generator()
 
 

@@ -62,7 +62,9 @@ def test_points_are_means_and_intervals_over_seeds_with_plain_training_at_radius
     half_width = stats.t.ppf(0.975, 1) / math.sqrt(2)  # of two seeds, in standard deviations
     for bound, sign in (("low", -1), ("high", 1)):
         widths = [sign * (value - mean) for value, mean in zip(em[bound], em["mean"], strict=True)]
-        assert widths[:2] == pytest.approx([0.01 * math.sqrt(2) * half_width, 0.005 * math.sqrt(2) * half_width], rel=0.1)
+        assert widths[:2] == pytest.approx(
+            [0.01 * math.sqrt(2) * half_width, 0.005 * math.sqrt(2) * half_width], rel=0.1
+        )
         assert math.isnan(widths[2]), "one seed has no interval"
     assert list(em["seeds"]) == [2, 2, 1]
     assert set(em["parameters"]) == {text("noise", "em")}

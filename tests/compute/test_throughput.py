@@ -14,6 +14,7 @@ from tests.conftest import TINY
 from uebench.cli.main import main
 from uebench.compute import throughput
 from uebench.compute.train import build_network
+from uebench_plugins.datasets.digits import Digits
 from uebench_plugins.targets.smallcnn import SmallCNN
 
 CPU = torch.device("cpu")
@@ -55,3 +56,25 @@ def test_the_command_tells_speeds_and_forecasts_which_a_dry_run_then_uses(
     assert [one["step"] for one in kept["speeds"]] == ["attack step", "training step"]
     assert all(one["seconds"] > 0 and one["share"] > 0 for one in kept["speeds"])
     assert "at the rates measured here" in call("run", str(TINY), "--dry-run")
+
+
+def test_steps_are_measured_and_jobs_planned_without_the_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = ("--dataset", "folder:path=nowhere,size=8")
+    done = CliRunner().invoke(main, ["bench", str(TINY), *dataset, "--seconds", "0"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert re.search(r"smallcnn:width=4 at 8x8 │ training step +│ +[\d.e+]+ │", done.output)
+    assert "nowhere/train is missing or has no folder per class; its networks were measured all the same" in done.output
+    done = CliRunner().invoke(main, ["run", str(TINY), *dataset, "--dry-run"], catch_exceptions=False)
+    assert done.exit_code == 1, "a data set that cannot be used"
+    assert re.search(r"(\d+) of \1 jobs to do", done.output)
+    assert "data set folder:size=8 cannot be used" in done.output
+
+
+def test_no_data_set_is_read_to_measure_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Digits, "load", lambda source, folder: pytest.fail("the data set was read"))
+    done = CliRunner().invoke(main, ["bench", str(TINY), "--seconds", "0"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output

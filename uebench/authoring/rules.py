@@ -136,6 +136,14 @@ def _dataset_findings(source: Source) -> Iterator[Finding]:
         except UserError as error:
             reason = str(error)
         yield Finding("keeps shapes, types and labels", not reason, reason)
+        declared = {"shape": source.shape(), "class_count": source.class_count()}
+        loaded = {"shape": tuple(data.test.images.shape[1:]), "class_count": len(data.classes)}
+        wrong = [
+            f"{name} is {loaded[name]}, not {value}"
+            for name, value in declared.items()
+            if value is not None and value != loaded[name]
+        ]
+        yield Finding("declares what it loads", not wrong, "; ".join(wrong))
         same = _equal_datasets(data, source.load(Path(folder)))
         yield Finding("loads the same each time", same, "draw nothing at random, or from a fixed seed")
         images = to_float(data.train.images[:8])

@@ -189,6 +189,17 @@ class Source(Component):
         """Return the number of training images, for forecasts; None where only loading them would tell."""
         return None
 
+    def shape(self) -> tuple[int, int, int] | None:
+        """Return the shape (c, h, w) of the images that a network gets, for measurements without the images.
+
+        None where only loading them would tell.
+        """
+        return None
+
+    def class_count(self) -> int | None:
+        """Return the number of classes, for measurements without the images; None where only loading would tell."""
+        return None
+
     def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Apply the data set's training augmentation to (b, c, h, w): random per image, differentiable."""
         return images

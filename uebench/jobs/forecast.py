@@ -90,7 +90,8 @@ def networks_to_measure(jobs: Iterable[Job]) -> list[Victim]:
     """Return a plain training job for each network, data set and precision that jobs use."""
     measured = dict[tuple[str, ...], Victim]()
     for job in jobs:
-        for network in job.passes():
+        unknown_count = dict(job.protect.noise.passes(1)) if job.protect else {}
+        for network in job.passes() or unknown_count:
             training = Victim(job.source, job.fingerprint, network, Recipe(precision=job.precision), 0)
             measured.setdefault((canonical_text(network), canonical_text(job.source), job.precision), training)
     return list(measured.values())

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 
+from uebench.components.spec import component_label
 from uebench.compute.throughput import measure_steps
+from uebench.executors.preflight import Preflight
 from uebench.executors.settings import ExecutionSettings
-from uebench.jobs.datasets import content_fingerprint, load_dataset
+from uebench.jobs.datasets import load_dataset
 from uebench.jobs.environment import current_time, made_with
 from uebench.jobs.forecast import networks_to_measure, record_time
-from uebench.planning.plan import Plan, plan_cells
+from uebench.planning.plan import Plan, Victim, plan_cells
 from uebench.planning.selection import select_components
 from uebench.planning.suite_file import read_suite
+from uebench.storage.store import Store
 from uebench.workflows.run import plan_with_references
 
 
 @dataclass(frozen=True)
 class BenchReport:
-    """Measured speeds, a mapping for each network and step, what they were measured with, and the suites' plans."""
+    """Measured speeds, a mapping for each network and step, what they were measured with, and the suites' plans.
+
+    `missing` has a line for each data set that cannot be read; its networks are measured all the same.
+    """
 
     made_with: Mapping[str, Any]
     finished: str
     speeds: Sequence[Mapping[str, Any]]
     plans: Mapping[str, Plan]
+    missing: Sequence[str] = ()
 
     def facts(self) -> dict[str, Any]:
         """Return the measurements as JSON values."""
@@ -43,23 +49,39 @@ def bench_suites(
     targets: Sequence[str] = (),
     recipe: str | None = None,
 ) -> BenchReport:
-    """Measure every network of some suites for `seconds` each, and keep the rates in the store for forecasts."""
+    """Measure every network of some suites for `seconds` each, and keep the rates in the store for forecasts.
+
+    The images are random. A data set is read only where it does not declare its shape and number of classes.
+    """
     store = settings.open_store()
     device = torch.device(settings.worker_devices()[0])
     torch.set_num_threads(settings.threads)
-    fingerprint, plans = partial(content_fingerprint, store=store), {}
+    preflight, plans = Preflight(store), {}
     for name in suites:
         selections = select_components(read_suite(name), datasets=datasets, targets=targets, recipe=recipe)
-        cells = [cell for selection in selections for cell in plan_with_references(selection, fingerprint).cells]
+        cells = [
+            cell for selection in selections for cell in plan_with_references(selection, preflight.fingerprint).cells
+        ]
         plans[name] = plan_cells(cells)
     store.prepare()
     measured = []
     for training in networks_to_measure(job for plan in plans.values() for job in plan.jobs):
-        data = load_dataset(training.source, training.fingerprint, store)
-        channels, height, width = data.test.images.shape[1:]
-        shape = (channels, height, width)
-        speeds = measure_steps(training.target, shape, len(data.classes), training.recipe, device, seconds)
+        shape, classes = _input_format(training, store)
+        speeds = measure_steps(training.target, shape, classes, training.recipe, device, seconds)
         seconds_per_pass = sum(1 / speed.images_per_second for speed in speeds) / len(speeds)
         record_time(training, store, device, seconds_per_pass * sum(training.passes().values()))
         measured += [speed.facts() for speed in speeds]
-    return BenchReport(made_with(device), current_time(), measured, plans)
+    missing = [
+        f"data set {component_label(source)}: {failure.reason}" for source, failure in preflight.failures.items()
+    ]
+    return BenchReport(made_with(device), current_time(), measured, plans, missing)
+
+
+def _input_format(training: Victim, store: Store) -> tuple[tuple[int, int, int], int]:
+    """Return the shape of a data set's images and the number of its classes, 10 where nobody knows it."""
+    shape, classes = training.source.shape(), training.source.class_count()
+    if shape is None:
+        data = load_dataset(training.source, training.fingerprint, store)
+        channels, height, width = data.test.images.shape[1:]
+        return (channels, height, width), len(data.classes)
+    return shape, classes or 10

@@ -92,7 +92,7 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
     """Plan a run; raises `UserError` for a request without meaning, and for a device that is not available.
 
     With `load`, the data sets of unfinished jobs are read into the store and their networks built, so that mistakes
-    show before work begins.
+    show before work begins. Without it the plan has the cells of broken data sets, too.
     """
     suite = read_suite(request.suite)
     selections = select_components(
@@ -113,7 +113,7 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
     preflight = Preflight(store, settings.patience)
     plans = [plan_with_references(selection, preflight.fingerprint) for selection in selections]
     whole = plan_cells(cell for plan in plans for cell in plan.cells)
-    plan = preflight.usable_plan(whole)
+    plan = preflight.usable_plan(whole) if load else whole
     unfinished: list[Job] = []
     if load:
         store.prepare()

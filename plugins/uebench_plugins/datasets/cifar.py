@@ -38,6 +38,14 @@ class Cifar10(Source):
         """Return the number of training images."""
         return 50_000
 
+    def shape(self) -> tuple[int, int, int]:
+        """Return the shape of an image."""
+        return 3, 32, 32
+
+    def class_count(self) -> int:
+        """Return the number of classes."""
+        return 10
+
     def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Flip half of the images, and crop at random after padding with black."""
         return kit.crop_and_flip(images, self.pad)
@@ -52,6 +60,10 @@ class Cifar100(Cifar10):
 
     name = "cifar100"
     reader = "CIFAR100"
+
+    def class_count(self) -> int:
+        """Return the number of classes."""
+        return 100
 
 
 def _build_split(data: Any) -> Split:

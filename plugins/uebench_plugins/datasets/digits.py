@@ -44,6 +44,14 @@ class Digits(Source):
         """Return the number of training images: 1797 without the test images."""
         return 1797 - self.test_images
 
+    def shape(self) -> tuple[int, int, int]:
+        """Return the shape of an image."""
+        return 3, 8, 8
+
+    def class_count(self) -> int:
+        """Return the number of classes."""
+        return 10
+
     def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Shift at random, without mirroring, since a mirrored digit is not a digit."""
         return kit.crop_and_flip(images, self.pad, flip=False)

@@ -28,7 +28,7 @@ class Folder(Source):
     name = "folder"
     paper = "none; the layout of torchvision's ImageFolder"
 
-    path: str = parameter(doc="folder that holds train/ and test/", identity=False)
+    path: str = parameter(default="", doc="folder that holds train/ and test/", identity=False)
     title: str = parameter(
         default="", doc="name of the data set in results; if empty, the folder's name", identity=False
     )
@@ -40,7 +40,7 @@ class Folder(Source):
 
     def alias(self) -> str:
         """Return the data set's title."""
-        return self.title or Path(self.path).resolve().name
+        return self.title or (Path(self.path).resolve().name if self.path else self.name)
 
     def load(self, folder: Path) -> Dataset:
         """Return the decoded images; the engine caches them under their fingerprint."""
@@ -77,9 +77,23 @@ class Folder(Source):
                     digest.update(b"unreadable")
         return digest.hexdigest()
 
-    def count(self) -> int:
-        """Return the number of training files."""
-        return len(self._files()[0])
+    def count(self) -> int | None:
+        """Return the number of training files; None where the folder cannot be read."""
+        try:
+            return len(self._files()[0])
+        except UserError:
+            return None
+
+    def shape(self) -> tuple[int, int, int]:
+        """Return the shape of an image."""
+        return 3, self.size, self.size
+
+    def class_count(self) -> int | None:
+        """Return the number of classes; None where the folder cannot be read."""
+        try:
+            return len(self._files()[2])
+        except UserError:
+            return None
 
     def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Crop at random after padding with black, and flip."""
@@ -101,6 +115,8 @@ class Folder(Source):
 
     def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
         """Return the image files of both parts with their labels, and the class names."""
+        if not self.path:
+            raise UserError("dataset folder needs path=... (folder that holds train/ and test/)")
         train, classes = self._part(self._root(), self.train_limit)
         if self._has_only_classes():
             return train, [], classes

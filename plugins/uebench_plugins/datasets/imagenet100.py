@@ -32,7 +32,7 @@ class Imagenet100(Source):
     name = "imagenet100"
     paper = "Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015; subset and crop of REM"
 
-    path: str = parameter(doc="folder that holds train/ and val/", identity=False)
+    path: str = parameter(default="", doc="folder that holds train/ and val/", identity=False)
     size: int = parameter(default=256, doc="side of the stored training images", unit="pixels", low=1)
     crop: int = parameter(default=224, doc="side of the images that a network gets", unit="pixels", low=1)
     classes: int = parameter(default=100, doc="number of classes, from the first", unit="classes", low=2, high=1000)
@@ -58,9 +58,20 @@ class Imagenet100(Source):
                 digest.update(f"{part}/{name}/{size}/".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def count(self) -> int:
-        """Return the number of training files."""
-        return len(self._files()[0])
+    def count(self) -> int | None:
+        """Return the number of training files; None where the folder cannot be read."""
+        try:
+            return len(self._files()[0])
+        except UserError:
+            return None
+
+    def shape(self) -> tuple[int, int, int]:
+        """Return the shape of a cropped image."""
+        return 3, self.crop, self.crop
+
+    def class_count(self) -> int:
+        """Return the number of classes."""
+        return self.classes
 
     def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Crop a random box, resize it without antialiasing, and flip half of the images.
@@ -77,6 +88,8 @@ class Imagenet100(Source):
 
     def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
         """Return the files of both parts and the class names; raises `UserError` if the classes are wrong."""
+        if not self.path:
+            raise UserError("dataset imagenet100 needs path=... (folder that holds train/ and val/)")
         root = Path(self.path).expanduser()
         train, val = (self._list_classes(root / part, archive) for part, archive in PARTS.items())
         wanted = train[: self.classes]

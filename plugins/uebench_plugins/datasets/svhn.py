@@ -31,6 +31,14 @@ class Svhn(Source):
         """Return the number of training images."""
         return 73_257
 
+    def shape(self) -> tuple[int, int, int]:
+        """Return the shape of an image."""
+        return 3, 32, 32
+
+    def class_count(self) -> int:
+        """Return the number of classes."""
+        return 10
+
     def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Crop at random after padding with black, without mirroring, since a mirrored digit is not a digit."""
         return kit.crop_and_flip(images, self.pad, flip=False)
