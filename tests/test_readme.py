@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import tomllib
 from pathlib import Path
@@ -125,40 +124,6 @@ def test_committed_records_are_cells_that_the_suite_plans_today(name: str) -> No
     ]
     planned = {cell.key: cell.parameters for cell in cells}
     assert {key: planned.get(key) for key in records} == {key: one.parameters for key, one in records.items()}
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        line
-        for text in DOCUMENTS.values()
-        for block in blocks("sh", text)
-        for line in block.splitlines()
-        if line[:7] == "uebench"
-    ],
-)
-def test_commands_in_documents_parse(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = shlex.split(line.replace("$W", "mobilenet_v2.safetensors"))[1:]
-    monkeypatch.chdir(ROOT if words[0] == "rank" else tmp_path)
-    if words[0] == "run" and "--dry-run" not in words:
-        words.append("--dry-run")
-    if words[0] == "rank":
-        words += ["--boards", str(tmp_path)]
-    if words[0] == "site":
-        words += ["--boards", str(ROOT / "leaderboards"), "--into", str(tmp_path)]
-    done = CliRunner().invoke(main, words)
-    expected = {
-        "DIR": "is missing or has no folder per class",
-        "weights=": "cannot read mobilenet_v2.safetensors: No such file",
-        "rank": "holds no results",
-        "submit": "the entry lacks ",
-        ".zip --rerun": "em.zip is not a file",
-        "withdraw": "suite demo lists no noise 'em'",
-    }
-    refused = [text for word, text in expected.items() if word in line]
-    plan_alone = "run" in line and "DIR" in line  # without the data set
-    assert done.exit_code == (1 if plan_alone else 2 if refused else 0), done.output
-    assert all(text in done.output for text in refused)
 
 
 def test_the_documented_use_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,10 @@ def test_the_time_left_follows_from_the_work_left_and_the_speed_of_this_run() ->
     remaining = RemainingTime({"short": 10, "long": 90, "later": 100}, clock)
     assert remaining.seconds() is None
     remaining.start("short")
+    clock.now += 1000  # worker processes start
+    remaining.progress("short", 0.0)
     clock.now += 5
-    remaining.end("short")  # 10 in 5 seconds; a job that never reports counts all the same
+    remaining.end("short")  # 10 in 5 seconds
     assert remaining.seconds() == pytest.approx(190 / 2)
     remaining.start("long")
     remaining.progress("long", 0.0)
@@ -53,7 +55,10 @@ def test_what_an_earlier_run_did_is_no_speed() -> None:
 
 def test_jobs_side_by_side_are_one_speed_and_a_failed_job_is_no_work_left() -> None:
     clock = Clock()
-    remaining = RemainingTime({"a": 50, "b": 50, "c": 50}, clock)
+    remaining = RemainingTime({"a": 50, "b": 50, "c": 50, "d": 50}, clock)
+    remaining.start("d")
+    remaining.end("d")  # no report, so nothing is known of its speed
+    assert remaining.seconds() is None
     for key in ("a", "b"):
         remaining.start(key)
         remaining.progress(key, 0.0)

@@ -70,7 +70,7 @@ def test_steps_are_measured_and_jobs_planned_without_the_data_set(
     done = CliRunner().invoke(main, ["run", str(TINY), *dataset, "--dry-run"], catch_exceptions=False)
     assert done.exit_code == 1, "a data set that cannot be used"
     assert re.search(r"(\d+) of \1 jobs to do", done.output)
-    assert "data set folder:size=8 cannot be used" in done.output
+    assert "cannot be used, and so 6 cells cannot be run" in done.output
 
 
 def test_no_data_set_is_read_to_measure_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ class RemainingTime:
     """The time left of a run.
 
     `work` has the work of each job that was unfinished when the run started, by key, in any one unit. The speed is the
-    work done in this run over the time since its first job started, on all workers together. What an earlier run did,
-    whole jobs or steps before a checkpoint, counts neither as work left nor as speed.
+    work done over the time since the first report of a job, on all workers together; the start of worker processes is no
+    work. What an earlier run did, whole jobs or steps before a checkpoint, counts neither as work left nor as speed.
     """
 
     def __init__(self, work: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,11 +26,11 @@ class RemainingTime:
     def start(self, key: str) -> None:
         """Note that a job started."""
         self._running[key] = None
-        if self._began is None:
-            self._began = self._clock()
 
     def progress(self, key: str, share: float) -> None:
         """Note the share of a job that is done; what its first report says was done before this run."""
+        if self._began is None:
+            self._began = self._clock()
         before = self._running.get(key)
         gained = self._work.get(key, 0.0) * (share - (before or 0.0))
         self._left -= gained
@@ -43,7 +43,7 @@ class RemainingTime:
         started, share = key in self._running, self._running.pop(key, None)
         gained = self._work.pop(key, 0.0) * (1 - (share or 0.0))
         self._left -= gained
-        if started:
+        if started and self._began is not None:
             self._done += gained
 
     def seconds(self) -> float | None:
