@@ -11,8 +11,8 @@ class RemainingTime:
     """The time left of a run.
 
     `work` has the work of each job that was unfinished when the run started, by key, in any one unit. The speed is the
-    work done over the time since the first report of a job, on all workers together; the start of worker processes is no
-    work. What an earlier run did, whole jobs or steps before a checkpoint, counts neither as work left nor as speed.
+    work done since the first report of a job over the time since then, on all workers together. What an earlier run
+    did, whole jobs or steps before a checkpoint, counts neither as work left nor as speed.
     """
 
     def __init__(self, work: Mapping[str, float], clock: Callable[[], float] = time.monotonic) -> None:
