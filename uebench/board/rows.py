@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from uebench.components.interfaces import Threat
+
 RowStatus = Literal["ranked", "provisional", "unranked", "withdrawn", "reference"]
 
 
@@ -76,12 +78,14 @@ class BreakerRow:
     """The results of one breaker; accuracies are in [0, 1], None is unknown.
 
     `recovered` is the mean accuracy over all noises with a rank, `lowest` the lowest of these accuracies. `chosen` has
-    the chains that a choosing breaker used, with counts.
+    the chains that a choosing breaker used, with counts. `threat` is its threat class, `year` that of its paper.
     """
 
     breaker: str
     parameters: str
     required: bool
+    threat: Threat | None = None
+    year: int | None = None
     rank: int | None = None
     recovered: float | None = None
     recovered_low: float | None = None
