@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
+from tests.board.test_next_breaker import results_under_four_breakers
 from tests.board.test_tables import DEMO, complete_results, make_result, text
 from tests.conftest import ROOT
 from uebench import UserError
@@ -316,6 +317,15 @@ def test_data_for_programs_are_the_boards_numbers(tmp_path: Path) -> None:
         assert fields <= set(data["fields"]), fields - set(data["fields"])
     documented = {name for name in data["fields"] if "." in name} - {"boards.title"}
     assert documented == {f"{kind}.{name}" for kind in ("noises", "breakers") for name in found[0][kind][0]}
+
+
+def test_a_board_with_enough_breakers_says_how_much_their_list_decides(tmp_path: Path) -> None:
+    name = "demo/index.html"
+    few, enough = tmp_path / "few", tmp_path / "enough"
+    assert "The next breaker" not in Page(build.build_site(boards(few, complete_results()))[name]).text
+    text = Page(build.build_site(boards(enough, results_under_four_breakers()))[name]).text
+    assert "The next breaker" in text
+    assert "4 breakers were run against every noise, too few for a bound" in text
 
 
 def test_every_flag_is_explained(tmp_path: Path) -> None:

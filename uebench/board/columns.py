@@ -61,6 +61,11 @@ def decimal(value: float | None, digits: int) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
+def range_text(low: Any, high: Any) -> str:
+    """Write the first and the last of a range, or the value if they are equal."""
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def rank_text(row: NoiseRow) -> str:
     """Write the rank of a noise, in parentheses if it is provisional."""
     if row.rank is None:
@@ -76,9 +81,7 @@ def residual_text(row: NoiseRow) -> str:
 
 
 def _rank_set_text(row: NoiseRow) -> str:
-    if row.rank_low is None:
-        return UNKNOWN
-    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low} to {row.rank_high}"
+    return UNKNOWN if row.rank_low is None else range_text(row.rank_low, row.rank_high)
 
 
 def _unless_reference(text: Callable[[NoiseRow], str]) -> Callable[[NoiseRow], str]:

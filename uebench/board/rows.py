@@ -24,9 +24,10 @@ class NoiseRow:
     """The results of one noise; accuracies and protection are in [0, 1], None is unknown.
 
     `rank_low` to `rank_high` is the set of ranks that the seeds allow. `accuracies` maps the name of a breaker to an
-    accuracy; `targets` maps the name of a target to the highest accuracy under a required breaker. `parameters` is the
-    canonical text of the noise; `lacks` names the missing required cells. On a board of two records, `record` says
-    whose results the row has: `own`, `published` or `both`; otherwise it is empty.
+    accuracy, `residuals` to what is left against it alone; `targets` maps the name of a target to the highest accuracy
+    under a required breaker. `parameters` is the canonical text of the noise; `lacks` names the missing required cells.
+    On a board of two records, `record` says whose results the row has: `own`, `published` or `both`; otherwise it is
+    empty.
     """
 
     noise: str
@@ -49,6 +50,7 @@ class NoiseRow:
     gap_low: float | None = None
     gap_high: float | None = None
     accuracies: Mapping[str, SeedMean] = field(default_factory=dict)
+    residuals: Mapping[str, float] = field(default_factory=dict)
     targets: Mapping[str, SeedMean] = field(default_factory=dict)
     noise_l2: float | None = None
     psnr: float | None = None

@@ -276,6 +276,7 @@ class Standings:
         ]
         return {
             "accuracies": accuracies,
+            "residuals": {self.labels[breaker]: residual for breaker, residual in residuals.items()},
             "residual_best_known": residuals[strongest],
             "best_known_breaker": self.labels[strongest],
             "best_known_since": min(dates),
