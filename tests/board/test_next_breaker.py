@@ -145,8 +145,8 @@ def test_the_headline_has_required_and_best_known_residuals() -> None:
     assert "`rem` keeps 47.0" not in text
     assert "`rem` keeps 48.0" in text
     assert text.endswith(
-        "Against every breaker run so far, 4 on the board, `sem` keeps most, 28.0 points (`grayscale`), and `em` least, "
-        "10.0 points (`adv-linf`).\n"
+        "Against every breaker run so far, 4 on the board, `sem` keeps most, 28.0 points (`grayscale`), and `em` "
+        "least, 10.0 points (`adv-linf`).\n"
     )
     only = [result for result in results_under_four_breakers() if result.noise in ("none", "rem")]
     assert headline(board(only)).endswith("4 on the board, `rem` keeps 18.0 points (`jpeg`).\n")
