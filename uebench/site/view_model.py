@@ -20,6 +20,7 @@ from uebench.board.next_breaker import breaker_dependence
 from uebench.board.publish import GALLERY
 from uebench.board.ranking import Board, rank_results
 from uebench.board.records import RecordChoice, SuiteRecords, mark_records
+from uebench.board.residual_years import YearResidual, residuals_by_year, undated_breakers
 from uebench.board.tables import (
     Table,
     breaker_table,
@@ -42,7 +43,8 @@ from uebench.storage.results_file import RESULTS_FILE, results_text
 class Group:
     """One comparable group of results: its rows as `data.json` has them, the texts of its tables, its curves.
 
-    `next_breaker` has a sentence and a table on how much the list of breakers decides, where there are enough.
+    `next_breaker` has a sentence and a table on how much the list of breakers decides, where there are enough. `years`
+    has, by the canonical text of a noise, its residual by year and the breakers without a year.
     """
 
     title: str
@@ -52,6 +54,7 @@ class Group:
     noise_table: Table
     breaker_table: Table
     next_breaker: tuple[str, Table] | None
+    years: Mapping[str, tuple[list[YearResidual], list[str]]]
     sweeps: list[Sweep]
     records: list[Result]
 
@@ -153,6 +156,11 @@ def _group(where: str, board: Board, records: list[Result]) -> Group:
         noise_table(board),
         breaker_table(board),
         (next_breaker_sentence(dependence), next_breaker_table(dependence)) if dependence else None,
+        {
+            row.parameters: (residuals_by_year(row, board.breakers), undated_breakers(row, board.breakers))
+            for row in board.noises
+            if not row.is_reference
+        },
         breaker_sweeps(records),
         records,
     )
