@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
+from tests.board.test_next_breaker import results_under_four_breakers
 from tests.board.test_tables import DEMO, complete_results, make_result, text
 from tests.conftest import ROOT
 from uebench import UserError
@@ -316,6 +317,24 @@ def test_data_for_programs_are_the_boards_numbers(tmp_path: Path) -> None:
         assert fields <= set(data["fields"]), fields - set(data["fields"])
     documented = {name for name in data["fields"] if "." in name} - {"boards.title"}
     assert documented == {f"{kind}.{name}" for kind in ("noises", "breakers") for name in found[0][kind][0]}
+
+
+def test_a_board_with_enough_breakers_says_how_much_their_list_decides(tmp_path: Path) -> None:
+    name = "demo/index.html"
+    few, enough = tmp_path / "few", tmp_path / "enough"
+    assert "The next breaker" not in Page(build.build_site(boards(few, complete_results()))[name]).text
+    text = Page(build.build_site(boards(enough, results_under_four_breakers()))[name]).text
+    assert "The next breaker" in text
+    assert "4 breakers were run against every noise, too few for a bound" in text
+
+
+def test_the_page_of_a_noise_has_its_best_known_residual_by_year(tmp_path: Path) -> None:
+    site = build.build_site(boards(tmp_path, results_under_four_breakers()))
+    (name,) = (name for name in site if name.startswith("demo/rem-") and name.endswith(".html"))
+    section = Page(site[name]).text.partition("Best known residual by year")[2].partition("Run it again")[0]
+    assert "".join(section.split()).endswith("against–78.0none201848.0adv-linf202318.0jpeg")
+    (reference,) = (name for name in site if name.startswith("demo/none-") and name.endswith(".html"))
+    assert "residual by year" not in Page(site[reference]).text
 
 
 def test_every_flag_is_explained(tmp_path: Path) -> None:

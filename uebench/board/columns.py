@@ -61,6 +61,11 @@ def decimal(value: float | None, digits: int) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
+def range_text(low: Any, high: Any) -> str:
+    """Write the first and the last of a range, or the value if they are equal."""
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def rank_text(row: NoiseRow) -> str:
     """Write the rank of a noise, in parentheses if it is provisional."""
     if row.rank is None:
@@ -76,9 +81,7 @@ def residual_text(row: NoiseRow) -> str:
 
 
 def _rank_set_text(row: NoiseRow) -> str:
-    if row.rank_low is None:
-        return UNKNOWN
-    return str(row.rank_low) if row.rank_low == row.rank_high else f"{row.rank_low} to {row.rank_high}"
+    return UNKNOWN if row.rank_low is None else range_text(row.rank_low, row.rank_high)
 
 
 def _unless_reference(text: Callable[[NoiseRow], str]) -> Callable[[NoiseRow], str]:
@@ -210,6 +213,13 @@ BREAKER_COLUMNS: Sequence[Column[BreakerRow]] = (
         "training s",
         lambda row: decimal(row.train_seconds, 0),
     ),
+    Column(
+        "threat",
+        "threat class: what the trainer must have besides the released images; unknown if the breaker is not installed",
+        "threat class",
+        lambda row: row.threat or UNKNOWN,
+    ),
+    Column("year", "year of the paper, of a chain the latest; unknown if none is stated"),
     Column("required", "whether every ranked entry needs it"),
     Column("chosen", "for a breaker that chooses among others: which it chose, and in how many cells"),
     Column("flags", "warnings computed from the results"),
@@ -241,13 +251,13 @@ def noise_frame(board: Board) -> pd.DataFrame:
             else:
                 cells[column.key] = _file_value(getattr(row, column.key))
         rows.append(cells)
-    return _with_integer_ranks(pd.DataFrame(rows))
+    return _with_integers(pd.DataFrame(rows))
 
 
 def breaker_frame(board: Board) -> pd.DataFrame:
     """Return the breakers of a board for files."""
     rows = [{column.key: _file_value(getattr(row, column.key)) for column in BREAKER_COLUMNS} for row in board.breakers]
-    return _with_integer_ranks(pd.DataFrame(rows))
+    return _with_integers(pd.DataFrame(rows))
 
 
 def _mean_columns(
@@ -266,9 +276,9 @@ def _file_value(value: Any) -> Any:
     return ", ".join(value) if isinstance(value, tuple) else value
 
 
-def _with_integer_ranks(frame: pd.DataFrame) -> pd.DataFrame:
-    """Make ranks integers even where some are unknown."""
-    for name in ("rank", "rank_low", "rank_high"):
+def _with_integers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Make ranks and years integers even where some are unknown."""
+    for name in ("rank", "rank_low", "rank_high", "year"):
         if name in frame:
             frame[name] = frame[name].astype("Int64")
     return frame

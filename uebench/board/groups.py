@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+from uebench.components.chain_classes import chain_threat
+from uebench.components.errors import UserError
+from uebench.components.interfaces import THREATS, Threat
 from uebench.components.registry import idle_component, registry
-from uebench.components.spec import canonical_text
+from uebench.components.spec import canonical_text, chain_text
 from uebench.planning.selection import build_chain, chain_label_in_suite, label_in_suite
 from uebench.planning.suite import Suite
 from uebench.storage.result import Result
@@ -44,6 +48,26 @@ def comparable_groups(results: Iterable[Result]) -> list[list[Result]]:
                 result for result in full_share if result.parameters["noise"] == idle_component("noise")
             ]
     return [groups[key] for key in sorted(groups)]
+
+
+def limit_threat(suite: Suite, results: Iterable[Result], threat: Threat) -> tuple[Suite, list[Result]]:
+    """Return a suite and its results with only the breakers of a threat class or a weaker one.
+
+    Stronger required breakers are then not required. Breakers of unknown class are left out. Raises `UserError` if no
+    required breaker is left.
+    """
+    allowed = THREATS[: THREATS.index(threat) + 1]
+
+    def limit_required(part: Suite) -> Suite:
+        required = [
+            text for text in part.required_breakers if chain_threat(chain_text(build_chain(part, text))) in allowed
+        ]
+        if part.required_breakers and not required:
+            raise UserError(f"suite {suite.name} has no required breaker of threat class {threat!r} or weaker")
+        return replace(part, required_breakers=required, grids=[limit_required(grid) for grid in part.grids])
+
+    kept = [result for result in results if chain_threat(result.parameters["breaker"]) in allowed]
+    return limit_required(suite), kept
 
 
 def group_setting(result: Result) -> str:

@@ -1,10 +1,10 @@
-"""Summarises a board in two sentences: the accuracy that plain training loses, and what required breakers recover."""
+"""Summarises a board in three sentences: what plain training loses, what required breakers recover, and what all do."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
+from uebench.board.columns import range_text
 from uebench.board.ranking import Board
 from uebench.board.rows import NoiseRow
 from uebench.board.standings import SEEDS
@@ -31,7 +31,21 @@ def headline(board: Board) -> str:
         f"On {board.setting}, {network} reaches {_percent_range(on_clean)} % after plain training on clean images and "
         f"{_percent_range(on_protected)} % on protected ones. The required breaker that recovers most ({breakers}) "
         f"reaches {_percent_range(recovered)} %: {protection} "
-        f"({len(rows)} noises, seeds for each: {_range_text(seeds)}).\n"
+        f"({len(rows)} noises, seeds for each: {range_text(seeds[0], seeds[-1])}). {_best_known_sentence(board)}\n"
+    )
+
+
+def _best_known_sentence(board: Board) -> str:
+    """Return what noises keep against every breaker that was run, required or not; some noise must have a rank."""
+    rows = sorted(board.rows_with_rank, key=lambda row: -(row.residual_best_known or 0))
+    kept = [f"{100 * (row.residual_best_known or 0):.1f} points (`{row.best_known_breaker}`)" for row in rows]
+    breakers = {breaker for row in rows for breaker in row.residuals}
+    if breakers <= {row.breaker for row in board.breakers if row.required}:
+        return "The board has no other breaker, so the best known residuals are the same."
+    least = f", and `{rows[-1].noise}` least, {kept[-1]}" if len(rows) > 1 else ""
+    return (
+        f"Against every breaker run so far, {len(breakers)} on the board, `{rows[0].noise}` keeps "
+        f"{'most, ' if least else ''}{kept[0]}{least}."
     )
 
 
@@ -45,9 +59,4 @@ def _residual_text(row: NoiseRow) -> str:
 
 def _percent_range(values: list[float]) -> str:
     """Return the lowest and the highest accuracy, in percent."""
-    return _range_text([f"{100 * value:.1f}" for value in sorted(values)])
-
-
-def _range_text(values: list[Any]) -> str:
-    """Return the first and the last of sorted values, or the value if all are equal."""
-    return f"{values[0]}" if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+    return range_text(f"{100 * min(values):.1f}", f"{100 * max(values):.1f}")

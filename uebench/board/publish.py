@@ -14,9 +14,18 @@ from uebench.board.columns import breaker_frame, breaker_names, noise_frame
 from uebench.board.formats import csv_table, escape_markdown, latex_table, markdown_grid, markdown_table
 from uebench.board.headline import headline
 from uebench.board.heat_map import board_heat_map
+from uebench.board.next_breaker import breaker_dependence
 from uebench.board.ranking import Board, rank_results
 from uebench.board.records import RecordChoice, SuiteRecords, mark_records
-from uebench.board.tables import breaker_matrix, breaker_table, noise_table, recipe_table, target_table
+from uebench.board.tables import (
+    breaker_matrix,
+    breaker_table,
+    next_breaker_sentence,
+    next_breaker_table,
+    noise_table,
+    recipe_table,
+    target_table,
+)
 from uebench.components.errors import UserError
 from uebench.components.spec import chain_label, chain_text
 from uebench.planning.job_names import cell_labels
@@ -39,6 +48,13 @@ set, in percent: mean ± standard deviation over seeds, without a deviation for 
 make an entry *provisional*. PSNR and SSIM are measured on the released 8-bit images. Times are medians.
 """
 TARGETS_TEXT = "Every target: the accuracy under the required breaker that recovers most there"
+NEXT_BREAKER_TEXT = """\
+**The next breaker.** How much the list of breakers decides: for each noise, the residual against every breaker on the
+board and the rank by it; both without the breaker that recovers most; and the ranks that leaving out any one breaker
+gives. The last column is a lower bound for the residual after one more breaker, with 90 % probability for each noise
+alone. It assumes that the next breaker is of the same kind as those on the board. A breaker with a new idea can recover
+more, and variants of one breaker on the board make the bound too small.
+"""
 RECIPES_TEXT = """\
 How alike two recipes order the noises that both were run on: Kendall's tau is 1 for equal orders and -1 for reversed
 ones. A recipe is also compared with itself, one seed with another, and tau is the mean over pairs of seeds: it shows
@@ -135,6 +151,10 @@ def _page_paragraphs(folder: Path, suite: Suite, boards: Sequence[Board], heat_m
             yield markdown_table(*target_table(board))
         yield "Breakers, by the mean accuracy they recover over all ranked noises:\n"
         yield markdown_table(*breaker_table(board))
+        if dependence := breaker_dependence(board):
+            yield NEXT_BREAKER_TEXT
+            yield f"{next_breaker_sentence(dependence)}\n"
+            yield markdown_table(*next_breaker_table(dependence))
     agreements = recipe_table(boards)
     if agreements[1]:
         yield f"## Recipes\n\n{RECIPES_TEXT}"

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from uebench.components.interfaces import Threat
+
 RowStatus = Literal["ranked", "provisional", "unranked", "withdrawn", "reference"]
 
 
@@ -22,9 +24,10 @@ class NoiseRow:
     """The results of one noise; accuracies and protection are in [0, 1], None is unknown.
 
     `rank_low` to `rank_high` is the set of ranks that the seeds allow. `accuracies` maps the name of a breaker to an
-    accuracy; `targets` maps the name of a target to the highest accuracy under a required breaker. `parameters` is the
-    canonical text of the noise; `lacks` names the missing required cells. On a board of two records, `record` says
-    whose results the row has: `own`, `published` or `both`; otherwise it is empty.
+    accuracy, `residuals` to what is left against it alone; `targets` maps the name of a target to the highest accuracy
+    under a required breaker. `parameters` is the canonical text of the noise; `lacks` names the missing required cells.
+    On a board of two records, `record` says whose results the row has: `own`, `published` or `both`; otherwise it is
+    empty.
     """
 
     noise: str
@@ -47,6 +50,7 @@ class NoiseRow:
     gap_low: float | None = None
     gap_high: float | None = None
     accuracies: Mapping[str, SeedMean] = field(default_factory=dict)
+    residuals: Mapping[str, float] = field(default_factory=dict)
     targets: Mapping[str, SeedMean] = field(default_factory=dict)
     noise_l2: float | None = None
     psnr: float | None = None
@@ -76,12 +80,14 @@ class BreakerRow:
     """The results of one breaker; accuracies are in [0, 1], None is unknown.
 
     `recovered` is the mean accuracy over all noises with a rank, `lowest` the lowest of these accuracies. `chosen` has
-    the chains that a choosing breaker used, with counts.
+    the chains that a choosing breaker used, with counts. `threat` is its threat class, `year` that of its paper.
     """
 
     breaker: str
     parameters: str
     required: bool
+    threat: Threat | None = None
+    year: int | None = None
     rank: int | None = None
     recovered: float | None = None
     recovered_low: float | None = None

@@ -13,6 +13,7 @@ import numpy as np
 from uebench.board.groups import budget_class
 from uebench.board.intervals import Values, confidence_interval, means_with_draws
 from uebench.board.rows import BreakerRow, NoiseRow, RowStatus, SeedMean
+from uebench.components.chain_classes import chain_threat, chain_year
 from uebench.components.registry import idle_component
 from uebench.storage.history import Rulings
 from uebench.storage.result import Result
@@ -275,6 +276,7 @@ class Standings:
         ]
         return {
             "accuracies": accuracies,
+            "residuals": {self.labels[breaker]: residual for breaker, residual in residuals.items()},
             "residual_best_known": residuals[strongest],
             "best_known_breaker": self.labels[strongest],
             "best_known_since": min(dates),
@@ -308,6 +310,8 @@ class Standings:
             breaker=self.labels[chain],
             parameters=chain,
             required=chain in self.required_breakers,
+            threat=chain_threat(chain),
+            year=chain_year(chain),
             recovered=_mean_of_known([float(values[0]) for values in recovered]),
             recovered_low=low,
             recovered_high=high,

@@ -11,10 +11,13 @@ from uebench.board.columns import (
     breaker_names,
     decimal,
     noise_remarks,
+    percent,
     percent_mean,
+    range_text,
     rank_text,
     residual_text,
 )
+from uebench.board.next_breaker import PREDICTION_COVERAGE, BreakerDependence
 from uebench.board.rank_agreement import RESIDUAL, rank_agreements
 from uebench.board.ranking import Board
 from uebench.board.rows import NoiseRow
@@ -118,6 +121,42 @@ def breaker_table(board: Board) -> Table:
     """Return the table of breakers."""
     columns = [column for column in BREAKER_COLUMNS if column.header]
     return [column.header for column in columns], [[column.text(row) for column in columns] for row in board.breakers]
+
+
+def next_breaker_table(dependence: BreakerDependence) -> Table:
+    """Return the residual and rank of every noise without the breaker that recovers most, and after one more."""
+    head = ["noise", "budget", "residual, best known", "rank by it", "without", "residual then", "rank then"]
+    rows = [
+        [
+            noise.row.noise,
+            noise.row.budget,
+            percent(noise.residual),
+            str(noise.rank),
+            noise.without.breaker,
+            percent(noise.without.residual),
+            str(noise.without.rank),
+            range_text(noise.rank_low, noise.rank_high),
+            UNKNOWN if dependence.drop is None else percent(noise.residual - dependence.drop),
+        ]
+        for noise in dependence.noises
+    ]
+    return [*head, "rank without any one", "after the next breaker at least"], rows
+
+
+def next_breaker_sentence(dependence: BreakerDependence) -> str:
+    """Return how far the next breaker lowers a residual, and how often that bound held on the board."""
+    count = dependence.breakers
+    if dependence.drop is None:
+        return f"{count} breakers were run against every noise, too few for a bound on what the next one does."
+    bound = f"lowers the residual of a noise by at most {percent(dependence.drop)} points"
+    probability = f"{100 * PREDICTION_COVERAGE:.0f} % probability"
+    text = f"By the {count} breakers that were run against every noise, the next one {bound}, with {probability}."
+    if dependence.held is None:
+        return f"{text} They are too few to test the bound on them."
+    return (
+        f"{text} When each of them in turn was the new one, the bound from the others held in "
+        f"{percent(dependence.held)} % of all cases."
+    )
 
 
 def recipe_table(boards: Sequence[Board]) -> Table:

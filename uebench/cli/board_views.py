@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from uebench.board.columns import row_values
 from uebench.board.formats import csv_table, latex_table, markdown_table
+from uebench.board.groups import limit_threat
 from uebench.board.publish import insert_tables, rebuild_board, rebuild_own_board
 from uebench.board.published import (
     comparison_tables,
@@ -24,6 +26,7 @@ from uebench.board.records import RecordChoice, SuiteRecords, read_records
 from uebench.board.tables import noise_table
 from uebench.cli.console import make_console, print_json, print_split_table, print_table
 from uebench.components.errors import UserError
+from uebench.components.interfaces import THREATS, Threat
 from uebench.planning.suite import Suite
 from uebench.planning.suite_file import read_suite
 from uebench.storage.atomic_files import write_atomically
@@ -55,10 +58,25 @@ def rank_board(suite: str, choice: BoardChoice, into: Path | None, as_json: bool
         ranked = rebuild_own_board(chosen, records, record)
     if into:
         insert_tables(into, chosen, ranked)
+    _print_boards(chosen.name, ranked, as_json)
+
+
+def rank_threat(suite: str, choice: BoardChoice, threat: Threat, as_json: bool) -> None:
+    """Print a board of the breakers of a threat class or a weaker one, as tables or as JSON; writes no file."""
+    chosen, records, record = _read_records(suite, choice)
+    limited, results = limit_threat(chosen, records.choose(record).values(), threat)
+    ranked = rank_results(limited, results, records.rulings)
+    others = "" if threat == THREATS[0] else " or weaker"
+    titled = [replace(board, title=f"{board.title}, breakers of class {threat}{others}") for board in ranked]
+    _print_boards(chosen.name, titled, as_json)
+
+
+def _print_boards(suite: str, boards: Sequence[Board], as_json: bool) -> None:
+    """Print ranked boards as tables, or as JSON."""
     if as_json:
-        print_json({"suite": chosen.name, "boards": [board_document(board) for board in ranked]})
+        print_json({"suite": suite, "boards": [board_document(board) for board in boards]})
         return
-    for board in ranked:
+    for board in boards:
         print_table(make_console(), board.title, *noise_table(board, brief=True), numbers=True)
 
 

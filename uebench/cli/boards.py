@@ -19,6 +19,8 @@ from uebench.cli.options import (
     record_option,
     store_option,
 )
+from uebench.components.errors import UserError
+from uebench.components.interfaces import THREATS, Threat
 
 if TYPE_CHECKING:
     from uebench.board.records import RecordChoice
@@ -27,21 +29,38 @@ if TYPE_CHECKING:
 @click.command(short_help="Rebuild a board from its record.")
 @click.argument("suite", default="demo", shell_complete=complete_suites)
 @click.option("--into", type=PATH, help="Also replace this suite's table in a document.")
+@click.option(
+    "--threat",
+    type=click.Choice(THREATS),
+    help="Only print the board that breakers of this threat class or a weaker one give.",
+)
 @json_option
 @record_option
 @store_option
 @read_boards_option
 @plugin_option
 def rank_command(
-    suite: str, into: Path | None, as_json: bool, record: RecordChoice | None, store: Path, boards: Path
+    suite: str,
+    into: Path | None,
+    threat: Threat | None,
+    as_json: bool,
+    record: RecordChoice | None,
+    store: Path,
+    boards: Path,
 ) -> None:
     """Rebuild the files of SUITE's board from its results.jsonl alone.
 
     The board of your own results is in the store, in boards/SUITE. Those of the package are printed only.
     """
-    from uebench.cli.board_views import BoardChoice, rank_board
+    from uebench.cli.board_views import BoardChoice, rank_board, rank_threat
 
-    rank_board(suite, BoardChoice(record, store, boards, _are_bundled(boards)), into, as_json)
+    choice = BoardChoice(record, store, boards, _are_bundled(boards))
+    if threat and into:
+        raise UserError("--threat only prints a board; it cannot go --into a document")
+    if threat:
+        rank_threat(suite, choice, threat, as_json)
+    else:
+        rank_board(suite, choice, into, as_json)
 
 
 @click.command(short_help="Draw the figures of a board.")

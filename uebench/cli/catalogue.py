@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from uebench.cli.console import print_table
 from uebench.components.component import Component
+from uebench.components.interfaces import Breaker
 from uebench.components.kinds import component_kind
 from uebench.components.registry import RegisteredComponent, registry
 from uebench.components.spec import component_label, format_value, parameter_types
@@ -44,6 +45,8 @@ def print_components(console: Console, name: str) -> None:
         )
         console.print(escape(inspect.cleandoc(entry.cls.__doc__ or "no description")), highlight=False)
         console.print(escape(f"Paper: {entry.cls.paper or 'not stated'}"), highlight=False)
+        if threat := _threat(entry):
+            console.print(f"Threat class: {threat}", highlight=False)
         rows = [_parameter(entry, field) for field in fields(entry.cls)]  # type: ignore[arg-type]
         if rows:
             print_table(console, "parameters", PARAMETER_COLUMNS, rows)
@@ -68,10 +71,16 @@ def _component_document(entry: RegisteredComponent) -> dict[str, Any]:
         "summary": _summary(entry),
         "description": inspect.cleandoc(entry.cls.__doc__ or ""),
         "paper": entry.cls.paper,
+        "threat": _threat(entry),
         "distribution": entry.distribution,
         "distribution_version": entry.release,
         "parameters": [dict(zip(PARAMETER_COLUMNS, row, strict=True)) for row in rows],
     }
+
+
+def _threat(entry: RegisteredComponent) -> str | None:
+    """Return the threat class of a breaker, None for another kind."""
+    return entry.cls.threat if issubclass(entry.cls, Breaker) else None
 
 
 def print_suites(console: Console) -> None:

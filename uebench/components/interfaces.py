@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 
 from uebench.components.component import Component, parameter
 
@@ -87,12 +87,24 @@ class Choice:
     held_out: float
 
 
+Threat = Literal["no extra data", "outside weights", "clean extra data", "leaked pairs", "knows the method"]
+"""Threat class of a breaker: what the trainer must have besides the released images and labels.
+
+`outside weights`: a network trained on other data. `clean extra data`: clean images of the same kind. `leaked pairs`:
+some images both clean and protected. `knows the method`: the method that made the noise.
+"""
+THREATS: tuple[Threat, ...] = get_args(Threat)
+"""The threat classes, the weakest trainer first. A chain has the strongest class of its members."""
+
+
 class Breaker(Component):
     """Learns from protected images. Override the methods that you need; all three keep images in [0, 1].
 
     A breaker is blind: it never receives the noise, its name, clean images or test data.
     """
 
+    threat: ClassVar[Threat] = "no extra data"
+    """What the trainer must have besides the released images and labels; boards show it."""
     by_image: ClassVar[bool] = False
     """Whether `filter` treats each image separately, so that the engine may pass parts of the set."""
 

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any, get_args, get_origin
 
 from uebench.components.component import Component
-from uebench.components.grammar import NAME_PATTERN
+from uebench.components.grammar import NAME_PATTERN, nearest_match
 from uebench.components.hookspecs import INTERFACE_VERSION, OLDEST_INTERFACE
-from uebench.components.interfaces import Breaker, Noise, Source, Target
+from uebench.components.interfaces import THREATS, Breaker, Noise, Source, Target
 from uebench.components.spec import parameter_types
 
 KINDS: dict[str, type[Component]] = {"noise": Noise, "breaker": Breaker, "target": Target, "dataset": Source}
@@ -37,9 +37,13 @@ def find_flaw(cls: Any, kind: str) -> str:
     if not NAME_PATTERN.fullmatch(str(getattr(cls, "name", ""))):
         return f"{cls.__name__} needs a name of lower-case letters, digits and hyphens"
     try:
-        parameter_types(cls)
+        types = parameter_types(cls)
     except (NameError, TypeError) as error:
         return f"{cls.__name__} has a parameter whose type cannot be read: {error}"
+    if issubclass(cls, Breaker) and "threat" in types:
+        return f"{cls.__name__}.threat must not be a parameter; write it without a type: threat = {THREATS[0]!r}"
+    if issubclass(cls, Breaker) and cls.threat not in THREATS:
+        return f"{cls.__name__}.threat cannot be {cls.threat!r}{nearest_match(str(cls.threat), THREATS)}"
     return ""
 
 

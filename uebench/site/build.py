@@ -14,7 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from uebench.board.columns import BREAKER_COLUMNS, NOISE_COLUMNS
-from uebench.board.publish import GALLERY, HEAT_MAP_FILE, READING_TEXT, RECIPES_TEXT, TARGETS_TEXT, picture_name
+from uebench.board.publish import (
+    GALLERY,
+    HEAT_MAP_FILE,
+    NEXT_BREAKER_TEXT,
+    READING_TEXT,
+    RECIPES_TEXT,
+    TARGETS_TEXT,
+    picture_name,
+)
 from uebench.board.records import RecordChoice, own_folder, read_records
 from uebench.components.errors import UserError
 from uebench.components.spec import format_number
@@ -81,6 +89,7 @@ def build_site(
     )
     environment.globals.update(figures=figures, number=format_number, words=words, policy=POLICY, mark=Markup(MARK))
     environment.globals.update(reading=_rich(READING_TEXT), on_targets=TARGETS_TEXT, on_recipes=RECIPES_TEXT)
+    environment.globals.update(on_next_breaker=_rich(NEXT_BREAKER_TEXT.partition(".** ")[2]))
     documents = render_documents(boards)
     environment.globals.update(documents=documents, rich=_rich)
     made = {name: (STATIC / name).read_bytes() for name in ("style.css", "board.js")}

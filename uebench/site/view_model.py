@@ -16,10 +16,19 @@ from uebench.board.columns import breaker_names, row_values
 from uebench.board.groups import comparable_groups
 from uebench.board.headline import headline
 from uebench.board.heat_map import board_heat_map
+from uebench.board.next_breaker import breaker_dependence
 from uebench.board.publish import GALLERY
 from uebench.board.ranking import Board, rank_results
 from uebench.board.records import RecordChoice, SuiteRecords, mark_records
-from uebench.board.tables import breaker_table, noise_table, recipe_table
+from uebench.board.residual_years import YearResidual, residuals_by_year, undated_breakers
+from uebench.board.tables import (
+    Table,
+    breaker_table,
+    next_breaker_sentence,
+    next_breaker_table,
+    noise_table,
+    recipe_table,
+)
 from uebench.components.errors import UserError
 from uebench.components.grammar import NAME_PATTERN
 from uebench.planning.suite import Suite
@@ -32,14 +41,20 @@ from uebench.storage.results_file import RESULTS_FILE, results_text
 
 @dataclass(frozen=True)
 class Group:
-    """One comparable group of results: its rows as `data.json` has them, the texts of its tables, its curves."""
+    """One comparable group of results: its rows as `data.json` has them, the texts of its tables, its curves.
+
+    `next_breaker` has a sentence and a table on how much the list of breakers decides, where there are enough. `years`
+    has, by the canonical text of a noise, its residual by year and the breakers without a year.
+    """
 
     title: str
     noises: list[dict[str, Any]]
     breakers: list[dict[str, Any]]
     targets: Mapping[str, bool]
-    noise_table: tuple[list[str], list[list[str]]]
-    breaker_table: tuple[list[str], list[list[str]]]
+    noise_table: Table
+    breaker_table: Table
+    next_breaker: tuple[str, Table] | None
+    years: Mapping[str, tuple[list[YearResidual], list[str]]]
     sweeps: list[Sweep]
     records: list[Result]
 
@@ -82,7 +97,7 @@ class Section:
     pictures: list[Path]
     record: bytes
     history: list[dict[str, Any]]
-    recipes: tuple[list[str], list[list[str]]]
+    recipes: Table
     heat_map: bytes = b""
     headline: str = ""
 
@@ -132,8 +147,23 @@ def _group(where: str, board: Board, records: list[Result]) -> Group:
     for row in noises:
         text = row["parameters"]  # not the label: parts of a suite may call the same noise differently
         row["page"] = f"{where}/{page_name(text.partition('@')[0], text)}.html"
-    shown = noise_table(board), breaker_table(board)
-    return Group(board.title, noises, breakers, board.targets, *shown, breaker_sweeps(records), records)
+    dependence = breaker_dependence(board)
+    return Group(
+        board.title,
+        noises,
+        breakers,
+        board.targets,
+        noise_table(board),
+        breaker_table(board),
+        (next_breaker_sentence(dependence), next_breaker_table(dependence)) if dependence else None,
+        {
+            row.parameters: (residuals_by_year(row, board.breakers), undated_breakers(row, board.breakers))
+            for row in board.noises
+            if not row.is_reference
+        },
+        breaker_sweeps(records),
+        records,
+    )
 
 
 def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
