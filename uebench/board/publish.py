@@ -91,6 +91,15 @@ If you doubt a number, run its cell again, or hand in a breaker that recovers mo
 never averaged: those on record stay until the reason is known. An entry that proves wrong is withdrawn with the reason;
 it keeps its row and loses its rank. `history.jsonl` has every decision with its date and the values before and after
 it; its lines are never changed. A corrected noise is handed in with a raised version.
+
+## What is found, and what is not
+
+Flagged or refused: a breaker that changes nothing, or that destroys clean accuracy; results that are those of another
+noise, number for number; chosen seeds; too few seeds; a noise over its budget after rounding to 8 bits; a class of
+blank images; references that differ from those on the board. A noise is lent no test image, and a breaker neither the
+noise nor its name. Not found from numbers alone: results that were made up with care, a copy whose numbers were changed
+a little, and settings of a noise that were chosen on test accuracy. A re-run by the maintainers finds the first two. A
+plug-in that was written to get around these rules is not found by running it: read its code.
 """
 
 

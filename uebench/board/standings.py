@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from uebench.board.copied_results import copied_noises
 from uebench.board.groups import budget_class
 from uebench.board.intervals import Values, confidence_interval, means_with_draws
 from uebench.board.rows import BreakerRow, NoiseRow, RowStatus, SeedMean
@@ -84,6 +85,10 @@ class Standings:
         """The canonical text of every noise in the record."""
         return sorted({noise for noise, *_ in self.accuracies})
 
+    @cached_property
+    def _copied_noises(self) -> dict[str, list[str]]:
+        return copied_noises(self.records, self.no_noise)
+
     def _replace_shared_labels(self) -> None:
         """Use the canonical text as label where components of a kind share one, such as two versions of a noise.
 
@@ -120,6 +125,8 @@ class Standings:
         flags = {flag for result in results for flag in result.flags}
         if noise != self.no_noise and (protection.get("same_breaker_gap") or 0) < 0:
             flags.add("clean-below-protected")
+        if noise in self._copied_noises:
+            flags.add("same-results-as-another")
         status: RowStatus = "unranked"
         if seeds:
             status = "ranked" if len(seeds) >= SEEDS else "provisional"
@@ -282,6 +289,12 @@ class Standings:
             "best_known_since": min(dates),
         }
 
+    def _is_below_floor(self, chain: str, target: str) -> bool:
+        """Return whether a breaker leaves less than the floor of what plain training reaches on clean images."""
+        plain, own = (self.accuracies.get((self.no_noise, text, target), {}) for text in (self.no_breaker, chain))
+        shared = sorted(set(plain) & set(own))
+        return bool(shared) and sum(own[seed] for seed in shared) < self.floor * sum(plain[seed] for seed in shared)
+
     def breaker_row(self, chain: str, noises: Sequence[str]) -> BreakerRow:
         """Return a breaker's row without its rank: the mean accuracy over these noises and the required targets."""
         results = self.breaker_results.get(chain, [])
@@ -305,6 +318,9 @@ class Standings:
             if breaker == chain and chain != self.no_breaker
             for seed, accuracy in by_seed.items()
         ]
+        flags = ["identity-breaker"] if len(same_as_plain) > 1 and all(same_as_plain) else []
+        if any(self._is_below_floor(chain, target) for target in self.required_targets):
+            flags.append("clean-below-floor")
         choices = Counter(result.chosen for result in results if result.chosen).most_common()
         return BreakerRow(
             breaker=self.labels[chain],
@@ -325,7 +341,7 @@ class Standings:
             ),
             train_seconds=_median_of_known([result.train_seconds for result in results]),
             chosen=", ".join(f"{name} ({count})" for name, count in choices),
-            flags=("identity-breaker",) if len(same_as_plain) > 1 and all(same_as_plain) else (),
+            flags=tuple(flags),
             lacks="; ".join(missing),
         )
 

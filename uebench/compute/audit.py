@@ -81,6 +81,13 @@ def _describe_excess(budget: Budget, size: float) -> str:
     return f"{measured}{unit}, over its budget {allowed}{unit}"
 
 
+def has_blank_class(released: torch.Tensor, labels: torch.Tensor) -> bool:
+    """Return whether most released images (n, c, h, w) of some class have one value in every pixel and channel."""
+    pixels = released.flatten(1)
+    blank = (pixels == pixels[:, :1]).all(1).cpu()
+    return any(bool(blank[labels.cpu() == label].float().mean() > 0.5) for label in torch.unique(labels))
+
+
 def measure_visibility(clean: torch.Tensor, released: torch.Tensor, device: torch.device) -> dict[str, float | None]:
     """Measure the noise on 8-bit images: largest L-inf, mean L2 per image (both for pixels in [0, 1]), PSNR, SSIM.
 

@@ -107,7 +107,7 @@ def run_cell(cell: Cell, workspace: Workspace, report: ReportStep, find_files: F
         **{name: facts[name] for name in ("noise_norm", "noise_linf", "noise_l2", "psnr", "ssim", "noise_seconds")},
         train_seconds=progress.seconds,
         peak_bytes=peak_memory(workspace.device),
-        flags=[*outcome.flags, *_flags(cell)],
+        flags=[*outcome.flags, *facts.get("flags", []), *_flags(cell)],  # older noises have none
         made_with=made_with(workspace.device, cell.protect.source, cell.protect.noise, *cell.chain, cell.target),
         finished=current_time(),
     )

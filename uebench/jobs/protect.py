@@ -11,7 +11,7 @@ import torch
 from uebench.components.errors import ContractError, UserError
 from uebench.components.interfaces import Dataset, Target
 from uebench.components.registry import registry
-from uebench.compute.audit import measure_visibility, release_images
+from uebench.compute.audit import has_blank_class, measure_visibility, release_images
 from uebench.compute.pixels import Pixels
 from uebench.compute.precision import set_precision
 from uebench.compute.seeds import derive_seed, seed_generators
@@ -120,6 +120,7 @@ def protect_images(job: Protect, workspace: Workspace, report: ReportStep, find_
         **measure_visibility(clean, released, workspace.device),
         "noise_norm": job.noise.budget(clean.shape[1:]).norm,
         "noise_seconds": seconds,
+        "flags": ["blank-class"] if has_blank_class(released, data.train.labels) else [],
         "peak_bytes": peak_memory(workspace.device),
         "made_with": made_with(workspace.device, job.source, job.noise),
     }

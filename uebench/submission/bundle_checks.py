@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from uebench.board.agreement import Agreement, count_test_images, run_deviation
+from uebench.board.copied_results import copied_noises
 from uebench.board.groups import required_labels
 from uebench.components.errors import UserError
 from uebench.components.spec import canonical_text, component_label
@@ -54,6 +55,7 @@ def check_bundle(
     _check_manifest(entry, bundle)
     _check_names(entry, bundle, board, suite)
     _check_one_noise(bundle)
+    _check_copies(entry, bundle, board)
     records = {**dict.fromkeys(bundle.manifest["released"]), **{result.key: result for result in bundle.results}}
     check_job_log(bundle.log, records, resolve_recipe(entry.part).steps, now)
     _check_listed(entry, bundle, board, rulings)
@@ -163,6 +165,16 @@ def _is_other_version(first: str, second: str) -> bool:
     """Return whether two canonical texts are of two versions of one component, which may share a label."""
     (name, _, rest), (other_name, _, other_rest) = first.partition("@"), second.partition("@")
     return name == other_name and rest.partition(":")[0] != other_rest.partition(":")[0]
+
+
+def _check_copies(entry: Entry, bundle: Bundle, board: Mapping[str, Result]) -> None:
+    """Raise `UserError` where a noise of the entry has the results of another noise, number for number."""
+    results = {**board, **{result.key: result for result in bundle.results}}.values()
+    names = {result.parameters["noise"]: result.noise for result in results}
+    copies = copied_noises(results, entry.clean)
+    for noise in entry.noises:
+        for other in copies.get(noise, []):
+            raise UserError(f"the results of {names[noise]} are those of {names[other]}, number for number")
 
 
 def _check_one_noise(bundle: Bundle) -> None:
