@@ -152,8 +152,11 @@ def test_the_page_of_a_noise_says_what_a_breaker_chose_and_by_which_scores(tmp_p
 
 def test_links_lead_somewhere_within_the_site(made_site: dict[str, bytes]) -> None:
     for name, page in pages(made_site):
+        outside = [attributes["href"] for _, attributes in page.elements if "external" in attributes.get("rel", "")]
+        assert all(re.fullmatch(r"https?://[!-~]+", link) for link in outside), name
+        assert set(outside) <= {attributes.get("href") for tag, attributes in page.elements if tag == "a"}
         for link in page.values("href") + page.values("src"):
-            if link == "data:,":
+            if link == "data:," or link in outside:
                 continue
             parts = urlsplit(link)
             assert not parts.scheme, link
@@ -178,7 +181,9 @@ def _normal(path: Path) -> list[str]:
 def test_hostile_texts_are_texts(tmp_path: Path) -> None:
     site = build.build_site(boards(tmp_path, spoilt()))
     for name in site:
-        assert re.fullmatch(r"[a-z0-9/-]+\.(html|json|jsonl|css|js)|demo/gallery/.*|demo/heat_map\.svg", name), name
+        assert re.fullmatch(
+            r"[a-z0-9/-]+\.(html|json|jsonl|csv|tex|css|js)|demo/gallery/.*|demo/heat_map\.svg", name
+        ), name
     for name, page in pages(site):
         scripts = [attributes for tag, attributes in page.elements if tag == "script"]
         assert [one.keys() for one in scripts] == [{"src"}], name

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
-from uebench.board.columns import row_values
+from uebench.board.columns import board_document
 from uebench.board.formats import csv_table, latex_table, markdown_table
 from uebench.board.publish import insert_tables, rebuild_board, rebuild_own_board
 from uebench.board.published import (
@@ -19,7 +18,7 @@ from uebench.board.published import (
     measured_cells,
     read_published,
 )
-from uebench.board.ranking import Board, rank_results
+from uebench.board.ranking import rank_results
 from uebench.board.records import RecordChoice, SuiteRecords, read_records
 from uebench.board.tables import noise_table
 from uebench.cli.console import make_console, print_json, print_split_table, print_table
@@ -60,15 +59,6 @@ def rank_board(suite: str, choice: BoardChoice, into: Path | None, as_json: bool
         return
     for board in ranked:
         print_table(make_console(), board.title, *noise_table(board, brief=True), numbers=True)
-
-
-def board_document(board: Board) -> dict[str, Any]:
-    """Return a board for JSON, its rows with the columns of its CSV files."""
-    return {
-        "title": board.title,
-        "noises": [row_values(row) for row in board.noises],
-        "breakers": [row_values(row) for row in board.breakers],
-    }
 
 
 def plot_board(suite: str, choice: BoardChoice, into: Path | None) -> None:

@@ -12,17 +12,18 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from uebench.board.columns import breaker_names, row_values
+from uebench.board.columns import board_document, breaker_names
 from uebench.board.groups import comparable_groups
 from uebench.board.headline import headline
 from uebench.board.heat_map import board_heat_map
-from uebench.board.publish import GALLERY
+from uebench.board.publish import GALLERY, download_files, picture_name
 from uebench.board.ranking import Board, rank_results
 from uebench.board.records import RecordChoice, SuiteRecords, mark_records
 from uebench.board.tables import breaker_table, noise_table, recipe_table
 from uebench.components.errors import UserError
 from uebench.components.grammar import NAME_PATTERN
 from uebench.planning.suite import Suite
+from uebench.site.entry_facts import Origin, find_origin, last_verification
 from uebench.site.figures import Sweep, breaker_sweeps
 from uebench.site.rerun_command import find_rerun_command
 from uebench.storage.history import read_history
@@ -35,6 +36,7 @@ class Group:
     """One comparable group of results: its rows as `data.json` has them, the texts of its tables, its curves."""
 
     title: str
+    setting: str
     noises: list[dict[str, Any]]
     breakers: list[dict[str, Any]]
     targets: Mapping[str, bool]
@@ -56,6 +58,13 @@ class Group:
         return [(name, list(rows)) for name, rows in found]
 
     @property
+    def clean_accuracy(self) -> float | None:
+        """The accuracy of plain training on clean images, if it is known."""
+        references = [row for row in self.noises if row["status"] == "reference"]
+        plain = references[0]["accuracies"].get("none") if references else None
+        return plain["mean"] if plain else None
+
+    @property
     def placed(self) -> list[dict[str, Any]]:
         """The rows with a rank and a cost, which figures show."""
         return [row for row in self.noises if row["rank"] is not None and row["noise_seconds"] is not None]
@@ -74,7 +83,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Section:
-    """A suite's part of the site; `heat_map` and `headline` are of its first board with several breakers."""
+    """A suite's part of the site: its boards, and the files beside them by name.
+
+    `shown` says whose results these are. `downloads` has the board's own tables as CSV, LaTeX and JSON. `heat_map` and
+    `headline` are of the first board with several breakers.
+    """
 
     suite: Suite
     place: str
@@ -83,13 +96,43 @@ class Section:
     record: bytes
     history: list[dict[str, Any]]
     recipes: tuple[list[str], list[list[str]]]
+    shown: RecordChoice
+    downloads: Mapping[str, bytes]
     heat_map: bytes = b""
     headline: str = ""
+
+    @property
+    def answer(self) -> str:
+        """Which noises still protect, and how much, in markdown; empty where none has a rank."""
+        rows, clean = self.groups[0].remaining, self.groups[0].clean_accuracy
+        if not rows or clean is None:
+            return ""
+        first, last = rows[0], rows[-1]
+        residuals = [f"{100 * (row['residual_best_known'] or 0):.1f}" for row in (first, last)]
+        seeds = "/".join(str(count) for count in sorted({row["seeds"] for row in rows}))
+        return (
+            f"Plain training on clean images of {self.groups[0].setting} reaches {100 * clean:.1f} %. "
+            f"`{first['noise']}` protects best: the strongest breaker tried against it (`{first['best_known_breaker']}`) "
+            f"stays **{residuals[0]} points** below that."
+            + (f" `{last['noise']}` protects least: {residuals[1]} points." if first is not last else "")
+            + f" These are means over {seeds} seed{'' if seeds == '1' else 's'}; the table has their intervals."
+        )
+
+    @property
+    def front_picture(self) -> Path | None:
+        """The picture of the noise that protects best, or any other picture; None if there is none."""
+        by_name = {path.name: path for path in self.pictures}
+        wanted = [picture_name(row["noise"]) for row in self.groups[0].remaining]
+        return next((by_name[name] for name in [*wanted, *by_name] if name in by_name), None)
 
     @property
     def position(self) -> tuple[bool, bool, str]:
         """The order of sections on the first page: featured suites, then those with several breakers, then others."""
         return not self.suite.featured, not self.heat_map, self.suite.name
+
+
+BOARD_FILE = "board.json"
+"""The boards of a suite for programs, as `uebench rank --json` prints them."""
 
 
 def page_name(text: str, identity: str) -> str:
@@ -122,18 +165,34 @@ def gather_section(suite: Suite, records: SuiteRecords, record: RecordChoice) ->
         results_text(chosen).encode(),
         lines,
         recipe_table(ranked),
+        record,
+        download_files(ranked) | {BOARD_FILE: _board_json(suite, ranked)},
         board_heat_map(first) if first else b"",
         headline(first) if first else "",
     )
 
 
+def _board_json(suite: Suite, boards: Sequence[Board]) -> bytes:
+    """Return a suite's boards as `uebench rank --json` prints them."""
+    document = {"suite": suite.name, "boards": [board_document(board) for board in boards]}
+    return (json.dumps(document, allow_nan=False, ensure_ascii=False, indent=1) + "\n").encode()
+
+
 def _group(where: str, board: Board, records: list[Result]) -> Group:
-    noises, breakers = [row_values(row) for row in board.noises], [row_values(row) for row in board.breakers]
+    document = board_document(board)
+    noises, breakers = document["noises"], document["breakers"]
     for row in noises:
         text = row["parameters"]  # not the label: parts of a suite may call the same noise differently
         row["page"] = f"{where}/{page_name(text.partition('@')[0], text)}.html"
     shown = noise_table(board), breaker_table(board)
-    return Group(board.title, noises, breakers, board.targets, *shown, breaker_sweeps(records), records)
+    return Group(board.title, board.setting, noises, breakers, board.targets, *shown, breaker_sweeps(records), records)
+
+
+def noise_origin(section: Section, row: dict[str, Any]) -> Origin:
+    """Return where the noise of a row comes from, by its results on every board of the suite."""
+    records = [result for group in section.groups for result in group.records]
+    cells = [result for result in records if result.parameters["noise"] == row["parameters"]]
+    return find_origin(row["parameters"], cells, section.history)
 
 
 def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -146,6 +205,7 @@ def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
             made = Counter(json.dumps(result.made_with, sort_keys=True) for result in cells)
             (own,) = (row_of_noise for row_of_noise in group.noises if row_of_noise["parameters"] == row["parameters"])
             part = {"group": group, "cells": cells, "row": own}
+            part["verified"] = last_verification(row["parameters"], cells, section.history, section.shown)
             part["decisions"] = list(_decisions(section.history, group, row["parameters"]))
             part["made"] = [(json.loads(text), count) for text, count in sorted(made.items())]
             try:
