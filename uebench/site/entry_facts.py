@@ -57,7 +57,7 @@ def find_origin(parameters: str, cells: Sequence[Result], history: Sequence[Mapp
 
 
 def find_link(paper: str) -> str:
-    """Return the address in the text about a paper: the first one that is written out, or the one of its arXiv number."""
+    """Return the address in the text about a paper: one that is written out, or the one of its arXiv number."""
     if address := ADDRESS.search(paper):
         return address[0]
     number = ARXIV.search(paper)

@@ -112,8 +112,8 @@ class Section:
         seeds = "/".join(str(count) for count in sorted({row["seeds"] for row in rows}))
         return (
             f"Plain training on clean images of {self.groups[0].setting} reaches {100 * clean:.1f} %. "
-            f"`{first['noise']}` protects best: the strongest breaker tried against it (`{first['best_known_breaker']}`) "
-            f"stays **{residuals[0]} points** below that."
+            f"`{first['noise']}` protects best: the strongest breaker tried against it "
+            f"(`{first['best_known_breaker']}`) stays **{residuals[0]} points** below that."
             + (f" `{last['noise']}` protects least: {residuals[1]} points." if first is not last else "")
             + f" These are means over {seeds} seed{'' if seeds == '1' else 's'}; the table has their intervals."
         )

@@ -37,7 +37,10 @@ class EM(SurrogateNoise):
     """
 
     name = "em"
-    paper = "Huang et al., Unlearnable Examples: Making Personal Data Unexploitable, ICLR 2021, arXiv 2101.04898; settings of REM, table 5"
+    paper = (
+        "Huang et al., Unlearnable Examples: Making Personal Data Unexploitable, ICLR 2021, arXiv 2101.04898; "
+        "settings of REM, table 5"
+    )
 
     augment: bool = parameter(default=True, doc="the surrogate learns from augmented images")
     warm_start: bool = parameter(default=False, doc="start from the previous noise of the image, not from random noise")
