@@ -52,7 +52,7 @@ class Group:
 
     @property
     def classes(self) -> list[tuple[str, list[tuple[dict[str, Any], list[str]]]]]:
-        """Rows and their texts by budget class; the clean reference comes first, without one."""
+        """Rows with their texts by budget class; the clean reference comes first, in a class without a name."""
         pairs = zip(self.noises, self.noise_table[1], strict=True)
         found = groupby(pairs, lambda pair: "" if pair[0]["status"] == "reference" else str(pair[0]["budget"]))
         return [(name, list(rows)) for name, rows in found]
@@ -109,13 +109,14 @@ class Section:
             return ""
         first, last = rows[0], rows[-1]
         residuals = [f"{100 * (row['residual_best_known'] or 0):.1f}" for row in (first, last)]
-        seeds = "/".join(str(count) for count in sorted({row["seeds"] for row in rows}))
+        counts = {row["accuracies"][row["best_known_breaker"]]["seeds"] for row in (first, last)}
+        seeds = " and ".join(str(count) for count in sorted(counts))
         return (
             f"Plain training on clean images of {self.groups[0].setting} reaches {100 * clean:.1f} %. "
             f"`{first['noise']}` protects best: the strongest breaker tried against it "
             f"(`{first['best_known_breaker']}`) stays **{residuals[0]} points** below that."
             + (f" `{last['noise']}` protects least: {residuals[1]} points." if first is not last else "")
-            + f" These are means over {seeds} seed{'' if seeds == '1' else 's'}; the table has their intervals."
+            + f" Means over seeds: {seeds}."
         )
 
     @property
@@ -136,7 +137,7 @@ BOARD_FILE = "board.json"
 
 
 def page_name(text: str, identity: str) -> str:
-    """Return a name for a page that is fit for any disk and address: letters of the text, and a hash of what it is."""
+    """Return a page name that works on any disk and in any address: letters of `text`, and a hash of `identity`."""
     letters = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
     return f"{letters or 'x'}-{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
@@ -149,17 +150,17 @@ def gather_section(suite: Suite, records: SuiteRecords, record: RecordChoice) ->
     if not results:
         raise UserError(f"{folders[0] / RESULTS_FILE} holds no results; run `uebench run {suite.name}` first")
     lines = read_history(records.published_folder)
-    where = suite.name if NAME_PATTERN.fullmatch(suite.name) else page_name(suite.name, suite.name)
+    place = suite.name if NAME_PATTERN.fullmatch(suite.name) else page_name(suite.name, suite.name)
     ranked = rank_results(suite, results, records.rulings)
     if record == "both":
         ranked = mark_records(ranked, results, records.own)
-    groups = [_group(where, *both) for both in zip(ranked, comparable_groups(results), strict=True)]
+    groups = [_group(place, board, group) for board, group in zip(ranked, comparable_groups(results), strict=True)]
     by_name = {path.name: path for folder in reversed(folders) for path in (folder / GALLERY).glob("*.png")}
     pictures = [by_name[name] for name in sorted(by_name)]
     first = next((board for board in ranked if len(breaker_names(board, required=False)) > 1), None)
     return Section(
         suite,
-        where,
+        place,
         groups,
         pictures,
         results_text(chosen).encode(),
@@ -178,12 +179,12 @@ def _board_json(suite: Suite, boards: Sequence[Board]) -> bytes:
     return (json.dumps(document, allow_nan=False, ensure_ascii=False, indent=1) + "\n").encode()
 
 
-def _group(where: str, board: Board, records: list[Result]) -> Group:
+def _group(place: str, board: Board, records: list[Result]) -> Group:
     document = board_document(board)
     noises, breakers = document["noises"], document["breakers"]
     for row in noises:
         text = row["parameters"]  # not the label: parts of a suite may call the same noise differently
-        row["page"] = f"{where}/{page_name(text.partition('@')[0], text)}.html"
+        row["page"] = f"{place}/{page_name(text.partition('@')[0], text)}.html"
     shown = noise_table(board), breaker_table(board)
     return Group(board.title, board.setting, noises, breakers, board.targets, *shown, breaker_sweeps(records), records)
 
@@ -203,8 +204,8 @@ def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
         if cells:
             cells.sort(key=lambda result: (result.breaker, result.target, result.seed, result.key))
             made = Counter(json.dumps(result.made_with, sort_keys=True) for result in cells)
-            (own,) = (row_of_noise for row_of_noise in group.noises if row_of_noise["parameters"] == row["parameters"])
-            part = {"group": group, "cells": cells, "row": own}
+            (noise_row,) = (other for other in group.noises if other["parameters"] == row["parameters"])
+            part = {"group": group, "cells": cells, "row": noise_row}
             part["verified"] = last_verification(row["parameters"], cells, section.history, section.shown)
             part["decisions"] = list(_decisions(section.history, group, row["parameters"]))
             part["made"] = [(json.loads(text), count) for text, count in sorted(made.items())]
