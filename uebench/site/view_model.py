@@ -104,19 +104,16 @@ class Section:
     @property
     def answer(self) -> str:
         """Which noises still protect, and how much, in markdown; empty where none has a rank."""
-        rows, clean = self.groups[0].remaining, self.groups[0].clean_accuracy
+        rows = [row for row in self.groups[0].remaining if row["best_known_breaker"] in row["accuracies"]]
+        clean = self.groups[0].clean_accuracy
         if not rows or clean is None:
             return ""
         first, last = rows[0], rows[-1]
-        residuals = [f"{100 * (row['residual_best_known'] or 0):.1f}" for row in (first, last)]
-        counts = {row["accuracies"][row["best_known_breaker"]]["seeds"] for row in (first, last)}
-        seeds = " and ".join(str(count) for count in sorted(counts))
+        least = f" `{last['noise']}` protects least: {_best_known_text(last)}."
         return (
             f"Plain training on clean images of {self.groups[0].setting} reaches {100 * clean:.1f} %. "
-            f"`{first['noise']}` protects best: the strongest breaker tried against it "
-            f"(`{first['best_known_breaker']}`) stays **{residuals[0]} points** below that."
-            + (f" `{last['noise']}` protects least: {residuals[1]} points." if first is not last else "")
-            + f" Means over seeds: {seeds}."
+            f"`{first['noise']}` protects best: the strongest breaker tried against it stays "
+            f"{_best_known_text(first)} below that.{least if first is not last else ''}"
         )
 
     @property
@@ -177,6 +174,14 @@ def _board_json(suite: Suite, boards: Sequence[Board]) -> bytes:
     """Return a suite's boards as `uebench rank --json` prints them."""
     document = {"suite": suite.name, "boards": [board_document(board) for board in boards]}
     return (json.dumps(document, allow_nan=False, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def _best_known_text(row: dict[str, Any]) -> str:
+    """Return the residual of a row against every breaker tried, with the breaker and its number of seeds."""
+    breaker = row["best_known_breaker"]
+    seeds = row["accuracies"][breaker]["seeds"]
+    count = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    return f"**{100 * row['residual_best_known']:.1f} points** (`{breaker}`, {count})"
 
 
 def _group(place: str, board: Board, records: list[Result]) -> Group:
