@@ -126,6 +126,57 @@ def test_filters_go_by_name_budget_and_status_and_reach_every_figure_of_the_boar
     assert board.locator(".panels figure:visible").count() == 4, "tap has one point"
 
 
+def test_filters_are_kept_in_the_address_and_a_link_resets_them(visit: Visit) -> None:
+    page = visit("demo/index.html")
+    board, other = page.locator(".board").nth(0), page.locator(".board").nth(1)
+    assert not board.get_by_role("link", name="Reset filters").is_visible()
+    board.get_by_label("Noise", exact=True).fill("em")
+    board.get_by_label("Status").select_option("ranked")
+    other.get_by_label("Budget").select_option("L-inf 32/255")
+    assert "board-1.name=em" in page.url
+    kept = names(page)
+    assert kept == [["none"], ["rem", "sem", "em"], []]
+    page.reload()
+    assert names(page) == kept
+    assert board.get_by_label("Noise", exact=True).input_value() == "em"
+    assert other.get_by_label("Budget").input_value() == "L-inf 32/255"
+    assert board.locator("output").inner_text() == "3 of 5 noises"
+    board.get_by_role("link", name="Reset filters").click()
+    assert names(page) == [["none"], ["rem", "sem", "em", "tap"], ["sc"]]
+    assert "board-1" not in page.url.partition("?")[2]
+    assert "board-2.budget" in page.url, "the other board keeps its own"
+    page.reload()
+    assert names(page) == [["none"], ["rem", "sem", "em", "tap"], ["sc"]]
+
+
+def test_an_address_with_values_that_no_board_has_hides_nothing(visit: Visit) -> None:
+    page = visit("demo/index.html")
+    page.goto(f"{page.url}?board-1.budget=gone&board-9.name=em&other=%3Cb%3E#board-2")
+    assert names(page) == [["none"], ["rem", "sem", "em", "tap"], ["sc"]]
+    page.locator(".board").first.get_by_label("Noise", exact=True).fill("sc")
+    assert "other=" in page.url, "what is not ours is left"
+    assert page.url.endswith("#board-2")
+
+
+@pytest.mark.parametrize("name", ["index.html", "demo/index.html", "sem"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone_in_either_theme(name: str, scheme: str, visit: Visit, site: Path) -> None:
+    if name == "sem":
+        name = str(next((site / "demo").glob("sem-*.html")).relative_to(site))
+    page = visit(name, width=390, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("document.body.scrollWidth") <= 390
+    assert page.get_by_role("link", name="How to hand in").is_visible()
+
+
+def test_a_download_is_the_file_beside_the_page(visit: Visit, site: Path) -> None:
+    page = visit("demo/index.html")
+    for name in ("noises.csv", "noises.tex", "board.json"):
+        link = page.locator(f".downloads a[href='{name}']")
+        assert link.get_attribute("download") == ""
+        assert (site / "demo" / name).stat().st_size > 100
+
+
 @pytest.mark.parametrize("name", ["index.html", "demo/index.html", "sem"])
 def test_nothing_but_tables_scrolls_sideways_on_a_phone(name: str, visit: Visit, site: Path) -> None:
     if name == "sem":

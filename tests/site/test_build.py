@@ -30,7 +30,7 @@ from uebench.board.groups import comparable_groups
 from uebench.board.ranking import rank_results
 from uebench.cli.main import main
 from uebench.compute import train
-from uebench.jobs import cell
+from uebench.jobs import cell, protect
 from uebench.planning.suite_file import read_suite
 from uebench.site import build
 from uebench.site.figures import Axis, breaker_sweeps, place_labels
@@ -153,8 +153,11 @@ def test_the_page_of_a_noise_says_what_a_breaker_chose_and_by_which_scores(tmp_p
 
 def test_links_lead_somewhere_within_the_site(made_site: dict[str, bytes]) -> None:
     for name, page in pages(made_site):
+        outside = [attributes["href"] for _, attributes in page.elements if "external" in attributes.get("rel", "")]
+        assert all(re.fullmatch(r"https?://[!-~]+", link) for link in outside), name
+        assert set(outside) <= {attributes.get("href") for tag, attributes in page.elements if tag == "a"}
         for link in page.values("href") + page.values("src"):
-            if link == "data:,":
+            if link == "data:," or link in outside:
                 continue
             parts = urlsplit(link)
             assert not parts.scheme, link
@@ -179,7 +182,9 @@ def _normal(path: Path) -> list[str]:
 def test_hostile_texts_are_texts(tmp_path: Path) -> None:
     site = build.build_site(boards(tmp_path, spoilt()))
     for name in site:
-        assert re.fullmatch(r"[a-z0-9/-]+\.(html|json|jsonl|css|js)|demo/gallery/.*|demo/heat_map\.svg", name), name
+        assert re.fullmatch(
+            r"[a-z0-9/-]+\.(html|json|jsonl|csv|tex|css|js)|demo/gallery/.*|demo/heat_map\.svg", name
+        ), name
     for name, page in pages(site):
         scripts = [attributes for tag, attributes in page.elements if tag == "script"]
         assert [one.keys() for one in scripts] == [{"src"}], name
@@ -339,7 +344,7 @@ def test_the_page_of_a_noise_has_its_best_known_residual_by_year(tmp_path: Path)
 
 def test_every_flag_is_explained(tmp_path: Path) -> None:
     """Flags are found where they are raised: in lines that speak of flags, and in the function that yields them."""
-    sources = [inspect.getsource(module) for module in (train, standings)]
+    sources = [inspect.getsource(module) for module in (train, standings, protect)]
     raised = {name for source in sources for name in re.findall(r'flags\b.*?"([a-z]+(?:-[a-z]+)*)"', source)}
     raised |= set(re.findall(r'yield "([a-z-]+)"', inspect.getsource(cell._flags)))
     assert {"diverged", "constant-class", "surrogate-equals-target", "clean-below-protected"} <= raised

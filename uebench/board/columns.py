@@ -290,6 +290,15 @@ def row_values(row: NoiseRow | BreakerRow) -> dict[str, Any]:
     return {column.key: _json_value(getattr(row, column.key)) for column in columns}
 
 
+def board_document(board: Board) -> dict[str, Any]:
+    """Return a board for JSON, its rows with the columns of its CSV files."""
+    return {
+        "title": board.title,
+        "noises": [row_values(row) for row in board.noises],
+        "breakers": [row_values(row) for row in board.breakers],
+    }
+
+
 def _json_value(value: Any) -> Any:
     if isinstance(value, SeedMean):
         return {name: _json_value(inner) for name, inner in value._asdict().items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from msgspec import structs
 
-from uebench.board.columns import breaker_frame, breaker_names, noise_frame
+from uebench.board.columns import DATA_DIGITS, breaker_frame, breaker_names, noise_frame
 from uebench.board.formats import csv_table, escape_markdown, latex_table, markdown_grid, markdown_table
 from uebench.board.headline import headline
 from uebench.board.heat_map import board_heat_map
@@ -121,18 +121,25 @@ def write_gallery(folder: Path, pictures: Mapping[str, bytes]) -> None:
         write_atomically(folder / GALLERY / picture_name(name), content)
 
 
+def download_files(boards: Sequence[Board]) -> dict[str, bytes]:
+    """Return the content of `noises.csv`, `breakers.csv` and `noises.tex` by file name, all boards below each other."""
+    files = {}
+    for name, make_frame in (("noises", noise_frame), ("breakers", breaker_frame)):
+        frames = [make_frame(board).assign(board=board.title) for board in boards]
+        files[f"{name}.csv"] = (csv_table(pd.concat(frames), DATA_DIGITS) if frames else "").encode()
+    # a title is a comment in LaTeX, so it must be one line
+    latex = [f"% {' '.join(board.title.split())}\n{latex_table(*noise_table(board))}" for board in boards]
+    files["noises.tex"] = "\n".join(latex).encode()
+    return files
+
+
 def publish_board(folder: Path, suite: Suite, boards: Sequence[Board], origin: str = "") -> None:
     """Write every generated file into a board's folder.
 
     `origin` says on the page which results the files come from, by default the record in the folder.
     """
-    for name, make_frame in (("noises", noise_frame), ("breakers", breaker_frame)):
-        frames = [make_frame(board).assign(board=board.title) for board in boards]
-        text = csv_table(pd.concat(frames), 6) if frames else ""
-        write_atomically(folder / f"{name}.csv", text.encode())
-    # a title is a comment in LaTeX, so it must be one line
-    latex = [f"% {' '.join(board.title.split())}\n{latex_table(*noise_table(board))}" for board in boards]
-    write_atomically(folder / "noises.tex", "\n".join(latex).encode())
+    for name, content in download_files(boards).items():
+        write_atomically(folder / name, content)
     heat_map = next((board for board in boards if len(breaker_names(board, required=False)) > 1), None)
     if heat_map:
         write_atomically(folder / HEAT_MAP_FILE, board_heat_map(heat_map))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
-from uebench.board.columns import row_values
+from uebench.board.columns import board_document
 from uebench.board.formats import csv_table, latex_table, markdown_table
 from uebench.board.groups import limit_threat
 from uebench.board.publish import insert_tables, rebuild_board, rebuild_own_board
@@ -78,15 +77,6 @@ def _print_boards(suite: str, boards: Sequence[Board], as_json: bool) -> None:
         return
     for board in boards:
         print_table(make_console(), board.title, *noise_table(board, brief=True), numbers=True)
-
-
-def board_document(board: Board) -> dict[str, Any]:
-    """Return a board for JSON, its rows with the columns of its CSV files."""
-    return {
-        "title": board.title,
-        "noises": [row_values(row) for row in board.noises],
-        "breakers": [row_values(row) for row in board.breakers],
-    }
 
 
 def plot_board(suite: str, choice: BoardChoice, into: Path | None) -> None:

@@ -79,20 +79,27 @@ def plot_command(suite: str, into: Path | None, record: RecordChoice | None, sto
 @click.command(short_help="Build the static web site of the boards.")
 @click.argument("suites", nargs=-1, shell_complete=complete_suites)
 @click.option("--into", type=PATH, help="Folder for the pages; default site/ in the folder of boards.")
+@click.option("--repository", metavar="URL", help="Link the source code; default the address in the package, if any.")
 @record_option
 @store_option
 @read_boards_option
 def site_command(
-    suites: Sequence[str], into: Path | None, record: RecordChoice | None, store: Path, boards: Path
+    suites: Sequence[str],
+    into: Path | None,
+    repository: str | None,
+    record: RecordChoice | None,
+    store: Path,
+    boards: Path,
 ) -> None:
     """Build a static site of SUITES (names or paths of TOML files), by default of every board.
 
     It has the tables, figures and a page for each noise, and opens from disk, without a server or a network.
     """
-    from uebench.site.build import write_site
+    from uebench.site.build import project_repository, write_site
 
+    repository = project_repository() if repository is None else repository
     into = into or (Path() if _are_bundled(boards) else boards) / "site"
-    click.echo(f"Site: {write_site(boards, into, suites, store, record)}")
+    click.echo(f"Site: {write_site(boards, into, suites, store, record, repository)}")
 
 
 @click.command(short_help="Put our numbers beside the published ones.")
@@ -128,7 +135,7 @@ def publish_command(suite: str, noises: Sequence[str], replace: bool, as_json: b
     Your own results are those that `uebench run SUITE` measured into the store. A published result with other numbers
     is kept and named.
     """
-    from uebench.cli.board_views import board_document
+    from uebench.board.columns import board_document
     from uebench.cli.console import print_json
     from uebench.storage.store import Store
     from uebench.workflows.publish import publish_results

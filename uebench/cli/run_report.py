@@ -70,7 +70,7 @@ def _agreement_lines(agreements: Sequence[Agreement]) -> Iterator[str]:
 
 def run_document(report: RunReport) -> dict[str, Any]:
     """Return the outcome of a run for JSON."""
-    from uebench.cli.board_views import board_document
+    from uebench.board.columns import board_document
 
     return {
         "suite": report.prepared.suite.name,

@@ -6,6 +6,8 @@ import json
 import re
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ from uebench.components.spec import format_number
 from uebench.planning.suite_file import read_suite
 from uebench.site import figures
 from uebench.site.documents import render_documents
-from uebench.site.view_model import Section, gather_section, noise_parts
+from uebench.site.entry_facts import ADDRESS
+from uebench.site.view_model import Section, gather_section, noise_origin, noise_parts
 from uebench.storage.atomic_files import write_atomically
 
 _STORE = Path(".uebench")
@@ -46,14 +49,20 @@ UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e
 
 
 def write_site(
-    boards: Path, into: Path, names: Sequence[str] = (), store: Path = _STORE, record: RecordChoice | None = None
+    boards: Path,
+    into: Path,
+    names: Sequence[str] = (),
+    store: Path = _STORE,
+    record: RecordChoice | None = None,
+    repository: str = "",
 ) -> Path:
     """Write the site of some suites, by default of every board, and return its first page.
 
     It shows the published results in a folder of boards, or by `record` the user's own in a store, or both.
-    Pages of noises that are no longer on record are removed. Raises `UserError` where there is nothing to show.
+    Every page links the address `repository`, if there is one. Pages of noises that are no longer on record are
+    removed. Raises `UserError` where there is nothing to show, and for an address that is not http or https.
     """
-    contents = build_site(boards, names, store, record)
+    contents = build_site(boards, names, store, record, repository)
     for name, content in contents.items():
         write_atomically(into / name, content)
     written = {into / name for name in contents}
@@ -65,9 +74,15 @@ def write_site(
 
 
 def build_site(
-    boards: Path, names: Sequence[str] = (), store: Path = _STORE, record: RecordChoice | None = None
+    boards: Path,
+    names: Sequence[str] = (),
+    store: Path = _STORE,
+    record: RecordChoice | None = None,
+    repository: str = "",
 ) -> dict[str, bytes]:
     """Return the site's content by path: the same records give the same bytes."""
+    if repository and not ADDRESS.fullmatch(repository):
+        raise UserError(f"the repository must be an http or https address, not {repository!r}")
     own = {path.parent.name for path in own_folder(store, "").glob("*/results.jsonl")}
     published = {path.parent.name for path in boards.glob("*/results.jsonl")}
     choices = {None: published or own, "published": published, "own": own, "both": own | published}
@@ -91,7 +106,7 @@ def build_site(
     environment.globals.update(reading=_rich(READING_TEXT), on_targets=TARGETS_TEXT, on_recipes=RECIPES_TEXT)
     environment.globals.update(on_next_breaker=_rich(NEXT_BREAKER_TEXT.partition(".** ")[2]))
     documents = render_documents(boards)
-    environment.globals.update(documents=documents, rich=_rich)
+    environment.globals.update(documents=documents, rich=_rich, repository=repository, meanings_of=_column_meanings())
     made = {name: (STATIC / name).read_bytes() for name in ("style.css", "board.js")}
 
     def page(name: str, template: str, **values: Any) -> None:
@@ -104,17 +119,36 @@ def build_site(
         made[f"{section.place}/results.jsonl"] = section.record
         if section.heat_map:
             made[f"{section.place}/{HEAT_MAP_FILE}"] = section.heat_map
+        made |= {f"{section.place}/{name}": content for name, content in section.downloads.items()}
         made |= {f"{section.place}/{GALLERY}/{path.name}": path.read_bytes() for path in section.pictures}
         entries = {row["parameters"]: row for group in section.groups for row in group.noises}
         page(f"{section.place}/index.html", "suite.html", section=section)
         for row in entries.values():
             drawn = picture_name(row["noise"])
             picture = drawn if drawn in {path.name for path in section.pictures} else ""
-            page(
-                row["page"], "noise.html", section=section, entry=row, picture=picture, parts=noise_parts(section, row)
-            )
+            known = {"origin": noise_origin(section, row), "parts": noise_parts(section, row)}
+            page(row["page"], "noise.html", section=section, entry=row, picture=picture, **known)
     made["data.json"] = _data(sections, words)
     return made
+
+
+def project_repository() -> str:
+    """Return the address of the source code by the metadata of the installed package, or an empty text."""
+    with suppress(PackageNotFoundError):
+        for line in metadata("uebench").get_all("Project-URL") or ():
+            label, _, address = line.partition(", ")
+            if label.lower() in ("repository", "source", "source code") and ADDRESS.fullmatch(address):
+                return str(address)
+    return ""
+
+
+def _column_meanings() -> dict[str, dict[str, str]]:
+    """Return what the columns of noises and of breakers mean, by key, and by the header that tables show."""
+    meanings = {}
+    for kind, columns in (("noises", NOISE_COLUMNS), ("breakers", BREAKER_COLUMNS)):
+        by_key = {column.key: column.meaning for column in columns}
+        meanings[kind] = by_key | {column.header: column.meaning for column in columns if column.header}
+    return meanings
 
 
 def _data(sections: Sequence[Section], words: dict[str, Any]) -> bytes:

@@ -76,7 +76,7 @@ class Axis:
 
     @classmethod
     def decades(cls, values: Iterable[float], start: float, stop: float) -> Axis:
-        """Return a logarithmic axis marked at powers of ten, none of them below `LEAST`, a power of ten itself."""
+        """Return a logarithmic axis marked at powers of ten, none of them below `SHORTEST_SECONDS`."""
         known = [max(value, SHORTEST_SECONDS) for value in values]
         low = math.floor(math.log10(min(known)))
         high = max(low + 1, math.ceil(math.log10(max(known))))

@@ -12,12 +12,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from uebench.board.columns import breaker_names, row_values
+from uebench.board.columns import board_document, breaker_names
 from uebench.board.groups import comparable_groups
 from uebench.board.headline import headline
 from uebench.board.heat_map import board_heat_map
 from uebench.board.next_breaker import breaker_dependence
-from uebench.board.publish import GALLERY
+from uebench.board.publish import GALLERY, download_files, picture_name
 from uebench.board.ranking import Board, rank_results
 from uebench.board.records import RecordChoice, SuiteRecords, mark_records
 from uebench.board.residual_years import YearResidual, residuals_by_year, undated_breakers
@@ -32,6 +32,7 @@ from uebench.board.tables import (
 from uebench.components.errors import UserError
 from uebench.components.grammar import NAME_PATTERN
 from uebench.planning.suite import Suite
+from uebench.site.entry_facts import Origin, find_origin, last_verification
 from uebench.site.figures import Sweep, breaker_sweeps
 from uebench.site.rerun_command import find_rerun_command
 from uebench.storage.history import read_history
@@ -48,6 +49,7 @@ class Group:
     """
 
     title: str
+    setting: str
     noises: list[dict[str, Any]]
     breakers: list[dict[str, Any]]
     targets: Mapping[str, bool]
@@ -65,10 +67,17 @@ class Group:
 
     @property
     def classes(self) -> list[tuple[str, list[tuple[dict[str, Any], list[str]]]]]:
-        """Rows and their texts by budget class; the clean reference comes first, without one."""
+        """Rows with their texts by budget class; the clean reference comes first, in a class without a name."""
         pairs = zip(self.noises, self.noise_table[1], strict=True)
         found = groupby(pairs, lambda pair: "" if pair[0]["status"] == "reference" else str(pair[0]["budget"]))
         return [(name, list(rows)) for name, rows in found]
+
+    @property
+    def clean_accuracy(self) -> float | None:
+        """The accuracy of plain training on clean images, if it is known."""
+        references = [row for row in self.noises if row["status"] == "reference"]
+        plain = references[0]["accuracies"].get("none") if references else None
+        return plain["mean"] if plain else None
 
     @property
     def placed(self) -> list[dict[str, Any]]:
@@ -89,7 +98,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Section:
-    """A suite's part of the site; `heat_map` and `headline` are of its first board with several breakers."""
+    """A suite's part of the site: its boards, and the files beside them by name.
+
+    `shown` says whose results these are. `downloads` has the board's own tables as CSV, LaTeX and JSON. `heat_map` and
+    `headline` are of the first board with several breakers.
+    """
 
     suite: Suite
     place: str
@@ -98,8 +111,32 @@ class Section:
     record: bytes
     history: list[dict[str, Any]]
     recipes: Table
+    shown: RecordChoice
+    downloads: Mapping[str, bytes]
     heat_map: bytes = b""
     headline: str = ""
+
+    @property
+    def answer(self) -> str:
+        """Which noises still protect, and how much, in markdown; empty where none has a rank."""
+        rows = [row for row in self.groups[0].remaining if row["best_known_breaker"] in row["accuracies"]]
+        clean = self.groups[0].clean_accuracy
+        if not rows or clean is None:
+            return ""
+        first, last = rows[0], rows[-1]
+        least = f" `{last['noise']}` protects least: {_best_known_text(last)}."
+        return (
+            f"Plain training on clean images of {self.groups[0].setting} reaches {100 * clean:.1f} %. "
+            f"`{first['noise']}` protects best: the strongest breaker tried against it stays "
+            f"{_best_known_text(first)} below that.{least if first is not last else ''}"
+        )
+
+    @property
+    def front_picture(self) -> Path | None:
+        """The picture of the noise that protects best, or any other picture; None if there is none."""
+        by_name = {path.name: path for path in self.pictures}
+        wanted = [picture_name(row["noise"]) for row in self.groups[0].remaining]
+        return next((by_name[name] for name in [*wanted, *by_name] if name in by_name), None)
 
     @property
     def position(self) -> tuple[bool, bool, str]:
@@ -107,8 +144,12 @@ class Section:
         return not self.suite.featured, not self.heat_map, self.suite.name
 
 
+BOARD_FILE = "board.json"
+"""The boards of a suite for programs, as `uebench rank --json` prints them."""
+
+
 def page_name(text: str, identity: str) -> str:
-    """Return a name for a page that is fit for any disk and address: letters of the text, and a hash of what it is."""
+    """Return a page name that works on any disk and in any address: letters of `text`, and a hash of `identity`."""
     letters = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
     return f"{letters or 'x'}-{hashlib.sha256(identity.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
@@ -121,35 +162,53 @@ def gather_section(suite: Suite, records: SuiteRecords, record: RecordChoice) ->
     if not results:
         raise UserError(f"{folders[0] / RESULTS_FILE} holds no results; run `uebench run {suite.name}` first")
     lines = read_history(records.published_folder)
-    where = suite.name if NAME_PATTERN.fullmatch(suite.name) else page_name(suite.name, suite.name)
+    place = suite.name if NAME_PATTERN.fullmatch(suite.name) else page_name(suite.name, suite.name)
     ranked = rank_results(suite, results, records.rulings)
     if record == "both":
         ranked = mark_records(ranked, results, records.own)
-    groups = [_group(where, *both) for both in zip(ranked, comparable_groups(results), strict=True)]
+    groups = [_group(place, board, group) for board, group in zip(ranked, comparable_groups(results), strict=True)]
     by_name = {path.name: path for folder in reversed(folders) for path in (folder / GALLERY).glob("*.png")}
     pictures = [by_name[name] for name in sorted(by_name)]
     first = next((board for board in ranked if len(breaker_names(board, required=False)) > 1), None)
     return Section(
         suite,
-        where,
+        place,
         groups,
         pictures,
         results_text(chosen).encode(),
         lines,
         recipe_table(ranked),
+        record,
+        download_files(ranked) | {BOARD_FILE: _board_json(suite, ranked)},
         board_heat_map(first) if first else b"",
         headline(first) if first else "",
     )
 
 
-def _group(where: str, board: Board, records: list[Result]) -> Group:
-    noises, breakers = [row_values(row) for row in board.noises], [row_values(row) for row in board.breakers]
+def _board_json(suite: Suite, boards: Sequence[Board]) -> bytes:
+    """Return a suite's boards as `uebench rank --json` prints them."""
+    document = {"suite": suite.name, "boards": [board_document(board) for board in boards]}
+    return (json.dumps(document, allow_nan=False, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def _best_known_text(row: dict[str, Any]) -> str:
+    """Return the residual of a row against every breaker tried, with the breaker and its number of seeds."""
+    breaker = row["best_known_breaker"]
+    seeds = row["accuracies"][breaker]["seeds"]
+    count = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    return f"**{100 * row['residual_best_known']:.1f} points** (`{breaker}`, {count})"
+
+
+def _group(place: str, board: Board, records: list[Result]) -> Group:
+    document = board_document(board)
+    noises, breakers = document["noises"], document["breakers"]
     for row in noises:
         text = row["parameters"]  # not the label: parts of a suite may call the same noise differently
-        row["page"] = f"{where}/{page_name(text.partition('@')[0], text)}.html"
+        row["page"] = f"{place}/{page_name(text.partition('@')[0], text)}.html"
     dependence = breaker_dependence(board)
     return Group(
         board.title,
+        board.setting,
         noises,
         breakers,
         board.targets,
@@ -166,6 +225,13 @@ def _group(where: str, board: Board, records: list[Result]) -> Group:
     )
 
 
+def noise_origin(section: Section, row: dict[str, Any]) -> Origin:
+    """Return where the noise of a row comes from, by its results on every board of the suite."""
+    records = [result for group in section.groups for result in group.records]
+    cells = [result for result in records if result.parameters["noise"] == row["parameters"]]
+    return find_origin(row["parameters"], cells, section.history)
+
+
 def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what the page of a noise shows of each comparable group that the noise is in."""
     parts = []
@@ -174,8 +240,9 @@ def noise_parts(section: Section, row: dict[str, Any]) -> list[dict[str, Any]]:
         if cells:
             cells.sort(key=lambda result: (result.breaker, result.target, result.seed, result.key))
             made = Counter(json.dumps(result.made_with, sort_keys=True) for result in cells)
-            (own,) = (row_of_noise for row_of_noise in group.noises if row_of_noise["parameters"] == row["parameters"])
-            part = {"group": group, "cells": cells, "row": own}
+            (noise_row,) = (other for other in group.noises if other["parameters"] == row["parameters"])
+            part = {"group": group, "cells": cells, "row": noise_row}
+            part["verified"] = last_verification(row["parameters"], cells, section.history, section.shown)
             part["decisions"] = list(_decisions(section.history, group, row["parameters"]))
             part["made"] = [(json.loads(text), count) for text, count in sorted(made.items())]
             try:

@@ -46,11 +46,7 @@ def prepare_rerun(entry: Entry, drawn: Sequence[Result], given: Mapping[str, Com
     from uebench.jobs.datasets import content_fingerprint, load_dataset, require_test_split  # loads torch
 
     source = cast(Source, restore_component("dataset", entry.dataset, given))
-    try:
-        content = content_fingerprint(source, store)
-    except UserError as error:  # it needs a path, or its files
-        raise NotInstalled(str(error)) from None
-    if content != entry.content:
+    if content_fingerprint(source, store) != entry.content:
         raise NotInstalled(f"data set {source.name} has other content here than {entry.content[:16]!r}")
     trained = resolve_recipe(entry.part)
     cells = []

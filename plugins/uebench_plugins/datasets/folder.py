@@ -28,7 +28,7 @@ class Folder(Source):
     name = "folder"
     paper = "none; the layout of torchvision's ImageFolder"
 
-    path: str = parameter(default="", doc="folder that holds train/ and test/", identity=False)
+    path: str = parameter(doc="folder that holds train/ and test/", identity=False)
     title: str = parameter(
         default="", doc="name of the data set in results; if empty, the folder's name", identity=False
     )
@@ -40,7 +40,7 @@ class Folder(Source):
 
     def alias(self) -> str:
         """Return the data set's title."""
-        return self.title or (Path(self.path).resolve().name if self.path else self.name)
+        return self.title or Path(self.path).resolve().name
 
     def load(self, folder: Path) -> Dataset:
         """Return the decoded images; the engine caches them under their fingerprint."""
@@ -115,8 +115,6 @@ class Folder(Source):
 
     def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
         """Return the image files of both parts with their labels, and the class names."""
-        if not self.path:
-            raise UserError("dataset folder needs path=... (folder that holds train/ and test/)")
         train, classes = self._part(self._root(), self.train_limit)
         if self._has_only_classes():
             return train, [], classes

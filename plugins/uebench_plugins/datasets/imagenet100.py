@@ -32,7 +32,7 @@ class Imagenet100(Source):
     name = "imagenet100"
     paper = "Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015; subset and crop of REM"
 
-    path: str = parameter(default="", doc="folder that holds train/ and val/", identity=False)
+    path: str = parameter(doc="folder that holds train/ and val/", identity=False)
     size: int = parameter(default=256, doc="side of the stored training images", unit="pixels", low=1)
     crop: int = parameter(default=224, doc="side of the images that a network gets", unit="pixels", low=1)
     classes: int = parameter(default=100, doc="number of classes, from the first", unit="classes", low=2, high=1000)
@@ -88,8 +88,6 @@ class Imagenet100(Source):
 
     def _files(self) -> tuple[list[image_folder.Picture], list[image_folder.Picture], list[str]]:
         """Return the files of both parts and the class names; raises `UserError` if the classes are wrong."""
-        if not self.path:
-            raise UserError("dataset imagenet100 needs path=... (folder that holds train/ and val/)")
         root = Path(self.path).expanduser()
         train, val = (self._list_classes(root / part, archive) for part, archive in PARTS.items())
         wanted = train[: self.classes]

@@ -38,7 +38,8 @@ class EM(SurrogateNoise):
 
     name = "em"
     paper = (
-        "Huang et al., Unlearnable Examples: Making Personal Data Unexploitable, ICLR 2021; settings of REM, table 5"
+        "Huang et al., Unlearnable Examples: Making Personal Data Unexploitable, ICLR 2021, arXiv 2101.04898; "
+        "settings of REM, table 5"
     )
 
     augment: bool = parameter(default=True, doc="the surrogate learns from augmented images")

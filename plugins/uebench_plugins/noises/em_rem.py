@@ -20,7 +20,10 @@ class EMREM(SurrogateNoise):
     """
 
     name = "em-rem"
-    paper = "Fu et al., Robust Unlearnable Examples, ICLR 2022: released code of its EM baseline, settings of table 5"
+    paper = (
+        "Fu et al., Robust Unlearnable Examples, ICLR 2022, arXiv 2203.14533: released code of its EM baseline, "
+        "settings of table 5"
+    )
 
     rounded: bool = parameter(default=True, doc="the surrogate learns from the noise in 8 bits", later=True)
 

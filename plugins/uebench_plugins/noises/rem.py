@@ -24,7 +24,10 @@ class REM(SurrogateNoise):
     """
 
     name = "rem"
-    paper = "Fu et al., Robust Unlearnable Examples: Protecting Data Against Adversarial Learning, ICLR 2022"
+    paper = (
+        "Fu et al., Robust Unlearnable Examples: Protecting Data Against Adversarial Learning, ICLR 2022, "
+        "arXiv 2203.14533"
+    )
 
     adv_radius: float = parameter(
         default=4 / 255, doc="L-inf radius of the perturbations", unit="pixel range [0, 1]", low=0, high=1

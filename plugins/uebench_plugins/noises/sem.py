@@ -18,7 +18,10 @@ class SEM(REM):
     """
 
     name = "sem"
-    paper = "Liu et al., Stable Unlearnable Example: Enhancing the Robustness of Unlearnable Examples, AAAI 2024"
+    paper = (
+        "Liu et al., Stable Unlearnable Example: Enhancing the Robustness of Unlearnable Examples, AAAI 2024, "
+        "arXiv 2311.13091"
+    )
 
     noise_perturbation: Perturbation = parameter(default="random", doc="perturbation of the noise step")
 

@@ -57,23 +57,54 @@ function sortable(table) {
   });
 }
 
+// What the address says of a filter of a board; an empty value leaves it out.
+const address = {
+  read(name) { return new URLSearchParams(location.search).get(name) ?? ""; },
+  write(values) {
+    const query = new URLSearchParams(location.search);
+    for (const [name, wanted] of values) if (wanted) query.set(name, wanted); else query.delete(name);
+    const text = query.size ? `?${query}` : location.pathname;
+    // Some browsers refuse another address for a page from disk: the filters then hold until it is left.
+    try { history.replaceState(null, "", text + location.hash); } catch { /* nothing to do */ }
+  },
+};
+
 function filters(form) {
   const board = form.closest(".board");
   const fields = [...form.querySelectorAll("[data-filter]")];
   const count = form.querySelector("output");
-  const noises = [...board.querySelectorAll("[data-name]")].filter((one) => one.dataset.status !== "reference");
-  const fits = (one) => fields.every(({ dataset: { filter }, value: wanted }) => filter === "name"
-    ? one.dataset.name.toLowerCase().includes(wanted.trim().toLowerCase())
-    : wanted === "" || one.dataset[filter] === wanted);
-  form.hidden = false;
-  form.addEventListener("input", () => {
-    for (const one of noises) one.toggleAttribute("hidden", !fits(one));
+  const reset = form.querySelector(".reset");
+  const marked = [...board.querySelectorAll("[data-name]")].filter((element) => element.dataset.status !== "reference");
+  const fits = (element) => fields.every(({ dataset: { filter }, value: wanted }) => filter === "name"
+    ? element.dataset.name.toLowerCase().includes(wanted.trim().toLowerCase())
+    : wanted === "" || element.dataset[filter] === wanted);
+  const named = (field) => `${board.id}.${field.dataset.filter}`;
+  const apply = () => {
+    for (const element of marked) element.toggleAttribute("hidden", !fits(element));
     for (const row of board.querySelectorAll("tr.class")) {
       row.hidden = ![...row.parentElement.rows].some((other) => other !== row && !other.hidden);
     }
-    const rows = noises.filter((one) => one.closest(".ranked"));
-    count.textContent = `${rows.filter((one) => !one.hidden).length} of ${rows.length} noises`;
+    const rows = marked.filter((element) => element.closest(".ranked"));
+    count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} noises`;
+    reset.hidden = fields.every((field) => field.value === "");
+  };
+  const changed = () => {
+    apply();
+    address.write(fields.map((field) => [named(field), field.value.trim()]));
+  };
+  form.hidden = false;
+  form.addEventListener("input", changed);
+  reset.addEventListener("click", (event) => {
+    event.preventDefault();
+    for (const field of fields) field.value = "";
+    changed();
+    fields[0].focus();
   });
+  for (const field of fields) {
+    field.value = address.read(named(field));
+    if (field.selectedIndex === -1) field.value = ""; // the board has no such value any more
+  }
+  if (fields.some((field) => field.value !== "")) apply();
 }
 
 document.addEventListener("DOMContentLoaded", () => {
