@@ -236,6 +236,7 @@ ELSEWHERE = {
     "--reason": "submission/test_decisions.py",
     "--rerun": "submission/test_verify.py",
     "--with-noise": "submission/test_decisions.py",
+    "--repository": "site/test_downloads.py",
     "--threat": "board/test_threat_classes.py",
 }
 """By option: the test that runs it and compares its output."""
