@@ -26,15 +26,15 @@ def complete_components(kind: str) -> Complete:
         from uebench.components.registry import registry
 
         before, plus, last = incomplete.rpartition("+") if kind == "breaker" else ("", "", incomplete)
-        name, colon, given = last.partition(":")
+        name, colon, parameters = last.partition(":")
         kinds = [kind] if kind else list(registry().entries)
         entries = {name: entry for part in kinds for name, entry in registry().entries[part].items()}
         if not colon:
-            found = sorted(entry for entry in entries if entry.startswith(name))
-            return [CompletionItem(f"{before}{plus}{entry}") for entry in found]
+            matches = sorted(entry for entry in entries if entry.startswith(name))
+            return [CompletionItem(f"{before}{plus}{entry}") for entry in matches]
         if name not in entries:
             return []
-        earlier, comma, key = given.rpartition(",")
+        earlier, comma, key = parameters.rpartition(",")
         names = [field.name for field in fields(entries[name].cls)]  # type: ignore[arg-type]  # every one is a dataclass
         start = f"{before}{plus}{name}:{earlier}{comma}"
         return [CompletionItem(f"{start}{field}=") for field in names if field.startswith(key)]

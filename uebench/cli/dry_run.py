@@ -63,8 +63,8 @@ def _group_cells(group: Sequence[PlannedJob]) -> list[str]:
     """Return the number of jobs of a group, how many are done, and what the others take."""
     jobs_left = [job for job in group if not job.done]
     passes, times = sum(job.passes for job in jobs_left), [job.seconds for job in jobs_left]
-    known = [seconds for seconds in times if seconds is not None]
-    time = format_seconds(sum(known) if len(known) == len(times) else None)
+    measured = [seconds for seconds in times if seconds is not None]
+    time = format_seconds(sum(measured) if len(measured) == len(times) else None)
     return [
         str(len(group)),
         str(len(group) - len(jobs_left)),
@@ -77,14 +77,14 @@ def describe_total(plan: Plan, unfinished: Set[str], store: Store, devices: list
     """Return a sentence about passes and time of unfinished jobs on workers with these devices."""
     jobs = [job for job in plan.jobs if job.key in unfinished]
     passes = format_passes(sum(sum(job.passes().values()) for job in jobs))
-    known = [seconds for seconds in estimate_seconds(jobs, store, torch.device(devices[0])) if seconds is not None]
-    if not known:
+    measured = [seconds for seconds in estimate_seconds(jobs, store, torch.device(devices[0])) if seconds is not None]
+    if not measured:
         time = "nothing of the kind was measured on this device so far"
     else:
-        unlike = f"; {len(jobs) - len(known)} jobs are unlike any measured and not in it"
+        unlike = f"; {len(jobs) - len(measured)} jobs are unlike any measured and not in it"
         workers = f"{len(devices)} worker{'s' * (len(devices) > 1)}"
-        time = f"{format_seconds(sum(known) / len(devices))} on {workers} at the rates measured here so far"
-        time += unlike if len(known) < len(jobs) else ""
+        time = f"{format_seconds(sum(measured) / len(devices))} on {workers} at the rates measured here so far"
+        time += unlike if len(measured) < len(jobs) else ""
     return f"Passes of one image, forward and backward: {passes}\nTime: {time}"
 
 

@@ -13,14 +13,14 @@ import click
 def parse_seeds(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[int]:
     """Read `0,1,2`, given once or more."""
     try:
-        found = [int(part) for value in values for part in value.split(",")]
+        seeds = [int(part) for value in values for part in value.split(",")]
     except ValueError:
         raise click.BadParameter(f"expected whole numbers separated by commas, not {','.join(values)!r}") from None
-    if any(seed < 0 or seed >= 2**32 for seed in found):
+    if any(seed < 0 or seed >= 2**32 for seed in seeds):
         raise click.BadParameter(f"a seed must lie in 0 .. 2^32 - 1, not {','.join(values)}")
-    if len(set(found)) < len(found):
+    if len(set(seeds)) < len(seeds):
         raise click.BadParameter(f"a seed is given twice in {','.join(values)}")
-    return found
+    return seeds
 
 
 def parse_shares(context: click.Context, option: click.Parameter, values: Sequence[str]) -> list[float]:

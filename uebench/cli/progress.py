@@ -22,7 +22,7 @@ from rich.text import Text
 
 from uebench.cli.remaining_time import RemainingTime
 from uebench.executors.messages import Failed, RunOutline, StepReport
-from uebench.planning.plan import Cell, Job
+from uebench.planning.plan import Job
 from uebench.storage.result import Result
 
 SILENCE = 30.0
@@ -69,7 +69,7 @@ class Lines:
     def finished(self, job: Job, result: Result | bool) -> None:
         """Print that a job is finished, unless it was finished before this run."""
         self.remaining.end(job.key)
-        if isinstance(job, Cell):
+        if isinstance(result, Result):
             self.done += 1
         if job.key in self._last_lines:
             time_left = self.remaining.text() if self.done < self.cells else ""
@@ -167,7 +167,7 @@ class Bars(Lines):
         """Replace a bar by a line."""
         self.remaining.end(job.key)
         new = job.key in self._bars
-        if isinstance(job, Cell):
+        if isinstance(result, Result):
             self.done += 1
             if new:
                 self.progress.advance(self._all)

@@ -24,7 +24,15 @@ from uebench.cli.options import (
     store_option,
     verbosity_options,
 )
-from uebench.cli.run_report import print_broken, print_failures, print_missing, print_problems, print_run, run_document
+from uebench.cli.run_report import (
+    print_added_breakers,
+    print_broken,
+    print_failures,
+    print_missing,
+    print_problems,
+    print_run,
+    run_document,
+)
 
 if TYPE_CHECKING:
     from uebench.executors.messages import RunOutline
@@ -123,8 +131,7 @@ def run_command(
     settings = make_settings(store, device, workers, threads, keep_every, patience, executor, ray_address)
     prepared = prepare_run(RunRequest(**request), settings, boards, load=not dry)
     if prepared.added_breakers:
-        added = ", ".join(prepared.added_breakers)
-        click.echo(f"Along with the breakers that every rank needs: {added}", err=as_json)
+        print_added_breakers(prepared.added_breakers, errors=as_json)
     if dry:
         sys.exit(_print_plan(prepared, settings, as_json))
     print_broken(prepared)

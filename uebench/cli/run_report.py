@@ -92,6 +92,14 @@ def print_problems(report: RunReport) -> int:
     return report.status
 
 
+def print_added_breakers(breakers: Sequence[str], errors: bool) -> None:
+    """Print the breakers that run because every rank needs them, on standard error if `errors`."""
+    from uebench.cli.console import make_console
+
+    line = f"Along with the breakers that every rank needs: {', '.join(breakers)}"
+    make_console(errors).print(line, markup=False, highlight=False)
+
+
 def print_broken(prepared: PreparedRun) -> None:
     """Print the data sets that cannot be used, and why."""
     for dataset in prepared.broken:

@@ -99,15 +99,15 @@ class Preflight:
         if self._caller:
             self._caller.close()
 
-    def build_networks(self, jobs: Iterable[Job]) -> None:
+    def build_networks(self, cells: Iterable[Cell]) -> None:
         """Build every network that is to be trained, without memory for its weights.
 
         Raises `UserError` for a network that cannot be built for the images of its data set. The cell itself reports
         any other error.
         """
         built = set()
-        for cell in jobs:
-            if not isinstance(cell, Cell) or cell.source in self.failures or (cell.target, cell.source) in built:
+        for cell in cells:
+            if cell.source in self.failures or (cell.target, cell.source) in built:
                 continue
             built.add((cell.target, cell.source))
             data = load_dataset(cell.source, cell.protect.fingerprint, self.store)

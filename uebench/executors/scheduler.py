@@ -16,7 +16,7 @@ from uebench.jobs.checkpoint import ReportStep
 from uebench.jobs.forecast import estimate_work
 from uebench.jobs.run import find_finished, run_job_once
 from uebench.jobs.workspace import Workspace
-from uebench.planning.plan import Cell, Job, Plan, Protect, Trial
+from uebench.planning.plan import Job, Plan, Protect
 from uebench.storage.result import Result
 from uebench.storage.store import Busy, Store
 
@@ -162,13 +162,13 @@ def order_jobs(jobs: Iterable[Job], store: Store, device: torch.device) -> list[
     jobs = list(jobs)
     keys = {job.key for job in jobs}
     length = estimate_work(jobs, store, device)
-    consumers: dict[str, list[Cell | Trial]] = {}
+    consumers: dict[str, list[Job]] = {}
     noises: dict[str, Protect] = {}
     for job in jobs:
-        if isinstance(job, Cell | Trial):
-            consumers.setdefault(job.protect.key, []).append(job)
         if job.protect:
             noises[job.protect.key] = job.protect
+            if job.key != job.protect.key:
+                consumers.setdefault(job.protect.key, []).append(job)
 
     def path_length(noise: Protect) -> float:
         before = max((length.get(victim.key, 0) for victim in noise.victims), default=0)
@@ -179,7 +179,7 @@ def order_jobs(jobs: Iterable[Job], store: Store, device: torch.device) -> list[
     for noise in sorted(noises.values(), key=path_length, reverse=True):
         following = sorted(
             consumers.get(noise.key, []),
-            key=lambda job: (isinstance(job, Cell) and job.trials != (), -length[job.key]),
+            key=lambda job: (len(job.needs) > 1, -length[job.key]),
         )
         together: list[Job] = [*noise.victims, noise, *following]
         ordered |= {job.key: job for job in together if job.key in keys}

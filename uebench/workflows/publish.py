@@ -60,10 +60,10 @@ def _choose(own: Mapping[str, Result], noises: Sequence[str]) -> dict[str, Resul
     """Return the results of these noises and of the clean reference; raises `UserError` for a noise without results."""
     if not noises:
         return dict(own)
-    known = {name for result in own.values() for name in (result.noise, result.parameters["noise"])}
+    recorded_names = {name for result in own.values() for name in (result.noise, result.parameters["noise"])}
     for name in noises:
-        if name not in known:
-            raise UserError(f"there are no results of noise {name!r}{nearest_match(name, known)}")
+        if name not in recorded_names:
+            raise UserError(f"there are no results of noise {name!r}{nearest_match(name, recorded_names)}")
     names = {*noises, "none"}
     return {key: result for key, result in own.items() if names & {result.noise, result.parameters["noise"]}}
 

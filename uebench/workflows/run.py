@@ -121,9 +121,10 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
         preflight.load_datasets(unfinished)
         plan = preflight.usable_plan(whole)
         unfinished = [job for job in unfinished if job.source not in preflight.failures]
-        preflight.build_networks(unfinished)
+        keys = {job.key for job in unfinished}
+        preflight.build_networks(cell for cell in plan.cells if cell.key in keys)
     by_key = {job.key: selection for selection, plan in zip(selections, plans, strict=True) for job in plan.jobs}
-    given = request.breakers or suite.required_breakers
+    requested_breakers = request.breakers or suite.required_breakers
     return PreparedRun(
         suite=suite,
         records=records,
@@ -132,7 +133,9 @@ def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, 
         selections=by_key,
         names=name_jobs(by_key, whole.jobs),
         broken=preflight.broken_datasets(whole),
-        added_breakers=[text for text in suite.required_breakers if suite.required_run and text not in given],
+        added_breakers=[
+            text for text in suite.required_breakers if suite.required_run and text not in requested_breakers
+        ],
         unfinished=unfinished,
     )
 
