@@ -74,6 +74,13 @@ def test_a_breaker_that_destroys_what_can_be_learned_at_all() -> None:
     assert gaps == {row.noise: row.same_breaker_gap for row in board(HONEST).noises}, "it counts for no gap"
 
 
+def test_a_noise_that_anybody_can_detect() -> None:
+    detected = [structs.replace(result, separability_released=0.99) for result in entry("tap", PROTECTED, shift=0.1)]
+    assert flags(board([*HONEST, *detected])) == {"linearly-separable"}
+    hidden = [structs.replace(result, separability_released=0.5) for result in detected]
+    assert flags(board([*HONEST, *hidden])) == set()
+
+
 def test_luck_of_one_seed_has_a_rank_in_parentheses_and_no_interval() -> None:
     lucky = entry("tap", {breaker: 0.1 for breaker in BREAKERS}, seeds=1)
     found = {row.noise: row for row in board([*HONEST, *lucky]).noises}

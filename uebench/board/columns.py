@@ -163,6 +163,11 @@ NOISE_COLUMNS: Sequence[Column[NoiseRow]] = (
     Column("noise_l2", "L2 norm of the noise of one image, mean over images"),
     Column("psnr", "peak signal-to-noise ratio in dB", "PSNR", lambda row: decimal(row.psnr, 1), detail=True),
     Column("ssim", "structural similarity", "SSIM", lambda row: decimal(row.ssim, 3), detail=True),
+    Column("separability_noise", "accuracy of a linear classifier on held-out noise, from the noise alone"),
+    Column(
+        "separability_released",
+        "accuracy of a linear classifier on held-out released images; if it is high, anybody can detect the noise",
+    ),
     Column(
         "noise_seconds",
         "time to make the noise, median over cells",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Literal, NamedTuple
 
 from uebench.components.interfaces import Threat
@@ -17,6 +18,31 @@ class SeedMean(NamedTuple):
     mean: float
     deviation: float | None
     seeds: int
+
+
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the known values, None for none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def median_of_known(values: Sequence[float | None]) -> float | None:
+    """Return the median of the known values, None for none."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+COSTS = {
+    "noise_l2": mean_of_known,
+    "psnr": mean_of_known,
+    "ssim": mean_of_known,
+    "separability_noise": mean_of_known,
+    "separability_released": mean_of_known,
+    "noise_seconds": median_of_known,
+    "train_seconds": median_of_known,
+    "peak_bytes": mean_of_known,
+}
+"""Measurements of a noise, and how each is summarised over cells. One stalled run does not change a median time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +81,8 @@ class NoiseRow:
     noise_l2: float | None = None
     psnr: float | None = None
     ssim: float | None = None
+    separability_noise: float | None = None
+    separability_released: float | None = None
     noise_seconds: float | None = None
     train_seconds: float | None = None
     peak_bytes: float | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from uebench.board.copied_results import copied_noises
 from uebench.board.groups import budget_class
 from uebench.board.intervals import Values, confidence_interval, means_with_draws
-from uebench.board.rows import BreakerRow, NoiseRow, RowStatus, SeedMean
+from uebench.board.rows import COSTS, BreakerRow, NoiseRow, RowStatus, SeedMean, mean_of_known, median_of_known
 from uebench.components.chain_classes import chain_threat, chain_year
 from uebench.components.registry import idle_component
 from uebench.storage.history import Rulings
@@ -21,27 +20,6 @@ from uebench.storage.result import Result
 
 SEEDS = 3
 """Fewest seeds of a ranked entry; an entry with fewer is provisional."""
-
-
-def _mean_of_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _median_of_known(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-COSTS = {
-    "noise_l2": _mean_of_known,
-    "psnr": _mean_of_known,
-    "ssim": _mean_of_known,
-    "noise_seconds": _median_of_known,
-    "train_seconds": _median_of_known,
-    "peak_bytes": _mean_of_known,
-}
-"""Costs of a noise, and how each is summarised over cells. One stalled run does not change a median time."""
 
 
 class Standings:
@@ -89,6 +67,12 @@ class Standings:
     def _copied_noises(self) -> dict[str, list[str]]:
         return copied_noises(self.records, self.no_noise)
 
+    @cached_property
+    def _plain_clean_accuracy(self) -> float:
+        """The highest accuracy of plain training on clean images, over seeds and targets; 1 where there is none."""
+        cells = (self.accuracies.get((self.no_noise, self.no_breaker, target), {}) for target in self.required_targets)
+        return max((accuracy for cell in cells for accuracy in cell.values()), default=1.0)
+
     def _replace_shared_labels(self) -> None:
         """Use the canonical text as label where components of a kind share one, such as two versions of a noise.
 
@@ -122,9 +106,14 @@ class Standings:
         results = self.noise_results[noise]
         linf = max(result.noise_linf for result in results)
         protection = self._protection(noise, seeds) if seeds else {}
+        costs: dict[str, Any] = {
+            name: summarise([getattr(result, name) for result in results]) for name, summarise in COSTS.items()
+        }
         flags = {flag for result in results for flag in result.flags}
         if noise != self.no_noise and (protection.get("same_breaker_gap") or 0) < 0:
             flags.add("clean-below-protected")
+        if (costs["separability_released"] or 0) > self._plain_clean_accuracy:
+            flags.add("linearly-separable")
         if noise in self._copied_noises:
             flags.add("same-results-as-another")
         status: RowStatus = "unranked"
@@ -134,9 +123,6 @@ class Standings:
             status = "reference"
         if noise in self.rulings.withdrawn:
             status = "withdrawn"
-        costs: dict[str, Any] = {
-            name: summarise([getattr(result, name) for result in results]) for name, summarise in COSTS.items()
-        }
         return NoiseRow(
             noise=self.labels[noise],
             parameters=noise,
@@ -328,18 +314,18 @@ class Standings:
             required=chain in self.required_breakers,
             threat=chain_threat(chain),
             year=chain_year(chain),
-            recovered=_mean_of_known([float(values[0]) for values in recovered]),
+            recovered=mean_of_known([float(values[0]) for values in recovered]),
             recovered_low=low,
             recovered_high=high,
             lowest=min((float(values[0]) for values in recovered), default=None),
-            clean_accuracy=_mean_of_known(
+            clean_accuracy=mean_of_known(
                 [
                     float(means[self.no_noise, target][0])
                     for target in self.required_targets
                     if (self.no_noise, target) in means
                 ]
             ),
-            train_seconds=_median_of_known([result.train_seconds for result in results]),
+            train_seconds=median_of_known([result.train_seconds for result in results]),
             chosen=", ".join(f"{name} ({count})" for name, count in choices),
             flags=tuple(flags),
             lacks="; ".join(missing),

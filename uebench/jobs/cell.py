@@ -26,7 +26,7 @@ from uebench.jobs.workspace import Workspace, peak_memory, reset_peak_memory
 from uebench.planning.plan import Cell, Trial
 from uebench.storage.atomic_files import canonical_json
 from uebench.storage.job_log import log_event
-from uebench.storage.result import LABEL_FIELDS, CurvePoint, Result, parse_result
+from uebench.storage.result import LABEL_FIELDS, SEPARABILITY_FIELDS, CurvePoint, Result, parse_result
 from uebench.storage.store import Store
 
 
@@ -105,6 +105,7 @@ def run_cell(cell: Cell, workspace: Workspace, report: ReportStep, find_files: F
         best_test_accuracy=max(point.test_accuracy for point in outcome.curve),
         curve=[CurvePoint(*point) for point in outcome.curve],
         **{name: facts[name] for name in ("noise_norm", "noise_linf", "noise_l2", "psnr", "ssim", "noise_seconds")},
+        **{name: facts.get(name) for name in SEPARABILITY_FIELDS},  # older noises have none
         train_seconds=progress.seconds,
         peak_bytes=peak_memory(workspace.device),
         flags=[*outcome.flags, *facts.get("flags", []), *_flags(cell)],  # older noises have none

@@ -15,6 +15,7 @@ from uebench.compute.audit import has_blank_class, measure_visibility, release_i
 from uebench.compute.pixels import Pixels
 from uebench.compute.precision import set_precision
 from uebench.compute.seeds import derive_seed, seed_generators
+from uebench.compute.separability import measure_separability
 from uebench.compute.train import build_network, train_network
 from uebench.jobs.checkpoint import ReportStep, StoredProgress
 from uebench.jobs.datasets import image_names, load_dataset, without_test_split
@@ -118,6 +119,7 @@ def protect_images(job: Protect, workspace: Workspace, report: ReportStep, find_
     released = release_images(job.noise, clean, delta)
     facts = {
         **measure_visibility(clean, released, workspace.device),
+        **measure_separability(clean, released, data.train.labels),
         "noise_norm": job.noise.budget(clean.shape[1:]).norm,
         "noise_seconds": seconds,
         "flags": ["blank-class"] if has_blank_class(released, data.train.labels) else [],

@@ -18,6 +18,8 @@ from uebench.storage.strict_json import check_shape, shape_error
 RESULT_SCHEMA = 1
 CHOICE_FIELDS = ("chosen", "trials")
 """Fields of breakers that choose; no other record has them."""
+SEPARABILITY_FIELDS = ("separability_noise", "separability_released")
+"""How well a linear classifier tells classes apart by the noise or by the released images; older records have none."""
 LABEL_FIELDS = ("suite", "dataset", "noise", "breaker", "target", "recipe")
 """The labels that a suite gives; empty in the store, filled in when a result joins a board."""
 KEY_FIELDS = ("parameters", "protected", "kind")
@@ -86,11 +88,14 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     noise_norm: str = "linf"  # older records lack it
     chosen: str = ""
     trials: Mapping[str, Share] = {}
+    separability_noise: Share | None = None
+    separability_released: Share | None = None
     schema: int = RESULT_SCHEMA
 
     def line(self) -> str:
         """Return the record as one line of JSON: sorted keys, no NaN."""
-        left_out = () if self.chosen else CHOICE_FIELDS
+        unknown = tuple(name for name in SEPARABILITY_FIELDS if getattr(self, name) is None)
+        left_out = unknown if self.chosen else (*CHOICE_FIELDS, *unknown)
         table = {name: value for name, value in structs.asdict(self).items() if name not in left_out}
         return json.dumps(table, sort_keys=True, allow_nan=False, ensure_ascii=False, default=_plain)
 
@@ -110,12 +115,14 @@ class Result(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return not self.chosen and _numbers(self) == _numbers(other)
 
 
-_reproduced = attrgetter(*(name for name in Result.__struct_fields__ if name not in VARYING_FIELDS))
+_reproduced = attrgetter(
+    *(name for name in Result.__struct_fields__ if name not in {*VARYING_FIELDS, *SEPARABILITY_FIELDS})
+)
 _numbers = attrgetter(
     *(
         name
         for name in Result.__struct_fields__
-        if name not in {*VARYING_FIELDS, *LABEL_FIELDS, *KEY_FIELDS, *CHOICE_FIELDS}
+        if name not in {*VARYING_FIELDS, *LABEL_FIELDS, *KEY_FIELDS, *CHOICE_FIELDS, *SEPARABILITY_FIELDS}
     )
 )
 
