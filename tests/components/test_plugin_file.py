@@ -169,7 +169,7 @@ WRONG = {
     ),
     "a hook that returns nothing": (STAMP.replace("[Stamp]", "[]").encode(), "its hooks return no component"),
     "a hook that fails": (STAMP.replace("[Stamp]", "[Stmp]").encode(), "NameError: name 'Stmp' is not defined"),
-    "another kind": (STAMP.replace("register_noises", "register_targets").encode(), "no subclass of uebench.Target"),
+    "another kind": (STAMP.replace("register_noises", "register_targets").encode(), "not a subclass of uebench.Target"),
     "a name that is taken": (
         STAMP.replace('"stamp"', '"rem"').encode(),
         "my_noise.py: the noise name rem is taken by uebench ",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,10 @@ import torch
 from msgspec import structs
 from torch import nn
 
-from tests.board.test_tables import board, make_result
+from tests.board.test_tables import DEMO, board, make_result, text
 from tests.submission.factory import VERIFY, handed_in, put_on_board, results
 from uebench import Breaker, Budget, Context, Dataset, Noise, Source, Split
-from uebench.board.ranking import Board
+from uebench.board.ranking import NO_RULINGS, Board, rank_results
 from uebench.components.errors import ContractError
 from uebench.components.recipe import Recipe
 from uebench.compute.audit import has_blank_class, release_images
@@ -112,6 +113,13 @@ def test_a_copied_entry_is_refused(refuse: Callable[..., None], call: Callable[.
     (tmp_path / "em.zip").unlink()
     handed_in(tmp_path / "em.zip", results("em"), "em")
     assert "valid" in call(*VERIFY)
+
+
+def test_a_withdrawn_copy_leaves_the_original_without_a_flag() -> None:
+    copied = [*entry("none", CLEAN), *entry("em", PROTECTED), *entry("tap", PROTECTED)]
+    withdrawn = replace(NO_RULINGS, withdrawn={text("noise", "tap"): "a copy"})
+    (found,) = rank_results(DEMO, copied, withdrawn)
+    assert {flag for row in found.noises for flag in row.flags} == set()
 
 
 class Over(Noise):

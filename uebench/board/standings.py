@@ -65,7 +65,8 @@ class Standings:
 
     @cached_property
     def _copied_noises(self) -> dict[str, list[str]]:
-        return copied_noises(self.records, self.no_noise)
+        listed = (result for result in self.records if result.parameters["noise"] not in self.rulings.withdrawn)
+        return copied_noises(listed, self.no_noise)
 
     @cached_property
     def _plain_clean_accuracy(self) -> float:

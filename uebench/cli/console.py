@@ -35,10 +35,10 @@ def print_table(
     """Print a table; cells wrap between words. With `numbers`, all but the outer columns are aligned right."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for index, name in enumerate(head):
-        right = numbers and 2 <= index < len(head) - 1
+        align_right = numbers and 2 <= index < len(head) - 1
         words = [word for text in (name, *(row[index] for row in rows)) for word in text.split()]
         longest = min(max(map(len, words), default=1), LONGEST_WORD)
-        table.add_column(escape(name), justify="right" if right else "left", overflow="fold", min_width=longest)
+        table.add_column(escape(name), justify="right" if align_right else "left", overflow="fold", min_width=longest)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)
@@ -47,13 +47,13 @@ def print_table(
 def print_split_table(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table whose words are never cut: columns that do not fit follow in further tables, beside the first."""
     widths = [max(map(len, column)) + 3 for column in zip(head, *rows, strict=True)]
-    groups, left = list[list[int]](), 0
+    groups, width_left = list[list[int]](), 0
     for index in range(1, len(head)):
-        if not groups or left < widths[index]:
+        if not groups or width_left < widths[index]:
             groups.append([0])
-            left = console.width - widths[0] - 1
+            width_left = console.width - widths[0] - 1
         groups[-1].append(index)
-        left -= widths[index]
+        width_left -= widths[index]
     console.print(title, style="bold", markup=False, highlight=False)
     for group in groups:
         table = Table(header_style="bold")

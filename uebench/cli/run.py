@@ -263,7 +263,7 @@ def bench_command(
         total = describe_total(plan, keys, settings.open_store(), settings.worker_devices())
         console.print(f"Suite {name}. {total}")
     for line in report.missing:
-        click.echo(f"note: {line}; its networks were measured all the same", err=True)
+        click.echo(f"note: {line}; its networks were still measured", err=True)
     if into:
         write_atomically(into, (json.dumps(report.facts(), indent=1, sort_keys=True) + "\n").encode())
 

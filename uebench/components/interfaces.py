@@ -145,7 +145,7 @@ class Breaker(Component):
         return None
 
     def choice(self) -> Choice | None:
-        """Return what the engine is to choose from in this breaker's place; it then does nothing by itself."""
+        """Return the candidates that can replace this breaker; the breaker itself then has no effect."""
         return None
 
     def passes(self) -> float:

@@ -33,7 +33,7 @@ def find_flaw(cls: Any, kind: str) -> str:
     """Return what disqualifies a class from being registered as this kind, or an empty text."""
     basis = KINDS[kind]
     if not (inspect.isclass(cls) and issubclass(cls, basis) and cls is not basis):
-        return f"{cls!r} is no subclass of uebench.{basis.__name__}"
+        return f"{cls!r} is not a subclass of uebench.{basis.__name__}"
     if not NAME_PATTERN.fullmatch(str(getattr(cls, "name", ""))):
         return f"{cls.__name__} needs a name of lower-case letters, digits and hyphens"
     try:

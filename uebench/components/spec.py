@@ -156,16 +156,19 @@ def make_chain(breakers: Sequence[Breaker]) -> tuple[Breaker, ...]:
 
 
 def chain_alternatives(breakers: Sequence[Breaker]) -> tuple[tuple[Breaker, ...], ...]:
-    """Return what a chain may become: itself with each chain that a member chooses from in that member's place.
+    """Return the chains that a chain with a choosing member can become, empty where no member chooses.
 
-    Nothing where no member chooses. Raises `UserError` where one of them is no chain, or chooses in its turn.
+    Each candidate stands in the place of that member. Raises `UserError` where a candidate is not a chain, or chooses
+    itself.
     """
-    for place, breaker in enumerate(breakers):
-        if found := breaker.choice():
-            inner = [member.name for own in found.chains for member in own if member.choice()]
+    for index, breaker in enumerate(breakers):
+        if choice := breaker.choice():
+            inner = [member.name for candidate in choice.chains for member in candidate if member.choice()]
             if inner:
                 raise UserError(f"{breaker.name} cannot choose {inner[0]}, which chooses itself")
-            return tuple(make_chain([*breakers[:place], *own, *breakers[place + 1 :]]) for own in found.chains)
+            return tuple(
+                make_chain([*breakers[:index], *candidate, *breakers[index + 1 :]]) for candidate in choice.chains
+            )
     return ()
 
 

@@ -81,11 +81,15 @@ def _describe_excess(budget: Budget, size: float) -> str:
     return f"{measured}{unit}, over its budget {allowed}{unit}"
 
 
+BLANK_SHARE = 0.5
+"""From this share of blank images on a class is mostly not shown; a few blank images also occur in honest data sets."""
+
+
 def has_blank_class(released: torch.Tensor, labels: torch.Tensor) -> bool:
     """Return whether most released images (n, c, h, w) of some class have one value in every pixel and channel."""
     pixels = released.flatten(1)
     blank = (pixels == pixels[:, :1]).all(1).cpu()
-    return any(bool(blank[labels.cpu() == label].float().mean() > 0.5) for label in torch.unique(labels))
+    return any(bool(blank[labels.cpu() == label].float().mean() > BLANK_SHARE) for label in torch.unique(labels))
 
 
 def measure_visibility(clean: torch.Tensor, released: torch.Tensor, device: torch.device) -> dict[str, float | None]:

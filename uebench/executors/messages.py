@@ -1,4 +1,4 @@
-"""What a job tells while it runs and how it ends; sent between processes and machines."""
+"""What a job reports while it runs and how it ends; sent between processes and machines."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def protect_images(job: Protect, workspace: Workspace, report: ReportStep, find_
     reset_peak_memory(workspace.device)
     code = hash_component_code(job.source, job.noise)
     progress = StoredProgress(workspace.store, job.key, derive_seed(job.seed, "noise"), report, workspace.every, code)
-    # without test images, so that no noise finds one
+    # without test images, so that no noise can read them
     data = without_test_split(load_dataset(job.source, job.fingerprint, workspace.store))
     clean, labels = data.train.images, data.train.labels.to(workspace.device, copy=True)
     images = Pixels(clean.to(workspace.home(clean)), workspace.device)

@@ -44,9 +44,9 @@ def find_finished(job: Job, store: Store, recorded: Mapping[str, Result] | None 
     content = store.read(job.key, "result.json")
     if content is None:
         return False
-    old = (recorded or {}).get(job.key)
-    if old and old.equals_stored(content):
-        return old
+    recorded_result = (recorded or {}).get(job.key)
+    if recorded_result and recorded_result.equals_stored(content):
+        return recorded_result
     return parse_result(content, source=f"stored result {job.key}")
 
 
@@ -89,8 +89,8 @@ def run_job(job: Job, workspace: Workspace, report: ReportStep) -> None:
 def run_job_once(job: Job, workspace: Workspace, report: ReportStep) -> Result | bool:
     """Run a job unless it is finished; raises `Busy` where another process holds its lock."""
     with workspace.store.lock(job.key):
-        done = find_finished(job, workspace.store)
-        if not done:
+        result = find_finished(job, workspace.store)
+        if not result:
             run_job(job, workspace, report)
-            done = find_finished(job, workspace.store)
-    return done
+            result = find_finished(job, workspace.store)
+    return result

@@ -26,7 +26,7 @@ from uebench.workflows.run import plan_with_references
 class BenchReport:
     """Measured speeds, a mapping for each network and step, what they were measured with, and the suites' plans.
 
-    `missing` has a line for each data set that cannot be read; its networks are measured all the same.
+    `missing` has a line for each data set that cannot be read; its networks are still measured.
     """
 
     made_with: Mapping[str, Any]

@@ -89,7 +89,7 @@ class RunReport:
 
 
 def prepare_run(request: RunRequest, settings: ExecutionSettings, boards: Path, *, load: bool) -> PreparedRun:
-    """Plan a run; raises `UserError` for a request without meaning, and for a device that is not available.
+    """Plan a run; raises `UserError` for a request that cannot be planned, and for a device that is not available.
 
     With `load`, the data sets of unfinished jobs are read into the store and their networks built, so that mistakes
     show before work begins. Without it the plan has the cells of broken data sets, too.
