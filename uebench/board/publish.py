@@ -95,9 +95,9 @@ it; its lines are never changed. A corrected noise is handed in with a raised ve
 ## What is found, and what is not
 
 Flagged or refused: a breaker that changes nothing, or that destroys clean accuracy; results that are those of another
-noise, number for number; chosen seeds; too few seeds; when a noise is made, a budget that rounding to 8 bits exceeds; in
-a bundle, an L-inf norm over the budget; references that differ from those on the board; a class of blank images and a
-noise that a linear classifier detects, in noises made since these are measured. A noise is lent no test image, and a
+noise, number for number; chosen seeds; too few seeds; when a noise is made, a budget that rounding to 8 bits exceeds;
+in a bundle, an L-inf norm over the budget; references that differ from those on the board; a class of blank images and
+a noise that a linear classifier detects, in noises made since these are measured. A noise is lent no test image, and a
 breaker neither the noise nor its name. Not found from numbers alone: results that were made up with care, a copy whose
 numbers were changed a little, an L2 or L0 norm over the budget in a bundle, and settings of a noise that were chosen on
 test accuracy. A re-run by the maintainers finds the first three. A plug-in that was written to get around these rules,
