@@ -76,10 +76,14 @@ def test_a_breaker_that_destroys_what_can_be_learned_at_all() -> None:
 
 
 def test_a_noise_that_anybody_can_detect() -> None:
-    detected = [structs.replace(result, separability_released=0.99) for result in entry("tap", PROTECTED, shift=0.1)]
-    assert flags(board([*HONEST, *detected])) == {"linearly-separable"}
-    hidden = [structs.replace(result, separability_released=0.5) for result in detected]
-    assert flags(board([*HONEST, *hidden])) == set()
+    def measured(results: list[Result], separability: float) -> list[Result]:
+        return [structs.replace(result, separability_released=separability) for result in results]
+
+    clean, noise = entry("none", CLEAN), entry("tap", PROTECTED, shift=0.1)
+    assert flags(board([*measured(clean, 0.4), *measured(noise, 0.99)])) == {"linearly-separable"}
+    assert flags(board([*measured(clean, 0.4), *measured(noise, 0.7)])) == set(), "a network does better"
+    assert flags(board([*measured(clean, 0.99), *measured(noise, 0.99)])) == set(), "clean images are as separable"
+    assert flags(board([*clean, *measured(noise, 0.99)])) == set(), "nothing is known of clean images"
 
 
 def test_luck_of_one_seed_has_a_rank_in_parentheses_and_no_interval() -> None:

@@ -69,10 +69,16 @@ class Standings:
         return copied_noises(listed, self.no_noise)
 
     @cached_property
-    def _plain_clean_accuracy(self) -> float:
-        """The highest accuracy of plain training on clean images, over seeds and targets; 1 where there is none."""
+    def _detectable_from(self) -> float:
+        """The separability from which a noise is detectable: above that of clean images and above plain training.
+
+        It is 1, which nothing exceeds, where either is unknown.
+        """
         cells = (self.accuracies.get((self.no_noise, self.no_breaker, target), {}) for target in self.required_targets)
-        return max((accuracy for cell in cells for accuracy in cell.values()), default=1.0)
+        clean = [result.separability_released for result in self.noise_results.get(self.no_noise, [])]
+        plain = max((accuracy for cell in cells for accuracy in cell.values()), default=1.0)
+        known = [value for value in clean if value is not None]
+        return max(plain, max(known, default=1.0))
 
     def _replace_shared_labels(self) -> None:
         """Use the canonical text as label where components of a kind share one, such as two versions of a noise.
@@ -113,7 +119,7 @@ class Standings:
         flags = {flag for result in results for flag in result.flags}
         if noise != self.no_noise and (protection.get("same_breaker_gap") or 0) < 0:
             flags.add("clean-below-protected")
-        if (costs["separability_released"] or 0) > self._plain_clean_accuracy:
+        if (costs["separability_released"] or 0) > self._detectable_from:
             flags.add("linearly-separable")
         if noise in self._copied_noises:
             flags.add("same-results-as-another")
