@@ -220,7 +220,7 @@ def test_a_strangers_whole_way_from_nothing_to_the_board_and_back(commands: Path
     assert line.startswith(f"| 1 | their-noise | {ranks} | {residual} \\[")
     assert "re-run" in line
     assert page.startswith(f"1 their-noise {ranks} {residual} [")
-    assert page.endswith("re-run")
+    assert "re-run" in page
 
     chain, listed = "grayscale+their-breaker", ("--boards", "../maintainer/leaderboards")
     *_, challenged, _ = calls(

@@ -41,7 +41,9 @@ SMALL = ("run", str(TINY), "--noise", "em", "--breaker", "adv-linf", "--workers"
 def test_a_run_writes_a_ranked_board(call: Call, tmp_path: Path) -> None:
     output = call(*SMALL).output
     assert re.search(r"^\d\d:\d\d:\d\d start  making em for digits, seed 0$", output, re.MULTILINE)
-    assert re.search(r"done   em / adv-linf on smallcnn, seed 0: [\d.]+ %  \[1 of 4 cells\]", output)
+    assert re.search(
+        r"done   em / adv-linf on smallcnn, seed 0: [\d.]+ %  \[1 of 4 cells(, about [\d:]+ left)?\]", output
+    )
     assert output.rstrip().endswith("Board: .uebench/boards/tiny/README.md")
     folder = tmp_path / ".uebench" / "boards" / "tiny"
     assert not (tmp_path / "leaderboards").exists()
