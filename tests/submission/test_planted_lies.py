@@ -12,7 +12,7 @@ from msgspec import structs
 from torch import nn
 
 from tests.board.test_tables import DEMO, board, make_result, text
-from tests.submission.factory import VERIFY, handed_in, put_on_board, results
+from tests.submission.factory import VERIFY, challenge, handed_in, put_on_board, results
 from uebench import Breaker, Budget, Context, Dataset, Noise, Source, Split
 from uebench.board.ranking import NO_RULINGS, Board, rank_results
 from uebench.components.errors import ContractError
@@ -60,6 +60,9 @@ def test_a_breaker_that_changes_nothing() -> None:
 def test_results_of_another_noise_under_a_new_name() -> None:
     found = board([*entry("none", CLEAN), *entry("em", PROTECTED), *entry("tap", PROTECTED)])
     assert {row.noise for row in found.noises if "same-results-as-another" in row.flags} == {"em", "tap"}
+    many = {name: entry(name, PROTECTED) for name in ("em", "tap", "sem", "rem")}
+    found = board([*entry("none", CLEAN), *(result for results in many.values() for result in results)])
+    assert {row.noise for row in found.noises if "same-results-as-another" in row.flags} == many.keys()
     one_seed = board([*entry("none", CLEAN), *entry("em", PROTECTED), *entry("tap", {"none": 0.2}, seeds=2)])
     assert flags(one_seed) == set(), "two equal cells can be chance"
 
@@ -100,6 +103,9 @@ def test_the_best_of_several_seeds(refuse: Callable[..., None], tmp_path: Path) 
     refuse(*VERIFY, expected="seeds must be 0, 1, 2 and so on")
 
 
+SAME = ("test_accuracy", "best_test_accuracy", "curve")
+
+
 def cell_of(result: Result) -> tuple[str, int]:
     return result.parameters["breaker"], result.seed
 
@@ -110,7 +116,7 @@ def test_a_copied_entry_is_refused(refuse: Callable[..., None], call: Callable[.
     copied = []
     for result in results("em"):
         model = truth[cell_of(result)]
-        same = {name: getattr(model, name) for name in ("test_accuracy", "best_test_accuracy", "curve")}
+        same = {name: getattr(model, name) for name in SAME}
         copied.append(structs.replace(result, **same) if result.noise == "em" else result)
     handed_in(tmp_path / "em.zip", copied, "em")
     refuse(*VERIFY, expected="the results of em are those of rem, number for number")
@@ -124,6 +130,21 @@ def test_a_withdrawn_copy_leaves_the_original_without_a_flag() -> None:
     withdrawn = replace(NO_RULINGS, withdrawn={text("noise", "tap"): "a copy"})
     (found,) = rank_results(DEMO, copied, withdrawn)
     assert {flag for row in found.noises for flag in row.flags} == set()
+
+
+def test_a_breaker_against_a_noise_with_a_listed_copy_is_not_refused(
+    call: Callable[..., str], tmp_path: Path
+) -> None:
+    """The copy is the fault of whoever listed it."""
+    em = {cell_of(result): result for result in results("em") if result.noise == "em"}
+    copied = [
+        structs.replace(result, **{name: getattr(em[cell_of(result)], name) for name in SAME})
+        for result in results("rem")
+        if result.noise == "rem"
+    ]
+    put_on_board(tmp_path / "leaderboards", [*results("em"), *copied])
+    challenge(tmp_path / "em.zip", 900, "em")
+    assert "valid" in call(*VERIFY)
 
 
 class Over(Noise):

@@ -2,48 +2,54 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from uebench.storage.result import Result
 
 FEWEST_EQUAL_CELLS = 3
 """Fewest equal cells that show a copy: one or two short curves can be equal by chance."""
+Cell = tuple[str, ...]
+Curve = tuple[float, ...]
 
 
 def copied_noises(results: Iterable[Result], clean: str) -> dict[str, list[str]]:
     """Return the noises whose every curve equals that of another noise, with those others, by canonical text.
 
     A curve has the accuracies on test and training images. Only cells that both noises have are compared, at least
-    `FEWEST_EQUAL_CELLS`; `clean` is the clean reference.
+    `FEWEST_EQUAL_CELLS`; `clean` is the clean reference. Of many equal noises each is named beside its neighbours in
+    the order of texts, so that the time grows with the number of results alone.
     """
-    cells: dict[tuple[str, ...], dict[tuple[tuple[float, ...], ...], set[str]]] = defaultdict(lambda: defaultdict(set))
+    curves: dict[str, dict[Cell, Curve]] = defaultdict(dict)
+    noises_by_curve: dict[tuple[Cell, Curve], list[str]] = defaultdict(list)
     for result in results:
         noise = result.parameters["noise"]
-        if noise == clean:
-            continue
-        others = (value for kind, value in sorted(result.parameters.items()) if kind != "noise")
-        cell = (*others, str(result.seed), str(result.protected), result.kind)
-        last = (result.test_accuracy, result.train_accuracy)
-        curve = (last, *((point.test_accuracy, point.train_accuracy) for point in result.curve))
-        cells[cell][curve].add(noise)
-    equal, shared = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-    for curves in cells.values():
-        equal.update(_pairs(noises for noises in curves.values()))
-    candidates = {noise for pair in equal for noise in pair}
-    for curves in cells.values():
-        shared.update(_pairs([set().union(*curves.values()) & candidates]))
+        if noise != clean:
+            cell, curve = _cell(result), _curve(result)
+            curves[noise][cell] = curve
+            noises_by_curve[cell, curve].append(noise)
+    candidates = {pair for noises in noises_by_curve.values() for pair in pairwise(sorted(set(noises)))}
     copies = defaultdict[str, list[str]](list)
-    for (first, second), count in equal.items():
-        if count >= FEWEST_EQUAL_CELLS and count == shared[first, second]:
+    for first, second in sorted(candidates):
+        if _all_equal(curves[first], curves[second]):
             copies[first].append(second)
             copies[second].append(first)
     return dict(copies)
 
 
-def _pairs(groups: Iterable[set[str]]) -> Iterable[tuple[str, str]]:
-    """Yield every pair of noises within each group, in the order of their texts."""
-    for group in groups:
-        noises = sorted(group)
-        for index, first in enumerate(noises):
-            yield from ((first, second) for second in noises[index + 1 :])
+def _cell(result: Result) -> Cell:
+    """Return everything but the noise that decides a result."""
+    components = (text for kind, text in sorted(result.parameters.items()) if kind != "noise")
+    return (*components, str(result.seed), str(result.protected), result.kind)
+
+
+def _curve(result: Result) -> Curve:
+    accuracies = [accuracy for point in result.curve for accuracy in (point.test_accuracy, point.train_accuracy)]
+    return (*accuracies, result.test_accuracy, result.train_accuracy)
+
+
+def _all_equal(first: Mapping[Cell, Curve], second: Mapping[Cell, Curve]) -> bool:
+    """Return whether two noises have enough cells in common, and equal curves in all of them."""
+    shared = first.keys() & second.keys()
+    return len(shared) >= FEWEST_EQUAL_CELLS and all(first[cell] == second[cell] for cell in shared)

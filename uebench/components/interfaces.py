@@ -198,7 +198,10 @@ class Source(Component):
         return ""
 
     def count(self) -> int | None:
-        """Return the number of training images, for forecasts; None where only loading them would tell."""
+        """Return the number of training images, for forecasts; None where only loading them would tell.
+
+        This and the next two may raise `UserError` where the data set is not here.
+        """
         return None
 
     def shape(self) -> tuple[int, int, int] | None:

@@ -57,7 +57,10 @@ class ExecutionSettings:
         return devices * count
 
     def work_left(self, jobs: Sequence[Job]) -> dict[str, float]:
-        """Return the expected work of each of some unfinished jobs by key, all in seconds or all in passes."""
+        """Return the expected work of each of some unfinished jobs by key, all in seconds or all in passes.
+
+        Sets the number of threads of torch, since times were measured with a number of threads.
+        """
         if not jobs:
             return {}  # so that torch is not loaded
         torch.set_num_threads(self.threads)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
+from uebench.components.errors import UserError
 from uebench.components.interfaces import Breaker, Noise, Source, Target
 from uebench.components.recipe import Recipe
 from uebench.components.spec import canonical_text, chain_alternatives
@@ -119,7 +120,10 @@ class Protect:
 
     def passes(self) -> dict[Target, float]:
         """Return the passes of one image, forward and backward, through each network; empty where nobody knows."""
-        count = self.source.count()
+        try:
+            count = self.source.count()
+        except UserError:  # the data set is not here
+            count = None
         return {} if count is None else dict(self.noise.passes(count))
 
 

@@ -44,12 +44,12 @@ def find_origin(parameters: str, cells: Sequence[Result], history: Sequence[Mapp
     entry = registry().entries["noise"].get(name)
     description = inspect.cleandoc(entry.cls.__doc__ or "").partition("\n\n")[0] if entry else ""
     paper = entry.cls.paper if entry else ""
-    told = [line["paper"] for line in _entry_decisions(parameters, history) if ADDRESS.fullmatch(line["paper"])]
+    stated = [line["paper"] for line in _entry_decisions(parameters, history) if ADDRESS.fullmatch(line["paper"])]
     used = {f"{plugin} {release}" for cell in cells for plugin, release in cell.made_with.get("plugins", {}).items()}
     return Origin(
         description=" ".join(description.split()),
         paper=paper,
-        paper_link=told[-1] if told else find_link(paper),
+        paper_link=stated[-1] if stated else find_link(paper),
         version=version,
         installed=str(entry.cls.version) if entry else "",
         distributions=sorted(used),

@@ -77,23 +77,17 @@ class Folder(Source):
                     digest.update(b"unreadable")
         return digest.hexdigest()
 
-    def count(self) -> int | None:
-        """Return the number of training files; None where the folder cannot be read."""
-        try:
-            return len(self._files()[0])
-        except UserError:
-            return None
+    def count(self) -> int:
+        """Return the number of training files."""
+        return len(self._files()[0])
 
     def shape(self) -> tuple[int, int, int]:
         """Return the shape of an image."""
         return 3, self.size, self.size
 
-    def class_count(self) -> int | None:
-        """Return the number of classes; None where the folder cannot be read."""
-        try:
-            return len(self._files()[2])
-        except UserError:
-            return None
+    def class_count(self) -> int:
+        """Return the number of classes."""
+        return len(self._files()[2])
 
     def augment(self, images: torch.Tensor) -> torch.Tensor:
         """Crop at random after padding with black, and flip."""

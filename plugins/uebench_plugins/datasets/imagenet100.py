@@ -58,12 +58,9 @@ class Imagenet100(Source):
                 digest.update(f"{part}/{name}/{size}/".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def count(self) -> int | None:
-        """Return the number of training files; None where the folder cannot be read."""
-        try:
-            return len(self._files()[0])
-        except UserError:
-            return None
+    def count(self) -> int:
+        """Return the number of training files."""
+        return len(self._files()[0])
 
     def shape(self) -> tuple[int, int, int]:
         """Return the shape of a cropped image."""

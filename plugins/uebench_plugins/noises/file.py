@@ -19,10 +19,9 @@ import uebench
 from uebench import Budget, Context, Images, Noise, UserError, kit, parameter
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt")
-CONVERSION = (
-    'python -c "import pickle, sys, torch, zipfile, safetensors.torch as s; a, b = sys.argv[1:]; '
-    "x = torch.load(a, 'cpu', weights_only=False) if zipfile.is_zipfile(a) else pickle.load(open(a, 'rb')); "
-    "s.save_file({{'delta': torch.as_tensor(x).detach().contiguous()}}, b)\" {old} {new}"
+CONVERSION = (  # torch refuses anything but tensors and plain values, so no code of the file runs
+    'python -c "import sys, torch, safetensors.torch as s; a, b = sys.argv[1:]; '
+    "x = torch.load(a, 'cpu', weights_only=True); s.save_file({{'delta': x.detach().contiguous()}}, b)\" {old} {new}"
 )
 TYPES = ("float64", "float32", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64")
 CHUNK = 2**22
@@ -61,8 +60,8 @@ class FileNoise(Noise):
             new = self.full_path.with_suffix(".safetensors")
             command = CONVERSION.format(old=shlex.quote(str(self.full_path)), new=shlex.quote(str(new)))
             raise UserError(
-                f"noise file: {self.path} is a pickle, which can run any code when it is read; if you trust it, "
-                f"convert it yourself: {command}"
+                f"noise file: {self.path} is a pickle, which can run any code when it is read; save the array as "
+                f".npy where it was made, or convert a tensor that torch saved: {command}"
             )
         digest = _hash_content(self.full_path)
         if not digest.startswith(self.content):
