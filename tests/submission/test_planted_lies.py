@@ -132,9 +132,7 @@ def test_a_withdrawn_copy_leaves_the_original_without_a_flag() -> None:
     assert {flag for row in found.noises for flag in row.flags} == set()
 
 
-def test_a_breaker_against_a_noise_with_a_listed_copy_is_not_refused(
-    call: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_breaker_against_a_noise_with_a_listed_copy_is_not_refused(call: Callable[..., str], tmp_path: Path) -> None:
     """The copy is the fault of whoever listed it."""
     em = {cell_of(result): result for result in results("em") if result.noise == "em"}
     copied = [
