@@ -49,11 +49,12 @@ make an entry *provisional*. PSNR and SSIM are measured on the released 8-bit im
 """
 TARGETS_TEXT = "Every target: the accuracy under the required breaker that recovers most there"
 NEXT_BREAKER_TEXT = """\
-**The next breaker.** How much the list of breakers decides: for each noise, the residual against every breaker on the
-board and the rank by it; both without the breaker that recovers most; and the ranks that leaving out any one breaker
-gives. The last column is a lower bound for the residual after one more breaker, with 90 % probability for each noise
-alone. It assumes that the next breaker is of the same kind as those on the board. A breaker with a new idea can recover
-more, and variants of one breaker on the board make the bound too small.
+**The next breaker.** How much do residuals and ranks depend on the list of breakers? The first columns have the
+residual of each noise against every breaker on the board, and the rank by it. The next columns have both without the
+breaker that recovers most, and the ranks that the noise can have when any one breaker is left out. The last column is
+a lower bound for the residual after one more breaker. It holds with 90 % probability for each noise alone, if the next
+breaker is of the same kind as those on the board. A breaker with a new idea can recover more, and several variants of
+one breaker on the board make the bound too optimistic.
 """
 RECIPES_TEXT = """\
 How alike two recipes order the noises that both were run on: Kendall's tau is 1 for equal orders and -1 for reversed
@@ -94,14 +95,26 @@ it; its lines are never changed. A corrected noise is handed in with a raised ve
 
 ## What is found, and what is not
 
-Flagged or refused: a breaker that changes nothing, or that destroys clean accuracy; results that are those of another
-noise, number for number; chosen seeds; too few seeds; when a noise is made, a budget that rounding to 8 bits exceeds;
-in a bundle, an L-inf norm over the budget; references that differ from those on the board; a class of blank images and
-a noise that a linear classifier detects, in noises made since these are measured. A noise is lent no test image, and a
-breaker neither the noise nor its name. Not found from numbers alone: results that were made up with care, a copy whose
-numbers were changed a little, an L2 or L0 norm over the budget in a bundle, and settings of a noise that were chosen on
-test accuracy. A re-run by the maintainers finds the first three. A plug-in that was written to get around these rules,
-for example by searching the memory of its process, is not found by running it: read its code.
+These are flagged or refused:
+
+- a breaker that changes nothing, and one that destroys clean accuracy
+- results that are those of another noise, number for number
+- seeds that somebody chose; too few seeds make an entry provisional
+- a noise that exceeds its budget in 8 bits, when it is made; in a bundle, an L-inf norm over the budget
+- references in a bundle that differ from those on the board
+- a class of blank images, and a noise that a linear classifier detects: only in noises that were made since records
+  have these measurements
+
+A noise is lent no test image, and a breaker neither the noise nor its name.
+
+These cannot be found from numbers alone:
+
+- results that were made up with care; a re-run by the maintainers finds them
+- a copy whose numbers were changed a little; a re-run finds it
+- in a bundle, an L2 or L0 norm over the budget; a re-run finds it
+- settings of a noise that were chosen on test accuracy
+- a plug-in that was written to get around these rules, for example by searching the memory of its process: read its
+  code
 """
 
 
