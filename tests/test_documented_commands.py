@@ -98,7 +98,9 @@ def test_a_documented_command_prints_what_it_should(line: str, tmp_path: Path, m
     if words[0] in ("rank", "plot"):
         board = tmp_path / "leaderboards" / "demo"
         board.mkdir(parents=True)
-        (board / "results.jsonl").write_bytes((ROOT / "leaderboards" / "demo" / "results.jsonl").read_bytes())
+        lines = (ROOT / "leaderboards" / "demo" / "results.jsonl").read_text().splitlines(keepends=True)
+        few = [line for line in lines if json.loads(line)["noise"] in ("none", "ntga-pgd")]
+        (board / "results.jsonl").write_text("".join(few))
     if words[0] == "site":
         words += ["--boards", str(ROOT / "leaderboards"), "--into", str(tmp_path / "site")]
     if words[0] in ("submit", "withdraw"):
@@ -158,7 +160,7 @@ def json_of(*words: str) -> Check:
 
 def quiet_run(folder: Path) -> object:
     """Check that a quiet run prints results and no progress."""
-    words = ["--noise", "none", "--breaker", "none", "--seed", "7", "--store", str(folder / "quiet")]
+    words = ["--noise", "none", "--breaker", "none", "--seed", "7", "--workers", "1", "--store", str(folder / "quiet")]
     _, output = call("run", str(TINY), *words, "--boards", str(folder), "--quiet")
     assert "start  " not in output
     return "your results" in output or pytest.fail(output)
@@ -203,7 +205,7 @@ def ray_address(folder: Path) -> bool:
     return addresses == ["head:6379"]
 
 
-SMALL = ("--noise", "none", "--breaker", "none")
+SMALL = ("--noise", "none", "--breaker", "none", "--workers", "1")
 OPTIONS: dict[str, Check] = {
     "--breaker": lambda folder: re.search(r"em / jpeg on", plan("--noise", "em", "--breaker", "jpeg")),
     "--dataset": lambda folder: re.search(r"making em for digits:pad=2", plan("--dataset", "digits:pad=2")),

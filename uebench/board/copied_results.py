@@ -10,8 +10,8 @@ from uebench.storage.result import Result
 
 FEWEST_EQUAL_CELLS = 3
 """Fewest equal cells that show a copy: one or two short curves can be equal by chance."""
-Cell = tuple[str, ...]
-Curve = tuple[float, ...]
+_Cell = tuple[str, ...]
+_Curve = tuple[float, ...]
 
 
 def copied_noises(results: Iterable[Result], clean: str) -> dict[str, list[str]]:
@@ -21,8 +21,8 @@ def copied_noises(results: Iterable[Result], clean: str) -> dict[str, list[str]]
     `FEWEST_EQUAL_CELLS`; `clean` is the clean reference. Of many equal noises each is named beside its neighbours in
     the order of texts, so that the time grows with the number of results alone.
     """
-    curves: dict[str, dict[Cell, Curve]] = defaultdict(dict)
-    noises_by_curve: dict[tuple[Cell, Curve], list[str]] = defaultdict(list)
+    curves: dict[str, dict[_Cell, _Curve]] = defaultdict(dict)
+    noises_by_curve: dict[tuple[_Cell, _Curve], list[str]] = defaultdict(list)
     for result in results:
         noise = result.parameters["noise"]
         if noise != clean:
@@ -38,18 +38,18 @@ def copied_noises(results: Iterable[Result], clean: str) -> dict[str, list[str]]
     return dict(copies)
 
 
-def _cell(result: Result) -> Cell:
+def _cell(result: Result) -> _Cell:
     """Return everything but the noise that decides a result."""
     components = (text for kind, text in sorted(result.parameters.items()) if kind != "noise")
     return (*components, str(result.seed), str(result.protected), result.kind)
 
 
-def _curve(result: Result) -> Curve:
+def _curve(result: Result) -> _Curve:
     accuracies = [accuracy for point in result.curve for accuracy in (point.test_accuracy, point.train_accuracy)]
     return (*accuracies, result.test_accuracy, result.train_accuracy)
 
 
-def _all_equal(first: Mapping[Cell, Curve], second: Mapping[Cell, Curve]) -> bool:
+def _all_equal(first: Mapping[_Cell, _Curve], second: Mapping[_Cell, _Curve]) -> bool:
     """Return whether two noises have enough cells in common, and equal curves in all of them."""
     shared = first.keys() & second.keys()
     return len(shared) >= FEWEST_EQUAL_CELLS and all(first[cell] == second[cell] for cell in shared)

@@ -22,7 +22,7 @@ from uebench.planning.suite_file import read_suite
 from uebench.storage.store import Store
 from uebench.workflows.run import plan_with_references
 
-CLASSES = 10
+ASSUMED_CLASSES = 10
 """The number of classes for measurements without the data set; it hardly changes the time of a step."""
 
 
@@ -82,7 +82,7 @@ def bench_suites(
 
 
 def _input_format(training: Victim, store: Store) -> tuple[tuple[int, int, int], int]:
-    """Return the shape of a data set's images and the number of its classes, `CLASSES` if the data set is not here."""
+    """Return the shape of a data set's images and the number of its classes, `ASSUMED_CLASSES` if the data set is not here."""
     source = training.source
     try:
         shape, classes = source.shape(), source.class_count()
@@ -91,7 +91,7 @@ def _input_format(training: Victim, store: Store) -> tuple[tuple[int, int, int],
             channels, height, width = data.test.images.shape[1:]
             return (channels, height, width), len(data.classes)
     except UserError:
-        shape, classes = source.shape(), CLASSES
+        shape, classes = source.shape(), ASSUMED_CLASSES
         if shape is None:
             raise
     return shape, classes
