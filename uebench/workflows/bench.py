@@ -82,7 +82,7 @@ def bench_suites(
 
 
 def _input_format(training: Victim, store: Store) -> tuple[tuple[int, int, int], int]:
-    """Return the shape of a data set's images and the number of its classes, `ASSUMED_CLASSES` if the data set is not here."""
+    """Return the shape of a data set's images and its number of classes, `ASSUMED_CLASSES` if it is not here."""
     source = training.source
     try:
         shape, classes = source.shape(), source.class_count()
